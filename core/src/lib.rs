@@ -1,0 +1,7 @@
+//! Protocols that keep things reachable over connections that break, as pure state machines.
+//!
+//! Two floors live here: **machines** (what a protocol decides: typed events in, typed actions out) and **bindings**
+//! (what it looks like on a wire: bytes in, bytes out). Neither does I/O, reads a clock or draws a random number.
+
+pub mod machine;
+pub mod spn;

@@ -1,0 +1,48 @@
+//! Close and stream codes (docs/protocols/spn.md, Codes).
+//!
+//! Session codes end a QUIC connection or refuse a session; stream codes travel in RESET_STREAM, STOP_SENDING and CLOSE_REQ.
+//! The two are separate number spaces that share the 0x2x values.
+
+/// Orderly end.
+pub const OK: u64 = 0;
+/// `sc01`: the certificate has no usable Common Name.
+pub const NO_IDENTITY: u64 = 1;
+/// `sc01`: neither provider nor consumer.
+pub const ROLE_UNSUPPORTED: u64 = 2;
+/// The service has no provider, and none can be started.
+pub const NO_PROVIDER: u64 = 100;
+
+/// Malformed control frame or preamble.
+pub const MALFORMED: u64 = 0x10;
+/// No session request, or no answer to it, in time.
+pub const OPEN_TIMEOUT: u64 = 0x11;
+/// A data stream before SESSION_ACK.
+pub const DATA_BEFORE_ACK: u64 = 0x12;
+/// The control stream ended without SESSION_CLOSE.
+pub const CONTROL_LOST: u64 = 0x13;
+/// SESSION_OPEN names another role than the ALPN value.
+pub const ROLE_MISMATCH: u64 = 0x14;
+/// The identity is not entitled to the service, or not in this role.
+pub const NOT_ENTITLED: u64 = 0x15;
+/// There is no such service.
+pub const SERVICE_UNKNOWN: u64 = 0x16;
+/// A singleton service has its provider already.
+pub const SINGLETON_OCCUPIED: u64 = 0x17;
+/// The realm is disabled, or the hub is leaving.
+pub const HUB_REMOVED: u64 = 0x18;
+/// Too many sessions.
+pub const TOO_MANY_SESSIONS: u64 = 0x19;
+/// The peer's application aborted, or the provider could not dial.
+pub const PEER_ABORTED: u64 = 0x20;
+/// The partner's session is lost, and the connection cannot be resumed.
+pub const PARTNER_LOST: u64 = 0x21;
+/// The connection id is in use.
+pub const CONN_IN_USE: u64 = 0x23;
+/// Too many connections.
+pub const CONNECTION_LIMIT: u64 = 0x25;
+/// Internal error.
+pub const INTERNAL: u64 = 0x26;
+/// Paused: to be resumed here or elsewhere.
+pub const PAUSED: u64 = 0x27;
+/// Not started: no byte reached a provider; the connection may be opened again.
+pub const NOT_STARTED: u64 = 0x28;

@@ -1,0 +1,79 @@
+//! Words that every part of SPN uses.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What an endpoint is to its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Serves connections.
+    Provider,
+    /// Opens connections.
+    Consumer,
+}
+
+/// Which of the two protocols a session speaks; the ALPN value says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// The deployed protocol: no control stream, words in QUIC datagrams.
+    Sc01,
+    /// Ours: a control stream and a preamble on each data stream.
+    Sc02,
+}
+
+/// One of the two ends of a connection, as its hub sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The end that opened it.
+    Consumer,
+    /// The end that serves it.
+    Provider,
+}
+
+impl Side {
+    /// The other end.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Consumer => Self::Provider,
+            Self::Provider => Self::Consumer,
+        }
+    }
+}
+
+/// A connection id: 128 random bits chosen by the consumer, and the key to the connection, so `Debug` shows only its beginning.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnKey(pub [u8; 16]);
+
+impl fmt::Debug for ConnKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, ..] = self.0;
+        write!(f, "{a:02x}{b:02x}…")
+    }
+}
+
+impl Role {
+    /// The ALPN value of this role in `protocol`.
+    #[must_use]
+    pub const fn alpn(self, protocol: Protocol) -> &'static [u8] {
+        match (protocol, self) {
+            (Protocol::Sc01, Self::Provider) => b"sc01-provider",
+            (Protocol::Sc01, Self::Consumer) => b"sc01-consumer",
+            (Protocol::Sc02, Self::Provider) => b"sc02-provider",
+            (Protocol::Sc02, Self::Consumer) => b"sc02-consumer",
+        }
+    }
+
+    /// Role and protocol of an ALPN value.
+    #[must_use]
+    pub fn from_alpn(alpn: &[u8]) -> Option<(Self, Protocol)> {
+        [Self::Provider, Self::Consumer]
+            .into_iter()
+            .flat_map(|role| [Protocol::Sc02, Protocol::Sc01].map(|protocol| (role, protocol)))
+            .find(|(role, protocol)| role.alpn(*protocol) == alpn)
+    }
+}

@@ -1,0 +1,1 @@
+//! Towline on tokio.
