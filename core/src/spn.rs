@@ -3,6 +3,8 @@
 //! The reference is `docs/protocols/spn.md`.
 
 pub mod code;
+pub mod frame;
+pub mod preamble;
 mod types;
 
 pub use types::{ConnKey, Protocol, Role, Side};

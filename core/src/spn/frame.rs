@@ -1,0 +1,555 @@
+//! Control frames of `sc02` (docs/protocols/spn.md, Frames): type, length, payload; integers are QUIC varints.
+//!
+//! ```
+//! use towline_core::spn::frame::{Decoder, Frame};
+//!
+//! let mut bytes = Vec::new();
+//! Frame::SetWeight { weight: 50 }.encode(&mut bytes);
+//!
+//! let mut decoder = Decoder::default();
+//! decoder.push(&bytes);
+//! assert_eq!(decoder.next_frame(), Ok(Some(Frame::SetWeight { weight: 50 })));
+//! assert_eq!(decoder.next_frame(), Ok(None));
+//! ```
+
+use super::{ConnKey, Role};
+
+/// The longest payload of a frame, in bytes.
+pub const MAX_PAYLOAD: usize = 16_384;
+/// The longest string, in bytes.
+pub const MAX_STRING: usize = 1_024;
+/// The most entries in a list; none has fewer than one.
+pub const MAX_LIST: u64 = 256;
+/// The version of SESSION_OPEN that we speak.
+pub const VERSION: u64 = 1;
+
+/// What a RESUME_REQ says of its sender's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResumeReq {
+    /// The connection.
+    pub conn: ConnKey,
+    /// Generation of the last stream the sender was Connected on.
+    pub generation: u64,
+    /// Payload bytes the sender's application has accepted.
+    pub received: u64,
+    /// Payload bytes the sender has ever written.
+    pub sent: u64,
+    /// Bit 0: own direction finished at `sent`; bit 1: the partner's direction is over here; bit 2: aborted.
+    pub flags: u8,
+    /// Why it was aborted; 0 unless bit 2 is set.
+    pub code: u64,
+}
+
+/// The hub's answer to a RESUME_REQ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResumeAck {
+    /// The connection.
+    pub conn: ConnKey,
+    /// 0, or the code that refuses it.
+    pub status: u64,
+    /// The partner's generation; 0 when there is no partner, like all that follow.
+    pub generation: u64,
+    /// The partner's received offset.
+    pub received: u64,
+    /// The partner's flags.
+    pub flags: u8,
+}
+
+/// One connection's progress in a DATA_ACK.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AckEntry {
+    /// The connection.
+    pub conn: ConnKey,
+    /// Payload bytes accepted.
+    pub received: u64,
+    /// Bit 1: the direction is over.
+    pub flags: u8,
+}
+
+/// The endpoint's first frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionOpen {
+    /// [`VERSION`]; the rest is read only when it is.
+    pub version: u64,
+    /// Must be the role of the ALPN value.
+    pub role: Role,
+    /// The service wanted; empty means the only one the identity is entitled to.
+    pub service: String,
+    /// Random, stable for the life of the process.
+    pub instance: [u8; 16],
+    /// Share of new connections, 0 to 65535; a consumer's is ignored.
+    pub weight: u16,
+    /// Bit 0: can resume.
+    pub flags: u8,
+}
+
+/// The hub's acceptance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionAck {
+    /// The session's name in the hub's records.
+    pub session_id: String,
+    /// The service that was chosen.
+    pub service: String,
+    /// The hub process.
+    pub hub_instance: [u8; 16],
+    /// Connections a consumer may have open at once; 0 for a provider.
+    pub max_connections: u64,
+    /// 0 active, 1 stand-by.
+    pub state: u8,
+}
+
+/// A control frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields are those of the table in docs/protocols/spn.md, Frames")]
+pub enum Frame {
+    /// Endpoint to hub: asks for a session.
+    SessionOpen(SessionOpen),
+    /// Endpoint to hub: a SESSION_OPEN of a version that we do not speak; nothing else of it was read.
+    SessionOpenVersion { version: u64 },
+    /// Endpoint to hub: a SESSION_OPEN whose role is neither provider nor consumer.
+    SessionOpenRole { role: u8 },
+    /// Hub to endpoint: the session is established.
+    SessionAck(SessionAck),
+    /// Hub to endpoint: refused; the endpoint closes with that code.
+    SessionReject { code: u64, retry_after_ms: u64, text: String },
+    /// Hub to endpoint: the hub is leaving. Flags bit 0: connections can be resumed.
+    SessionShutdown { flags: u8, deadline_ms: u64 },
+    /// Both: the session ends; the receiver closes with that code.
+    SessionClose { code: u64, text: String },
+    /// Both: ends both directions of a connection.
+    CloseReq { conn: ConnKey, code: u64 },
+    /// Both: the answer, where one is due.
+    CloseAck { conn: ConnKey },
+    /// Hub to endpoint: pause.
+    PauseReq { conn: ConnKey },
+    /// Endpoint to hub: paused.
+    PauseAck { conn: ConnKey },
+    /// Endpoint to hub: asks to go on.
+    ResumeReq(ResumeReq),
+    /// Hub to endpoint: the answer.
+    ResumeAck(ResumeAck),
+    /// Both, forwarded by the hub: progress of receivers.
+    DataAck(Vec<AckEntry>),
+    /// Hub to consumer: a provider has been chosen. Flags bit 0: resumable.
+    Connected { conn: ConnKey, flags: u8 },
+    /// Provider to hub.
+    SetWeight { weight: u16 },
+    /// Hub to provider: the weight now in force.
+    SetWeightAck { weight: u16 },
+    /// Provider to hub: all connections of this weight-0 provider have ended.
+    Drained,
+    /// Hub to endpoint: 0 active, 1 stand-by.
+    SessionState { state: u8 },
+    /// Consumer to hub: start the provider.
+    ProviderStart,
+    /// Hub to consumer: the provider was stopped.
+    ProviderStopped,
+}
+
+/// Why bytes are no frame. All of them close the session with code 0x10.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The length field is over [`MAX_PAYLOAD`].
+    #[error("frame 0x{kind:x}: length {length} is over {MAX_PAYLOAD}")]
+    TooLong {
+        /// Frame type.
+        kind: u64,
+        /// What came.
+        length: u64,
+    },
+    /// An odd type that we do not know (even ones are ignored).
+    #[error("frame type 0x{kind:x} is unknown and must be understood")]
+    UnknownType {
+        /// Frame type.
+        kind: u64,
+    },
+    /// The payload ends before the field does.
+    #[error("frame 0x{kind:x}: payload ends inside `{field}`")]
+    Short {
+        /// Frame type.
+        kind: u64,
+        /// The field that is cut.
+        field: &'static str,
+    },
+    /// A value that its field cannot have.
+    #[error("frame 0x{kind:x}: `{field}` is {value}, expected {expected}")]
+    Range {
+        /// Frame type.
+        kind: u64,
+        /// The field.
+        field: &'static str,
+        /// What came.
+        value: u64,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// A string is not UTF-8.
+    #[error("frame 0x{kind:x}: `{field}` is not UTF-8")]
+    Utf8 {
+        /// Frame type.
+        kind: u64,
+        /// The field.
+        field: &'static str,
+    },
+}
+
+mod kind {
+    pub(super) const SESSION_OPEN: u64 = 0x01;
+    pub(super) const SESSION_ACK: u64 = 0x03;
+    pub(super) const SESSION_REJECT: u64 = 0x05;
+    pub(super) const SESSION_SHUTDOWN: u64 = 0x07;
+    pub(super) const SESSION_CLOSE: u64 = 0x09;
+    pub(super) const CLOSE_REQ: u64 = 0x11;
+    pub(super) const CLOSE_ACK: u64 = 0x13;
+    pub(super) const PAUSE_REQ: u64 = 0x15;
+    pub(super) const PAUSE_ACK: u64 = 0x17;
+    pub(super) const RESUME_REQ: u64 = 0x19;
+    pub(super) const RESUME_ACK: u64 = 0x1b;
+    pub(super) const DATA_ACK: u64 = 0x1d;
+    pub(super) const CONNECTED: u64 = 0x1f;
+    pub(super) const SESSION_STATE: u64 = 0x20;
+    pub(super) const SET_WEIGHT: u64 = 0x21;
+    pub(super) const PROVIDER_START: u64 = 0x22;
+    pub(super) const SET_WEIGHT_ACK: u64 = 0x23;
+    pub(super) const PROVIDER_STOPPED: u64 = 0x24;
+    pub(super) const DRAINED: u64 = 0x25;
+}
+
+impl Frame {
+    /// Appends the frame to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut body = Vec::with_capacity(64);
+        let kind = self.encode_payload(&mut body);
+        put_varint(out, kind);
+        put_varint(out, body.len() as u64);
+        out.extend_from_slice(&body);
+    }
+
+    fn encode_payload(&self, out: &mut Vec<u8>) -> u64 {
+        match self {
+            Self::SessionOpen(open) => {
+                put_varint(out, open.version);
+                out.push(match open.role {
+                    Role::Provider => 1,
+                    Role::Consumer => 2,
+                });
+                put_string(out, &open.service);
+                out.extend_from_slice(&open.instance);
+                put_varint(out, open.weight.into());
+                out.push(open.flags);
+                kind::SESSION_OPEN
+            }
+            Self::SessionOpenVersion { version } => {
+                put_varint(out, *version);
+                kind::SESSION_OPEN
+            }
+            Self::SessionOpenRole { role } => {
+                put_varint(out, VERSION);
+                out.push(*role);
+                kind::SESSION_OPEN
+            }
+            Self::SessionAck(ack) => {
+                put_string(out, &ack.session_id);
+                put_string(out, &ack.service);
+                out.extend_from_slice(&ack.hub_instance);
+                put_varint(out, ack.max_connections);
+                out.push(ack.state);
+                kind::SESSION_ACK
+            }
+            Self::SessionReject { code, retry_after_ms, text } => {
+                put_varint(out, *code);
+                put_varint(out, *retry_after_ms);
+                put_string(out, text);
+                kind::SESSION_REJECT
+            }
+            Self::SessionShutdown { flags, deadline_ms } => {
+                out.push(*flags);
+                put_varint(out, *deadline_ms);
+                kind::SESSION_SHUTDOWN
+            }
+            Self::SessionClose { code, text } => {
+                put_varint(out, *code);
+                put_string(out, text);
+                kind::SESSION_CLOSE
+            }
+            Self::CloseReq { conn, code } => {
+                out.extend_from_slice(&conn.0);
+                put_varint(out, *code);
+                kind::CLOSE_REQ
+            }
+            Self::CloseAck { conn } => {
+                out.extend_from_slice(&conn.0);
+                kind::CLOSE_ACK
+            }
+            Self::PauseReq { conn } => {
+                out.extend_from_slice(&conn.0);
+                kind::PAUSE_REQ
+            }
+            Self::PauseAck { conn } => {
+                out.extend_from_slice(&conn.0);
+                kind::PAUSE_ACK
+            }
+            Self::ResumeReq(req) => {
+                out.extend_from_slice(&req.conn.0);
+                put_varint(out, req.generation);
+                put_varint(out, req.received);
+                put_varint(out, req.sent);
+                out.push(req.flags);
+                put_varint(out, req.code);
+                kind::RESUME_REQ
+            }
+            Self::ResumeAck(ack) => {
+                out.extend_from_slice(&ack.conn.0);
+                put_varint(out, ack.status);
+                put_varint(out, ack.generation);
+                put_varint(out, ack.received);
+                out.push(ack.flags);
+                kind::RESUME_ACK
+            }
+            Self::DataAck(entries) => {
+                debug_assert!((1..=MAX_LIST as usize).contains(&entries.len()), "a list has 1 to 256 entries");
+                put_varint(out, entries.len() as u64);
+                for entry in entries {
+                    out.extend_from_slice(&entry.conn.0);
+                    put_varint(out, entry.received);
+                    out.push(entry.flags);
+                }
+                kind::DATA_ACK
+            }
+            Self::Connected { conn, flags } => {
+                out.extend_from_slice(&conn.0);
+                out.push(*flags);
+                kind::CONNECTED
+            }
+            Self::SetWeight { weight } => {
+                put_varint(out, (*weight).into());
+                kind::SET_WEIGHT
+            }
+            Self::SetWeightAck { weight } => {
+                put_varint(out, (*weight).into());
+                kind::SET_WEIGHT_ACK
+            }
+            Self::Drained => kind::DRAINED,
+            Self::SessionState { state } => {
+                out.push(*state);
+                kind::SESSION_STATE
+            }
+            Self::ProviderStart => kind::PROVIDER_START,
+            Self::ProviderStopped => kind::PROVIDER_STOPPED,
+        }
+    }
+
+    /// Reads a payload; `Ok(None)` is a type to be ignored. Bytes behind the last field are ignored.
+    fn decode(kind: u64, payload: &[u8]) -> Result<Option<Self>, FrameError> {
+        let mut r = Reader { kind, rest: payload };
+        Ok(Some(match kind {
+            kind::SESSION_OPEN => {
+                // The version first: another version may mean another layout of all that follows.
+                let version = r.varint("version")?;
+                if version != VERSION {
+                    return Ok(Some(Self::SessionOpenVersion { version }));
+                }
+                let role = match r.byte("role")? {
+                    1 => Role::Provider,
+                    2 => Role::Consumer,
+                    role => return Ok(Some(Self::SessionOpenRole { role })),
+                };
+                Self::SessionOpen(SessionOpen {
+                    version,
+                    role,
+                    service: r.string("service")?,
+                    instance: r.id("instance")?,
+                    weight: r.weight()?,
+                    flags: r.byte("flags")?,
+                })
+            }
+            kind::SESSION_ACK => Self::SessionAck(SessionAck {
+                session_id: r.string("spnSessionId")?,
+                service: r.string("service")?,
+                hub_instance: r.id("hub instance")?,
+                max_connections: r.varint("max connections")?,
+                state: r.state()?,
+            }),
+            kind::SESSION_REJECT => Self::SessionReject {
+                code: r.varint("code")?,
+                retry_after_ms: r.varint("retry-after")?,
+                text: r.string("text")?,
+            },
+            kind::SESSION_SHUTDOWN => {
+                Self::SessionShutdown { flags: r.byte("flags")?, deadline_ms: r.varint("deadline")? }
+            }
+            kind::SESSION_CLOSE => Self::SessionClose { code: r.varint("code")?, text: r.string("text")? },
+            kind::CLOSE_REQ => Self::CloseReq { conn: r.conn()?, code: r.varint("code")? },
+            kind::CLOSE_ACK => Self::CloseAck { conn: r.conn()? },
+            kind::PAUSE_REQ => Self::PauseReq { conn: r.conn()? },
+            kind::PAUSE_ACK => Self::PauseAck { conn: r.conn()? },
+            kind::RESUME_REQ => Self::ResumeReq(ResumeReq {
+                conn: r.conn()?,
+                generation: r.varint("generation")?,
+                received: r.varint("received offset")?,
+                sent: r.varint("sent offset")?,
+                flags: r.byte("flags")?,
+                code: r.varint("code")?,
+            }),
+            kind::RESUME_ACK => Self::ResumeAck(ResumeAck {
+                conn: r.conn()?,
+                status: r.varint("status")?,
+                generation: r.varint("generation")?,
+                received: r.varint("received offset")?,
+                flags: r.byte("flags")?,
+            }),
+            kind::DATA_ACK => {
+                let count = r.varint("count")?;
+                if !(1..=MAX_LIST).contains(&count) {
+                    return Err(r.range("count", count, "1 to 256"));
+                }
+                let entry = |r: &mut Reader<'_>| {
+                    Ok(AckEntry { conn: r.conn()?, received: r.varint("received offset")?, flags: r.byte("flags")? })
+                };
+                Self::DataAck((0..count).map(|_| entry(&mut r)).collect::<Result<_, _>>()?)
+            }
+            kind::CONNECTED => Self::Connected { conn: r.conn()?, flags: r.byte("flags")? },
+            kind::SET_WEIGHT => Self::SetWeight { weight: r.weight()? },
+            kind::SET_WEIGHT_ACK => Self::SetWeightAck { weight: r.weight()? },
+            kind::DRAINED => Self::Drained,
+            kind::SESSION_STATE => Self::SessionState { state: r.state()? },
+            kind::PROVIDER_START => Self::ProviderStart,
+            kind::PROVIDER_STOPPED => Self::ProviderStopped,
+            kind if kind % 2 == 0 => return Ok(None),
+            kind => return Err(FrameError::UnknownType { kind }),
+        }))
+    }
+}
+
+/// Splits a byte stream into frames.
+///
+/// It holds at most what was pushed, so push one chunk, then take frames until `Ok(None)`.
+/// After an error the stream is lost: the session must be closed.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Decoder {
+    /// Adds bytes that have arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Takes the next frame; `Ok(None)` until more bytes come.
+    ///
+    /// # Errors
+    /// What is wrong with the frame; to be answered by closing with code 0x10.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        loop {
+            let mut rest = self.buffer.get(self.start..).unwrap_or_default();
+            let (Some(kind), Some(length)) = (take_varint(&mut rest), take_varint(&mut rest)) else { return Ok(None) };
+            if length > MAX_PAYLOAD as u64 {
+                return Err(FrameError::TooLong { kind, length });
+            }
+            let Some(payload) = rest.get(..length as usize) else { return Ok(None) };
+            let end = self.buffer.len() - rest.len() + payload.len();
+            let frame = Frame::decode(kind, payload);
+            self.start = end;
+            if let Some(frame) = frame? {
+                return Ok(Some(frame));
+            }
+        }
+    }
+
+    /// Whether bytes of an unfinished frame are waiting.
+    #[must_use]
+    pub fn is_mid_frame(&self) -> bool {
+        self.start < self.buffer.len()
+    }
+}
+
+struct Reader<'a> {
+    kind: u64,
+    rest: &'a [u8],
+}
+
+impl Reader<'_> {
+    fn short(&self, field: &'static str) -> FrameError {
+        FrameError::Short { kind: self.kind, field }
+    }
+
+    fn range(&self, field: &'static str, value: u64, expected: &'static str) -> FrameError {
+        FrameError::Range { kind: self.kind, field, value, expected }
+    }
+
+    fn varint(&mut self, field: &'static str) -> Result<u64, FrameError> {
+        take_varint(&mut self.rest).ok_or(self.short(field))
+    }
+
+    fn byte(&mut self, field: &'static str) -> Result<u8, FrameError> {
+        let (&byte, rest) = self.rest.split_first().ok_or(self.short(field))?;
+        self.rest = rest;
+        Ok(byte)
+    }
+
+    fn id(&mut self, field: &'static str) -> Result<[u8; 16], FrameError> {
+        let (id, rest) = self.rest.split_first_chunk().ok_or(self.short(field))?;
+        self.rest = rest;
+        Ok(*id)
+    }
+
+    fn conn(&mut self) -> Result<ConnKey, FrameError> {
+        self.id("conn").map(ConnKey)
+    }
+
+    fn weight(&mut self) -> Result<u16, FrameError> {
+        let value = self.varint("weight")?;
+        u16::try_from(value).map_err(|_| self.range("weight", value, "0 to 65535"))
+    }
+
+    fn state(&mut self) -> Result<u8, FrameError> {
+        match self.byte("state")? {
+            state @ 0..=1 => Ok(state),
+            state => Err(self.range("state", state.into(), "0 or 1")),
+        }
+    }
+
+    fn string(&mut self, field: &'static str) -> Result<String, FrameError> {
+        let length = self.varint(field)?;
+        if length > MAX_STRING as u64 {
+            return Err(self.range(field, length, "at most 1024 bytes"));
+        }
+        let (text, rest) = self.rest.split_at_checked(length as usize).ok_or(self.short(field))?;
+        self.rest = rest;
+        let text = std::str::from_utf8(text).map_err(|_| FrameError::Utf8 { kind: self.kind, field })?;
+        Ok(text.to_owned())
+    }
+}
+
+/// Takes a QUIC varint (RFC 9000 §16), shortest form or not; `None` when it is cut.
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let first = *bytes.first()?;
+    let (value, rest) = bytes.split_at_checked(1 << (first >> 6))?;
+    *bytes = rest;
+    Some(value.iter().skip(1).fold(u64::from(first & 0x3f), |value, byte| value << 8 | u64::from(*byte)))
+}
+
+/// Appends a QUIC varint in its shortest form; `value` is below 2^62.
+fn put_varint(out: &mut Vec<u8>, value: u64) {
+    debug_assert!(value < 1 << 62, "a QUIC varint has 62 bits");
+    match value {
+        0..0x40 => out.push(value as u8),
+        0x40..0x4000 => out.extend_from_slice(&(value as u16 | 0x4000).to_be_bytes()),
+        0x4000..0x4000_0000 => out.extend_from_slice(&(value as u32 | 0x8000_0000).to_be_bytes()),
+        _ => out.extend_from_slice(&(value | 0xc000_0000_0000_0000).to_be_bytes()),
+    }
+}
+
+/// Appends a string, cut at a character boundary when it is over [`MAX_STRING`].
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    let text = &text[..text.floor_char_boundary(MAX_STRING)];
+    put_varint(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests;
