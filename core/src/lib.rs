@@ -5,3 +5,5 @@
 
 pub mod machine;
 pub mod spn;
+#[doc(hidden)]
+pub mod testing;

@@ -3,6 +3,7 @@
 //! Events go in, actions come out; time is an argument. See [`Machine`] for the contract.
 
 mod actions;
+mod deadlines;
 mod timers;
 
 use std::time::Instant;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use actions::Actions;
+pub use deadlines::{Armed, Deadlines};
 pub use timers::{Timer, Timers};
 
 /// A protocol, as a pure state machine.

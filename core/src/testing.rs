@@ -1,0 +1,10 @@
+//! For tests only: the one clock reading of the core.
+
+use std::time::Instant;
+
+/// Where a test's virtual time begins. Everything after it is arithmetic.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "an `Instant` cannot be made in any other way")]
+pub fn first_instant() -> Instant {
+    Instant::now()
+}
