@@ -3,6 +3,7 @@
 //! The reference is `docs/protocols/spn.md`.
 
 pub mod code;
+pub mod control;
 pub mod frame;
 pub mod preamble;
 mod types;

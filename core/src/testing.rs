@@ -1,5 +1,8 @@
 //! For tests only: the one clock reading of the core.
 
+#[cfg(test)]
+pub(crate) mod pki;
+
 use std::time::Instant;
 
 /// Where a test's virtual time begins. Everything after it is arithmetic.

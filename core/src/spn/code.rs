@@ -46,3 +46,32 @@ pub const INTERNAL: u64 = 0x26;
 pub const PAUSED: u64 = 0x27;
 /// Not started: no byte reached a provider; the connection may be opened again.
 pub const NOT_STARTED: u64 = 0x28;
+
+/// What a code means, in words: the reason text that goes with it on the wire and in diagnostics.
+#[must_use]
+pub const fn text(code: u64) -> &'static str {
+    match code {
+        OK => "closed",
+        NO_IDENTITY => "the certificate has no Common Name",
+        ROLE_UNSUPPORTED => "unsupported role",
+        NO_PROVIDER => "No provider available for the requested service",
+        MALFORMED => "malformed control frame or preamble",
+        OPEN_TIMEOUT => "no session request in time",
+        DATA_BEFORE_ACK => "data stream before SESSION_ACK",
+        CONTROL_LOST => "control stream lost",
+        ROLE_MISMATCH => "the role in SESSION_OPEN is not the role of the ALPN value",
+        NOT_ENTITLED => "identity not entitled to this service in this role",
+        SERVICE_UNKNOWN => "unknown service",
+        SINGLETON_OCCUPIED => "the service is a singleton and has its provider already",
+        HUB_REMOVED => "realm disabled, or hub leaving",
+        TOO_MANY_SESSIONS => "too many sessions",
+        PEER_ABORTED => "the peer's application aborted, or could not be reached",
+        PARTNER_LOST => "the partner's session is lost",
+        CONN_IN_USE => "connection id in use",
+        CONNECTION_LIMIT => "too many connections",
+        INTERNAL => "internal error",
+        PAUSED => "paused",
+        NOT_STARTED => "no byte reached a provider",
+        _ => "unknown code",
+    }
+}

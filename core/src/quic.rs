@@ -1,0 +1,28 @@
+//! QUIC (RFC 9000) as a binding: datagrams in, datagrams out; streams and control words as typed events.
+//!
+//! A thin layer over `quinn-proto` and `rustls` with mutual TLS. One [`Endpoint`] is one UDP socket: it holds all connections of that socket,
+//! as server, client or both. No I/O and no clock: `now` is an argument, and randomness comes from one seed.
+//!
+//! # Call contract
+//!
+//! 1. Feed a batch: [`Endpoint::handle_datagram`] for each datagram that came, [`Endpoint::handle_timeout`] when its time has come.
+//! 2. Drain [`Endpoint::poll_event`], and act on streams as you like.
+//! 3. Drain [`Endpoint::poll_transmit`] into the socket.
+//! 4. Ask [`Endpoint::poll_timeout`] when to come back.
+//!
+//! Nothing here walks over all connections or streams: each is looked at after it was touched.
+
+mod clock;
+mod config;
+mod endpoint;
+mod identity;
+mod peer;
+#[cfg(test)]
+mod tests;
+
+pub use clock::{Clock, Epoch};
+pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, reset_key};
+pub use endpoint::{CloseReason, ConnectError, Endpoint, Event, Handle, ReadOutcome, Received, WriteOutcome};
+pub use identity::{Identity, IdentityError, Roots};
+pub use peer::PeerIdentity;
+pub use quinn_proto::{ConnectionId, ConnectionIdGenerator, EcnCodepoint, InvalidCid, StreamId, Transmit};

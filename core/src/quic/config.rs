@@ -1,0 +1,329 @@
+//! Settings of endpoints, servers and clients.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use aws_lc_rs::{hkdf, hmac};
+use quinn_proto::{ConnectionId, ConnectionIdGenerator, IdleTimeout, MtuDiscoveryConfig, VarInt};
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{Rng, SeedableRng},
+};
+use rustls::{
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    sign::SingleCertAndKey,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Clock,
+    identity::{Identity, IdentityError, Roots, provider},
+};
+
+/// Length of our connection ids, in bytes.
+const CID_LEN: usize = 8;
+
+/// Transport settings, the same for all connections of a socket. The defaults are what ships.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransportConfig {
+    /// A peer that is silent for so long is lost, in milliseconds.
+    pub idle_timeout_ms: u32,
+    /// A PING is sent after so long without traffic, in milliseconds.
+    pub keep_alive_ms: u32,
+    /// Bidirectional streams the peer may have open at first; raise it on demand. Each costs memory as soon as it is allowed.
+    pub max_streams: u32,
+    /// Bytes the peer may send ahead on one stream.
+    pub stream_window: u32,
+    /// Bytes the peer may send ahead on a connection, at first.
+    pub receive_window: u32,
+    /// Bytes we may have sent without acknowledgement on a connection, at first.
+    pub send_window: u32,
+    /// Bytes of received words (QUIC DATAGRAM) that wait to be read; 0 turns words off.
+    pub word_buffer: u32,
+    /// The largest UDP payload that path MTU discovery tries; 1200 turns discovery off.
+    pub mtu_max: u16,
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        Self {
+            idle_timeout_ms: 20_000,
+            keep_alive_ms: 5_000,
+            max_streams: 100,
+            stream_window: 1_250_000,
+            receive_window: 512 * 1024,
+            send_window: 512 * 1024,
+            word_buffer: 1 << 20,
+            mtu_max: 1452,
+        }
+    }
+}
+
+impl TransportConfig {
+    fn build(&self) -> Arc<quinn_proto::TransportConfig> {
+        let mut transport = quinn_proto::TransportConfig::default();
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(self.mtu_max);
+        transport
+            .max_concurrent_bidi_streams(self.max_streams.into())
+            .max_concurrent_uni_streams(0u32.into())
+            .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(self.idle_timeout_ms))))
+            .keep_alive_interval(Some(Duration::from_millis(self.keep_alive_ms.into())))
+            .stream_receive_window(self.stream_window.into())
+            .receive_window(self.receive_window.into())
+            .send_window(self.send_window.into())
+            .datagram_receive_buffer_size((self.word_buffer > 0).then_some(self.word_buffer as usize))
+            .datagram_send_buffer_size(64 * 1024)
+            .mtu_discovery_config((self.mtu_max > 1200).then_some(discovery));
+        Arc::new(transport)
+    }
+}
+
+/// Settings of a socket.
+pub struct EndpointConfig {
+    /// Source of all randomness of QUIC itself (TLS draws its own).
+    pub seed: [u8; 32],
+    /// Wall-clock time.
+    pub clock: Clock,
+    /// Key of stateless resets; [`reset_key`] makes one that outlives a restart.
+    pub reset_key: [u8; 32],
+    /// Makes connection ids; `None` is a generator of random ones from the seed. A host that shards a socket over threads puts the shard into them.
+    pub cid_generator: Option<Box<dyn ConnectionIdGenerator>>,
+    /// Segments that one send call may carry (GSO), at least 1. A send is also bounded by 65 507 bytes.
+    pub max_segments: usize,
+    /// The largest UDP payload that is accepted, in bytes, 1200 or more.
+    pub max_udp_payload: u16,
+    /// Handshakes from unvalidated addresses a second before clients are asked to retry (RFC 9000 §8.1.2).
+    pub retry_above: u32,
+    /// Connections at once; more are refused.
+    pub max_connections: usize,
+    /// Handshakes at once; more are refused.
+    pub max_handshakes: usize,
+}
+
+impl EndpointConfig {
+    /// The defaults, with a reset key drawn from the seed.
+    #[must_use]
+    pub fn new(seed: [u8; 32], clock: Clock) -> Self {
+        let mut reset_key = [0; 32];
+        ChaCha20Rng::from_seed(seed).fill_bytes(&mut reset_key);
+        Self {
+            seed,
+            clock,
+            reset_key,
+            cid_generator: None,
+            max_segments: 64,
+            max_udp_payload: 1472,
+            retry_above: 1000,
+            max_connections: 100_000,
+            max_handshakes: 10_000,
+        }
+    }
+
+    /// The library's form, and where it leaves the connection id that it made last.
+    pub(super) fn build(&mut self) -> (quinn_proto::EndpointConfig, LastCid) {
+        let last = LastCid::default();
+        let inner = self.cid_generator.take().unwrap_or_else(|| Box::new(SeededCids::new(self.seed)));
+        let mut config = quinn_proto::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.reset_key)));
+        // The library asks for a generator once per endpoint.
+        let generator = Mutex::new(Some(inner));
+        let (seed, recorder) = (self.seed, last.clone());
+        config.cid_generator(move || {
+            let inner = generator.lock().ok().and_then(|mut slot| slot.take());
+            Box::new(RecordedCids {
+                inner: inner.unwrap_or_else(|| Box::new(SeededCids::new(seed))),
+                last: recorder.clone(),
+            })
+        });
+        config.rng_seed(Some(self.seed));
+        config.min_reset_interval(Duration::from_millis(1));
+        let _ = config.max_udp_payload_size(self.max_udp_payload.max(1200));
+        (config, last)
+    }
+}
+
+impl fmt::Debug for EndpointConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointConfig")
+            .field("max_segments", &self.max_segments)
+            .field("max_udp_payload", &self.max_udp_payload)
+            .field("retry_above", &self.retry_above)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A key of stateless resets (RFC 9000 §10.3.2) that a restarted process derives again, so that its resets are believed.
+#[must_use]
+pub fn reset_key(identity: &Identity, context: &[u8]) -> [u8; 32] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, identity.secret()), context);
+    let mut key = [0; 32];
+    key.copy_from_slice(tag.as_ref());
+    key
+}
+
+/// A server's settings.
+#[derive(Clone)]
+pub struct ServerConfig(pub(super) Arc<quinn_proto::ServerConfig>);
+
+impl ServerConfig {
+    /// A server that shows `identity`, demands a client certificate signed by one of `clients`, and takes the first of `alpn` that the client offers.
+    ///
+    /// # Errors
+    /// Whatever TLS finds wrong with them.
+    pub fn new(
+        identity: &Identity,
+        clients: &Roots,
+        alpn: &[&[u8]],
+        transport: &TransportConfig,
+        clock: &Clock,
+    ) -> Result<Self, IdentityError> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(clients.0.clone(), provider())
+            .build()
+            .map_err(|error| IdentityError::Root(error.to_string()))?;
+        let mut tls = rustls::ServerConfig::builder_with_details(provider(), clock.tls())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| IdentityError::Tls(error.to_string()))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone())));
+        tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        // No resumption: every session is judged by its certificate, as of now.
+        tls.session_storage = Arc::new(NoServerSessionStorage {});
+        tls.send_tls13_tickets = 0;
+        let crypto = quinn_proto::crypto::rustls::QuicServerConfig::try_from(tls)
+            .map_err(|error| IdentityError::Tls(error.to_string()))?;
+        let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, b"towline retry token").extract(identity.secret());
+        let mut config = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
+        config.transport_config(transport.build()).time_source(clock.quic());
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+impl fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerConfig").finish_non_exhaustive()
+    }
+}
+
+/// A client's settings.
+#[derive(Clone)]
+pub struct ClientConfig(pub(super) quinn_proto::ClientConfig);
+
+impl ClientConfig {
+    /// A client that shows `identity`, demands a server certificate signed by one of `servers`, and offers `alpn`.
+    ///
+    /// # Errors
+    /// Whatever TLS finds wrong with them.
+    pub fn new(
+        identity: &Identity,
+        servers: &Roots,
+        alpn: &[&[u8]],
+        transport: &TransportConfig,
+        clock: &Clock,
+        seed: [u8; 32],
+    ) -> Result<Self, IdentityError> {
+        let mut tls = rustls::ClientConfig::builder_with_details(provider(), clock.tls())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| IdentityError::Tls(error.to_string()))?
+            .with_root_certificates(servers.0.clone())
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone())));
+        tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        tls.resumption = rustls::client::Resumption::disabled();
+        let crypto = quinn_proto::crypto::rustls::QuicClientConfig::try_from(tls)
+            .map_err(|error| IdentityError::Tls(error.to_string()))?;
+        let mut config = quinn_proto::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(transport.build());
+        config.token_store(Arc::new(quinn_proto::NoneTokenStore));
+        let ids = Mutex::new(ChaCha20Rng::from_seed(seed));
+        config.initial_dst_cid_provider(Arc::new(move || {
+            let mut id = [0; 16];
+            if let Ok(mut rng) = ids.lock() {
+                rng.fill_bytes(&mut id);
+            }
+            ConnectionId::new(&id)
+        }));
+        Ok(Self(config))
+    }
+}
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientConfig").finish_non_exhaustive()
+    }
+}
+
+/// The connection id that was made last.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastCid(Arc<Mutex<ConnectionIdText>>);
+
+type ConnectionIdText = Option<ConnectionId>;
+
+impl LastCid {
+    /// Its bytes in hex.
+    pub(super) fn hex(&self) -> String {
+        self.0.lock().ok().and_then(|id| id.map(|id| id.to_string())).unwrap_or_default()
+    }
+}
+
+struct RecordedCids {
+    inner: Box<dyn ConnectionIdGenerator>,
+    last: LastCid,
+}
+
+impl ConnectionIdGenerator for RecordedCids {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let id = self.inner.generate_cid();
+        if let Ok(mut last) = self.last.0.lock() {
+            *last = Some(id);
+        }
+        id
+    }
+
+    fn validate(&self, id: &ConnectionId) -> Result<(), quinn_proto::InvalidCid> {
+        self.inner.validate(id)
+    }
+
+    fn cid_len(&self) -> usize {
+        self.inner.cid_len()
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        self.inner.cid_lifetime()
+    }
+}
+
+/// Random connection ids from a seed.
+struct SeededCids(ChaCha20Rng);
+
+impl SeededCids {
+    fn new(seed: [u8; 32]) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        rng.set_stream(1);
+        Self(rng)
+    }
+}
+
+impl ConnectionIdGenerator for SeededCids {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; CID_LEN];
+        self.0.fill_bytes(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        CID_LEN
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Whether an address can be dialled.
+pub(super) fn is_dialable(remote: SocketAddr) -> bool {
+    remote.port() != 0 && !remote.ip().is_unspecified()
+}

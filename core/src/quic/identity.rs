@@ -1,0 +1,110 @@
+//! Certificates and keys, from PEM text.
+
+use std::sync::Arc;
+
+use rustls::{
+    RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    sign::CertifiedKey,
+};
+
+/// A certificate chain and its private key, known to belong together.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub(super) key: Arc<CertifiedKey>,
+    secret: Arc<PrivateKeyDer<'static>>,
+}
+
+/// The certificate authorities that peers are judged by.
+#[derive(Debug, Clone)]
+pub struct Roots(pub(super) Arc<RootCertStore>);
+
+/// What is wrong with an identity or with roots.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// The text holds no `BEGIN CERTIFICATE`.
+    #[error("no certificate in the PEM text")]
+    NoCertificate,
+    /// The text holds no private key.
+    #[error("no private key in the PEM text (expected PKCS#8, SEC1 or PKCS#1)")]
+    NoKey,
+    /// The text is no PEM.
+    #[error("not PEM: {0}")]
+    Pem(String),
+    /// A certificate cannot be read.
+    #[error("unreadable certificate: {0}")]
+    Certificate(String),
+    /// The key cannot be used.
+    #[error("unusable private key: {0}")]
+    Key(String),
+    /// Key and certificate are no pair.
+    #[error("the private key does not belong to the certificate")]
+    Mismatch,
+    /// A certificate authority cannot be used.
+    #[error("unusable CA certificate: {0}")]
+    Root(String),
+    /// TLS does not accept the configuration.
+    #[error("TLS configuration: {0}")]
+    Tls(String),
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    // X25519MLKEM768 comes first, then X25519, P-256 and P-384: the feature `prefer-post-quantum`.
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let chain = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| IdentityError::Pem(error.to_string()))?;
+    if chain.is_empty() { Err(IdentityError::NoCertificate) } else { Ok(chain) }
+}
+
+impl Identity {
+    /// Reads a chain (leaf first) and its key.
+    ///
+    /// # Errors
+    /// Text that holds none, is unreadable, or holds two that do not belong together.
+    pub fn from_pem(certificates_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
+        let chain = certificates(certificates_pem)?;
+        let secret = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| {
+            if matches!(error, pem::Error::NoItemsFound) {
+                IdentityError::NoKey
+            } else {
+                IdentityError::Pem(error.to_string())
+            }
+        })?;
+        let key = CertifiedKey::from_der(chain, secret.clone_key(), &provider()).map_err(|error| {
+            if let rustls::Error::InvalidCertificate(reason) = &error {
+                IdentityError::Certificate(format!("{reason:?}"))
+            } else if matches!(error, rustls::Error::InconsistentKeys(_)) {
+                IdentityError::Mismatch
+            } else {
+                IdentityError::Key(error.to_string())
+            }
+        })?;
+        Ok(Self { key: Arc::new(key), secret: Arc::new(secret) })
+    }
+
+    pub(super) fn secret(&self) -> &[u8] {
+        self.secret.secret_der()
+    }
+}
+
+impl Roots {
+    /// Reads one or more certificate authorities.
+    ///
+    /// # Errors
+    /// Text that holds none, or one that cannot be used.
+    pub fn from_pem(pem: &str) -> Result<Self, IdentityError> {
+        let mut roots = RootCertStore::empty();
+        for root in certificates(pem)? {
+            roots.add(root).map_err(|error| IdentityError::Root(error.to_string()))?;
+        }
+        Ok(Self(Arc::new(roots)))
+    }
+}
