@@ -5,6 +5,9 @@
 
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, reason = "a test may panic on all the rest"))]
 
+// The example in `machine` is read as documentation, where the crate has its outside name.
+extern crate self as towline_core;
+
 pub mod machine;
 pub mod quic;
 pub mod spn;

@@ -1,9 +1,50 @@
 //! The pattern: every protocol of Towline is a [`Machine`].
 //!
-//! Events go in, actions come out; time is an argument. See [`Machine`] for the contract.
+//! Events go in, actions come out; time is an argument. A machine does no I/O, reads no clock and draws no random number, so a test,
+//! a script, an explorer or a real network can drive it alike. See [`Machine`] for the contract.
+//!
+//! # What is here
+//!
+//! - [`Machine`], and what each one is built of: [`Timers`], a table of deadlines indexed by an enum, and [`Actions`], a bounded queue.
+//! - [`Deadlines`], for whoever owns many machines.
+//! - [`Describe`], for tools: [`script`] runs a machine from JSON lines, [`explore`] walks it through all it can do and draws its
+//!   diagram, [`catalog`] lists them all. On the command line they are `towline machine run`, `graph` and `list`.
+//!
+//! # A complete machine
+//!
+//! All machines read in this order: what it is for, `Config`, `State`, `Event`, `Action`, `Timer`, the machine, its handlers, its
+//! description. An event that a state cannot take is named and ignored there, never swallowed by a `_ =>`.
+//!
+//! ```
+#![doc = include_str!("machine/example.rs")]
+//!
+//! // Any host drives it in the same three steps: hand in, drain, ask for the deadline.
+//! let start = towline_core::testing::first_instant(); // a real host's clock: `Instant::now()`
+//! let mut redial = Redial::start(Config::default(), 0);
+//!
+//! redial.handle_event(start, Event::Open);
+//! assert_eq!(redial.poll_action(), Some(Action::Dial { attempt: 1 }));
+//! assert_eq!(redial.poll_action(), None);
+//! assert_eq!(redial.poll_timeout(), Some(start + Duration::from_secs(5)));
+//!
+//! // Nobody answers within 5 s: it hangs up, pauses for 1 s, and dials again.
+//! redial.handle_timeout(start + Duration::from_secs(5));
+//! assert_eq!(redial.poll_action(), Some(Action::HangUp));
+//! assert_eq!(redial.poll_action(), None);
+//! assert_eq!(redial.poll_timeout(), Some(start + Duration::from_secs(6)));
+//!
+//! redial.handle_timeout(start + Duration::from_secs(6));
+//! assert_eq!(redial.poll_action(), Some(Action::Dial { attempt: 2 }));
+//! ```
 
 mod actions;
+pub mod catalog;
 mod deadlines;
+#[doc(hidden)]
+pub mod example;
+pub mod explore;
+pub mod ms;
+pub mod script;
 mod timers;
 
 use std::time::Instant;
@@ -21,6 +62,7 @@ pub use timers::{Timer, Timers};
 /// 1. After each `handle_*` call, call [`poll_action`](Self::poll_action) until it returns `None`: then the machine is *drained*.
 /// 2. Then ask [`poll_timeout`](Self::poll_timeout). Its answer changes only in `handle_*` calls.
 /// 3. Call [`handle_timeout`](Self::handle_timeout) at that instant or later. An early call does nothing.
+///    If several timers are due, one fires a call: drain, ask again, and call again at once.
 ///
 /// `now` may repeat; if it goes backwards, timers fire late, and nothing else happens.
 pub trait Machine {
@@ -32,7 +74,7 @@ pub trait Machine {
     /// The main handler: looks at the state and calls that state's handler.
     fn handle_event(&mut self, now: Instant, event: Self::Event);
 
-    /// Fires the timers that are due at `now`.
+    /// Fires the timer that is due at `now`: one a call, the earliest first.
     fn handle_timeout(&mut self, now: Instant);
 
     /// The next thing to do, until there is none.
@@ -57,6 +99,12 @@ pub trait Describe: Machine<Event: Serialize + DeserializeOwned + Clone, Action:
 
     /// A machine in its first state. `seed` feeds its randomness, if it has any.
     fn start(config: Self::Config, seed: u64) -> Self;
+
+    /// The configuration with which the explorer walks: bounds so small that all are reached.
+    #[must_use]
+    fn small() -> Self::Config {
+        Self::Config::default()
+    }
 
     /// The state's name, as in the protocol's table, e.g. `AwaitOpen`.
     fn state(&self) -> &'static str;
