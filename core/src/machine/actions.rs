@@ -54,3 +54,42 @@ impl<A, const N: usize> Actions<A, N> {
         self.overrun
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However often it wraps around, it is a queue.
+        #[test]
+        fn is_a_queue(steps in proptest::collection::vec(any::<bool>(), 0..200)) {
+            let mut actions = Actions::<u32, 3>::default();
+            let mut model = VecDeque::new();
+            for (next, push) in (0u32..).zip(steps) {
+                if push && model.len() < 3 {
+                    actions.push(next);
+                    model.push_back(next);
+                } else {
+                    prop_assert_eq!(actions.pop(), model.pop_front());
+                }
+                prop_assert_eq!(actions.is_empty(), model.is_empty());
+            }
+            prop_assert!(!actions.is_overrun());
+        }
+    }
+
+    #[test]
+    #[cfg_attr(debug_assertions, should_panic(expected = "more than 2 actions between two drains"))]
+    fn an_overrun_loses_the_newest_and_is_remembered() {
+        let mut actions = Actions::<u32, 2>::default();
+        for action in [1, 2, 3] {
+            actions.push(action);
+        }
+        assert_eq!((actions.pop(), actions.pop(), actions.pop()), (Some(1), Some(2), None));
+        assert!(actions.is_overrun());
+    }
+}

@@ -61,3 +61,38 @@ impl Entry {
 pub fn catalog() -> Vec<Entry> {
     vec![]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::machine::example::Redial;
+
+    #[test]
+    fn an_entry_does_what_its_machine_does() {
+        let start = crate::testing::first_instant();
+        let entry = Entry::of::<Redial>();
+        assert_eq!((entry.name, entry.about), ("example.redial", "keeps one connection up"));
+        let found = entry.explore(start, Bounds::default()).unwrap();
+        assert_eq!(found, explore::explore::<Redial>(start, Bounds::default()).unwrap());
+        let mut output = Vec::new();
+        let settings = script::Settings { start, config: None, seed: 0, states: false };
+        let lines = [br#"{"at_ms": 4, "event": "open"}"#.to_vec()];
+        let mut out = |line: &str| {
+            output.push(line.to_owned());
+            ControlFlow::Continue(())
+        };
+        entry.run(settings, &mut lines.into_iter(), &mut out).unwrap();
+        assert_eq!(output, [r#"{"at_ms":4,"action":{"dial":{"attempt":1}}}"#]);
+    }
+
+    #[test]
+    fn names_are_unique_and_stand_in_one_line_with_what_they_are() {
+        let machines = catalog();
+        assert_eq!(machines.iter().map(|entry| entry.name).collect::<BTreeSet<_>>().len(), machines.len());
+        for Entry { name, about, .. } in machines {
+            assert!(!about.is_empty() && !format!("{name}{about}").contains(['\t', '\n']), "{name}: {about:?}");
+        }
+    }
+}

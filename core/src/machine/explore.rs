@@ -384,3 +384,6 @@ fn listed(actions: &[String]) -> String {
     });
     groups.collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,17 +129,16 @@ pub fn run<M: Describe>(
         states: settings.states,
         out,
     };
-    let mut line = 0;
-    let mut result = runner.drain();
-    for text in lines {
-        match result {
-            Ok(ControlFlow::Continue(())) => {}
-            Ok(ControlFlow::Break(())) | Err(_) => break,
-        }
+    let (mut line, mut lines) = (0, lines.into_iter());
+    let mut step = runner.drain();
+    // The next line is asked for only when this one is done: somebody may be typing them.
+    while matches!(step, Ok(ControlFlow::Continue(())))
+        && let Some(text) = lines.next()
+    {
         line += 1;
-        result = runner.line(text.as_ref());
+        step = runner.line(text.as_ref());
     }
-    result.map(|_| ()).map_err(|why| Error::Line { line, why })
+    step.map(|_| ()).map_err(|why| Error::Line { line, why })
 }
 
 struct Runner<M, O> {
@@ -227,3 +226,6 @@ impl<M: Describe, O: FnMut(&str) -> ControlFlow<()>> Runner<M, O> {
         Ok((self.out)(&line))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,3 +81,80 @@ impl<T: Timer, const N: usize> Timers<T, N> {
         T::ALL.iter().zip(self.due).filter(|(_, due)| due.is_some()).map(|(timer, _)| timer.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Letter(usize);
+
+    impl Timer for Letter {
+        const ALL: &'static [Self] = &[Self(0), Self(1), Self(2)];
+
+        fn index(self) -> usize {
+            self.0
+        }
+
+        fn name(self) -> &'static str {
+            ["a", "b", "c"][self.0]
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Set(usize, u64),
+        Stop(usize),
+        StopAll,
+        Expire(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..3usize, 0..20u64).prop_map(|(timer, at)| Step::Set(timer, at)),
+            2 => (0..3usize).prop_map(Step::Stop),
+            1 => Just(Step::StopAll),
+            4 => (0..20u64).prop_map(Step::Expire),
+        ]
+    }
+
+    proptest! {
+        /// The earliest deadline goes first, the first of `ALL` among equals, and never before its time.
+        #[test]
+        fn is_a_table_of_deadlines(steps in proptest::collection::vec(step(), 0..100)) {
+            let start = crate::testing::first_instant();
+            let at = |ms| start + Duration::from_millis(ms);
+            let mut timers = Timers::<Letter, 3>::default();
+            let mut model = BTreeMap::<usize, u64>::new();
+            for step in steps {
+                match step {
+                    Step::Set(timer, ms) => {
+                        timers.set(Letter(timer), at(ms));
+                        model.insert(timer, ms);
+                    }
+                    Step::Stop(timer) => {
+                        timers.stop(Letter(timer));
+                        model.remove(&timer);
+                    }
+                    Step::StopAll => {
+                        timers.stop_all();
+                        model.clear();
+                    }
+                    Step::Expire(ms) => {
+                        let due = model.iter().map(|(timer, at)| (*at, *timer)).min().filter(|(at, _)| *at <= ms);
+                        prop_assert_eq!(timers.expire(at(ms)), due.map(|(_, timer)| Letter(timer)));
+                        due.map(|(_, timer)| model.remove(&timer));
+                    }
+                }
+                let next = model.iter().map(|(timer, at)| (*at, *timer)).min();
+                prop_assert_eq!(timers.next(), next.map(|(ms, timer)| (at(ms), Letter(timer))));
+                prop_assert!((0..3).all(|timer| timers.is_set(Letter(timer)) == model.contains_key(&timer)));
+                prop_assert!(timers.armed().eq(model.keys().map(|timer| Letter(*timer).name())));
+            }
+        }
+    }
+}
