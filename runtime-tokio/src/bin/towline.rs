@@ -1,0 +1,213 @@
+//! `towline`: tools for people who read, test and debug protocols.
+
+use std::{
+    io::{self, BufRead, Write},
+    ops::ControlFlow,
+    process::ExitCode,
+    time::Instant,
+};
+
+use clap::{Parser, Subcommand};
+use towline_core::machine::{
+    catalog::{Entry, catalog},
+    explore::{self, Bounds, Violation},
+    script,
+};
+
+/// Tools for people who read, test and debug Towline's protocols.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    tool: Tool,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// The protocols' state machines
+    #[command(subcommand)]
+    Machine(MachineTool),
+}
+
+#[derive(Subcommand)]
+enum MachineTool {
+    /// Names every machine: NAME<TAB>what it is, one a line
+    List,
+    /// Prints a machine's diagram, as a Mermaid stateDiagram-v2
+    Graph {
+        /// As in `towline machine list`
+        name: String,
+    },
+    /// Reads events from standard input, and prints actions
+    #[command(after_help = RUN_HELP)]
+    Run {
+        /// As in `towline machine list`
+        name: String,
+        /// The machine's configuration, one JSON object; what it does not name keeps its default
+        #[arg(long, value_name = "JSON")]
+        config: Option<String>,
+        /// Feeds the machine's randomness, if it has any
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        seed: u64,
+        /// Prints {"at_ms", "state"} after each event
+        #[arg(long)]
+        states: bool,
+    },
+}
+
+const RUN_HELP: &str = "\
+Each line of input is {\"at_ms\": N, \"event\": E}. E is a string when the event has no payload, else an object with one key.
+Each line of output is {\"at_ms\": N, \"action\": A}. Lines come in the order of at_ms; between two of them, each timeout that is
+due fires at its time. The event \"advance\" only moves time. At the end of input no timer fires.
+
+Exit status: 0 good, 1 a line that cannot be read, 2 wrong usage or I/O.";
+
+/// Why the tool failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}")]
+    Script(script::Error),
+    #[error("{0}\nThis is a fault of the machine, not of your input; please report it.")]
+    Violation(Violation),
+    #[error("no machine is called {0:?}; `towline machine list` names them all")]
+    Unknown(String),
+    #[error("--{0}; give one JSON object, for example --config '{{}}'")]
+    Config(script::Error),
+    #[error("cannot read standard input: {0}")]
+    Read(io::Error),
+    #[error("cannot write to standard output: {0}")]
+    Write(io::Error),
+}
+
+impl Error {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Script(_) | Self::Violation(_) => 1,
+            Self::Unknown(_) | Self::Config(_) | Self::Read(_) | Self::Write(_) => 2,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let Arguments { tool: Tool::Machine(tool) } = Arguments::parse();
+    match machine(tool, &catalog(), &mut io::stdin().lock(), &mut io::stdout().lock()) {
+        // Whoever reads has seen enough, as with `| head`.
+        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            error.exit_code().into()
+        }
+        Ok(()) => ExitCode::SUCCESS,
+    }
+}
+
+fn machine(
+    tool: MachineTool,
+    machines: &[Entry],
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+) -> Result<(), Error> {
+    let find = |name: String| machines.iter().find(|entry| entry.name == name).ok_or(Error::Unknown(name));
+    match tool {
+        MachineTool::List => {
+            for Entry { name, about, .. } in machines {
+                writeln!(output, "{name}\t{about}").map_err(Error::Write)?;
+            }
+        }
+        MachineTool::Graph { name } => {
+            let found = find(name)?.explore(Instant::now(), Bounds::default()).map_err(Error::Violation)?;
+            output.write_all(explore::graph(&found).as_bytes()).map_err(Error::Write)?;
+        }
+        MachineTool::Run { name, config, seed, states } => {
+            let settings = script::Settings { start: Instant::now(), config: config.as_deref(), seed, states };
+            run(find(name)?, settings, input, output)?;
+        }
+    }
+    output.flush().map_err(Error::Write)
+}
+
+fn run(
+    machine: &Entry,
+    settings: script::Settings<'_>,
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+) -> Result<(), Error> {
+    let (mut read, mut written) = (Ok(()), Ok(()));
+    let mut lines = input.split(b'\n').map_while(|line| line.map_err(|error| read = Err(Error::Read(error))).ok());
+    // A line at a time, so that a person or a program at the other end can answer.
+    let mut out = |line: &str| match writeln!(output, "{line}").and_then(|()| output.flush()) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            written = Err(Error::Write(error));
+            ControlFlow::Break(())
+        }
+    };
+    let ran = machine.run(settings, &mut lines, &mut out);
+    written?;
+    drop(lines);
+    read?;
+    ran.map_err(|error| match error {
+        script::Error::Config(_) => Error::Config(error),
+        script::Error::Line { .. } => Error::Script(error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use towline_core::machine::example::Redial;
+
+    use super::*;
+
+    fn tool(arguments: &[&str], input: &str) -> (String, Result<(), Error>) {
+        let arguments = ["towline", "machine"].iter().chain(arguments);
+        let Arguments { tool: Tool::Machine(tool) } = Arguments::try_parse_from(arguments).unwrap();
+        let mut output = Vec::new();
+        let result = machine(tool, &[Entry::of::<Redial>()], &mut input.as_bytes(), &mut output);
+        (String::from_utf8(output).unwrap(), result)
+    }
+
+    #[test]
+    fn list_has_a_tab() {
+        let (output, result) = tool(&["list"], "");
+        assert!(result.is_ok());
+        assert_eq!(output, "example.redial\tkeeps one connection up\n");
+    }
+
+    #[test]
+    fn graph_is_the_diagram_and_nothing_else() {
+        let (output, result) = tool(&["graph", "example.redial"], "");
+        assert!(result.is_ok());
+        assert!(output.starts_with("stateDiagram-v2\n    [*] --> Idle\n"), "{output}");
+        assert!(output.ends_with("    Ended --> [*]\n"), "{output}");
+    }
+
+    #[test]
+    fn run_takes_configuration_and_states() {
+        let (output, result) = tool(
+            &["run", "example.redial", "--states", "--seed", "3", "--config", r#"{"failures": 1}"#],
+            "{\"at_ms\": 5, \"event\": \"open\"}\r\n{\"at_ms\": 6, \"event\": {\"lost\": {\"reason\": \"no\"}}}",
+        );
+        assert!(result.is_ok());
+        let lines = [
+            r#"{"at_ms":5,"action":{"dial":{"attempt":1}}}"#,
+            r#"{"at_ms":5,"state":"Dialling"}"#,
+            r#"{"at_ms":6,"action":{"gave_up":{"reason":"no"}}}"#,
+            r#"{"at_ms":6,"state":"Ended"}"#,
+        ];
+        assert_eq!(output.lines().collect::<Vec<_>>(), lines);
+    }
+
+    #[test]
+    fn errors_have_their_exit_codes() {
+        for (arguments, input, code, text) in [
+            (&["run", "example.redial"][..], "{}", 1, "line 1: expected {\"at_ms\": N"),
+            (&["run", "example.redial", "--config", "[]]"], "", 2, "--config: "),
+            (&["run", "redial"], "", 2, "no machine is called \"redial\"; `towline machine list`"),
+            (&["graph", "redial"], "", 2, "no machine is called \"redial\"; `towline machine list`"),
+        ] {
+            let error = tool(arguments, input).1.unwrap_err();
+            assert_eq!(error.exit_code(), code, "{error}");
+            assert!(error.to_string().starts_with(text), "{error}");
+        }
+    }
+}
