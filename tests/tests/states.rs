@@ -1,0 +1,97 @@
+//! State diagrams that cannot lie: every machine is walked through all it can do, and what is found is compared with
+//! `docs/states/NAME.md` and with the table in `docs/protocols/*-states.md`.
+//!
+//! `TOWLINE_BLESS=1 cargo test -p towline-tests --test states` writes `docs/states/`.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use towline_core::machine::{
+    catalog::{Entry, catalog},
+    explore::{Bounds, Exploration, graph, table},
+};
+use towline_tests::tables::Table;
+
+/// All of them: a machine that nobody registered must be missed.
+const MACHINES: [&str; 0] = [];
+
+const BLESS: &str = "TOWLINE_BLESS=1 cargo test -p towline-tests --test states";
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs")
+}
+
+fn walk(machine: &Entry) -> Exploration {
+    machine.explore(Instant::now(), Bounds::default()).unwrap_or_else(|violation| panic!("{violation}"))
+}
+
+fn page(Entry { name, about, .. }: &Entry, found: &Exploration) -> String {
+    let (graph, table) = (graph(found), table(found));
+    format!(
+        "# {name}\n\n<!-- Generated; do not edit. To write it again: {BLESS} -->\n\n{about}.\n\n```mermaid\n{graph}```\n\n{table}"
+    )
+}
+
+#[test]
+fn every_machine_is_known() {
+    assert_eq!(catalog().iter().map(|machine| machine.name).collect::<Vec<_>>(), MACHINES);
+}
+
+#[test]
+fn diagrams_show_what_the_code_does() {
+    let states = docs().join("states");
+    let bless = std::env::var_os("TOWLINE_BLESS").is_some();
+    let mut faults = Vec::new();
+    for machine in catalog() {
+        let path = states.join(machine.name).with_added_extension("md");
+        let page = page(&machine, &walk(&machine));
+        if bless {
+            fs::create_dir_all(&states).unwrap();
+            fs::write(&path, page).unwrap();
+        } else if fs::read_to_string(&path).ok() != Some(page) {
+            faults.push(format!("{} is stale", path.display()));
+        }
+    }
+    let known = catalog().iter().map(|machine| format!("{}.md", machine.name)).collect::<BTreeSet<_>>();
+    for file in fs::read_dir(&states).into_iter().flatten() {
+        let file = file.unwrap();
+        if !known.contains(&*file.file_name().to_string_lossy()) {
+            faults.push(format!("{} is of no machine; remove it", file.path().display()));
+        }
+    }
+    assert!(faults.is_empty(), "{}\nIf the change is meant: {BLESS}", faults.join("\n"));
+}
+
+#[test]
+fn machines_do_what_the_reference_says() {
+    let mut faults = Vec::new();
+    for machine in catalog() {
+        let family = machine.name.split('.').next().unwrap_or_default();
+        let path = docs().join("protocols").join(format!("{family}-states.md"));
+        let reference = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        match Table::of(machine.name, &reference) {
+            Ok(table) => {
+                let differences = table.differences(&walk(&machine));
+                faults.extend(differences.into_iter().map(|fault| format!("{}: {fault}", machine.name)));
+            }
+            Err(error) => faults.push(format!("{}: {error}", path.display())),
+        }
+    }
+    assert!(faults.is_empty(), "the code and the reference differ:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn states_are_words_that_mermaid_takes() {
+    for machine in catalog() {
+        for state in walk(&machine).states {
+            assert!(state.chars().all(|c| c.is_ascii_alphanumeric()), "{}: {state:?}", machine.name);
+            let keywords =
+                ["end", "state", "note", "class", "classdef", "default", "direction", "scale", "style", "click"];
+            assert!(!keywords.contains(&&*state.to_ascii_lowercase()), "{}: {state:?}", machine.name);
+        }
+    }
+}
