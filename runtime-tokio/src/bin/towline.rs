@@ -31,7 +31,7 @@ enum Tool {
 
 #[derive(Subcommand)]
 enum MachineTool {
-    /// Names every machine: NAME<TAB>what it is, one a line
+    /// Names every machine: its name, a tab, and what it is, one a line
     List,
     /// Prints a machine's diagram, as a Mermaid stateDiagram-v2
     Graph {
