@@ -81,7 +81,7 @@ fn a_line_that_cannot_be_read_is_1_and_named() {
         let input = "{\"at_ms\": 0, \"event\": \"advance\"}\n{\"at_ms\": 0, \"event\": \"no such thing\"}\n";
         let output = towline(&["machine", "run", name], input);
         assert_eq!(output.status.code(), Some(1), "{name}");
-        assert!(text(&output.stderr).starts_with("line 2: not an event of this machine: "), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).starts_with("line 2: event \"no such thing\": "), "{}", text(&output.stderr));
     }
 }
 

@@ -32,7 +32,7 @@ fn walk(machine: &Entry) -> Exploration {
 fn page(Entry { name, about, .. }: &Entry, found: &Exploration) -> String {
     let (graph, table) = (graph(found), table(found));
     format!(
-        "# {name}\n\n<!-- Generated; do not edit. To write it again: {BLESS} -->\n\n{about}.\n\n```mermaid\n{graph}```\n\n{table}"
+        "# {name}: {about}\n\n<!-- Generated; do not edit. To write it again: {BLESS} -->\n\n```mermaid\n{graph}```\n\n{table}"
     )
 }
 

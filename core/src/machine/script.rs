@@ -62,8 +62,13 @@ pub enum LineError {
     #[error("expected {{\"at_ms\": N, \"event\": …}}: {0}")]
     Form(serde_json::Error),
     /// Not an event of this machine.
-    #[error("not an event of this machine: {0}")]
-    Event(serde_json::Error),
+    #[error("event {tag}: {why}")]
+    Event {
+        /// Its name, when it has one, or all of it.
+        tag: serde_json::Value,
+        /// What is wrong with it.
+        why: serde_json::Error,
+    },
     /// Earlier than the line before.
     #[error("at_ms goes back from {before} to {at_ms}")]
     Backwards {
@@ -161,6 +166,14 @@ macro_rules! go {
     };
 }
 
+/// The name of an event, if it looks like one.
+fn tag(event: serde_json::Value) -> serde_json::Value {
+    match event.as_object().and_then(|object| object.keys().next()) {
+        Some(name) => name.as_str().into(),
+        None => event,
+    }
+}
+
 impl<M: Describe, O: FnMut(&str) -> ControlFlow<()>> Runner<M, O> {
     fn line(&mut self, text: &[u8]) -> Step {
         if text.trim_ascii().is_empty() {
@@ -173,8 +186,11 @@ impl<M: Describe, O: FnMut(&str) -> ControlFlow<()>> Runner<M, O> {
         if at_ms > LATEST_MS {
             return Err(LineError::TooLate(at_ms));
         }
-        let event =
-            if event == "advance" { None } else { Some(M::Event::deserialize(event).map_err(LineError::Event)?) };
+        let event = if event == "advance" {
+            None
+        } else {
+            Some(M::Event::deserialize(&event).map_err(|why| LineError::Event { tag: tag(event), why })?)
+        };
         go!(self.fire_until(at_ms));
         self.at_ms = at_ms;
         if let Some(event) = event {
