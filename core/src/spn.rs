@@ -4,6 +4,7 @@
 
 pub mod code;
 pub mod control;
+pub mod endpoint;
 pub mod frame;
 pub mod preamble;
 mod types;

@@ -7,6 +7,7 @@ use super::{
     explore::{self, Bounds, Exploration, Violation},
     script,
 };
+use crate::spn;
 
 /// A machine, without its type.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +60,7 @@ impl Entry {
 /// All machines of Towline.
 #[must_use]
 pub fn catalog() -> Vec<Entry> {
-    vec![]
+    vec![Entry::of::<spn::endpoint::session::Session>(), Entry::of::<spn::endpoint::connection::Connection>()]
 }
 
 #[cfg(test)]

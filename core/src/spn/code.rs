@@ -12,6 +12,9 @@ pub const ROLE_UNSUPPORTED: u64 = 2;
 /// The service has no provider, and none can be started.
 pub const NO_PROVIDER: u64 = 100;
 
+/// `sc01`, on streams: the provider could not dial.
+pub const DIAL_FAILED: u64 = 1;
+
 /// Malformed control frame or preamble.
 pub const MALFORMED: u64 = 0x10;
 /// No session request, or no answer to it, in time.

@@ -1,0 +1,4 @@
+//! An endpoint: consumer or provider of a service.
+
+pub mod connection;
+pub mod session;

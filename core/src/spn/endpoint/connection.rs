@@ -1,0 +1,631 @@
+//! One connection at an endpoint (docs/protocols/spn.md, Endpoint connection).
+//!
+//! At a consumer it looks for a session, opens a data stream and, as long as no byte can have reached a provider, tries again elsewhere.
+//! At a provider it begins with a stream that the hub has opened. Payload does not pass through here: of the bytes, the machine
+//! hears only that the first ones went or came.
+
+mod describe;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{self, Actions, Describe, Machine, Timers};
+use crate::spn::{Protocol, Role, code};
+
+/// Limits and times of an endpoint connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How long it looks for a session with room for it.
+    #[serde(rename = "lookup_ms", with = "machine::ms")]
+    pub lookup: Duration,
+    /// How long, in all, tries may be repeated.
+    #[serde(rename = "total_ms", with = "machine::ms")]
+    pub total: Duration,
+    /// First pause before a refused try is repeated; it doubles.
+    #[serde(rename = "again_min_ms", with = "machine::ms")]
+    pub again_min: Duration,
+    /// Largest pause before a refused try is repeated.
+    #[serde(rename = "again_max_ms", with = "machine::ms")]
+    pub again_max: Duration,
+    /// How long a provider may take to dial.
+    #[serde(rename = "dial_ms", with = "machine::ms")]
+    pub dial: Duration,
+    /// How long the end of the streams may take after CLOSE_REQ.
+    #[serde(rename = "closing_ms", with = "machine::ms")]
+    pub closing: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lookup: Duration::from_secs(10),
+            total: Duration::from_secs(60),
+            again_min: Duration::from_millis(100),
+            again_max: Duration::from_secs(5),
+            dial: Duration::from_secs(60),
+            closing: Duration::from_secs(5),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// `asked`: the host looks for a session; else it is not wanted yet, or a pause runs.
+    LookingUpSession { asked: bool },
+    /// Consumer: the stream is being opened. Provider: the local side is being dialled.
+    Connecting,
+    /// Payload flows.
+    Connected,
+    /// Both directions are to end.
+    Disconnecting,
+    /// Over.
+    Disconnected,
+}
+
+/// Our sending direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    Open,
+    /// The local side has finished; FIN is on its way.
+    Finished,
+    /// FIN has arrived.
+    Delivered,
+    /// The other end wants no more, or we have reset it.
+    Stopped,
+}
+
+/// The two directions, and what has happened on them.
+#[derive(Debug, Clone, Copy)]
+struct Flow {
+    sending: Sending,
+    /// The receiving direction is open.
+    receiving: bool,
+    /// The local side wants no more, with this code.
+    deaf: Option<u64>,
+    /// Payload was sent, on any try.
+    sent: bool,
+    /// All of it is held and can be sent again.
+    held: bool,
+    /// Payload or its end has come.
+    received: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are explained with the variants")]
+pub enum Event {
+    /// Consumer: the local side wants a connection.
+    Connect,
+    /// Provider: the hub has opened a stream and, on `sc02`, its CONNECT is in.
+    Incoming { protocol: Protocol },
+    /// There is a session with stream credit.
+    SessionFound { protocol: Protocol },
+    /// The stream and its preamble are on their way (provider: the local side is there).
+    Opened,
+    /// The first payload was sent; all of it is held.
+    BytesSent,
+    /// Payload that was sent is no longer all held.
+    BytesReleased,
+    /// The first payload came.
+    BytesReceived,
+    /// The local side has finished sending.
+    LocalFinish,
+    /// The local side reads no more.
+    LocalStop { code: u64 },
+    /// The local side wants both directions to end.
+    LocalAbort { code: u64 },
+    /// FIN: the other side's bytes are all read.
+    StreamFinished,
+    /// RESET_STREAM.
+    StreamReset { code: u64 },
+    /// STOP_SENDING.
+    StreamStopped { code: u64 },
+    /// Our FIN is acknowledged.
+    StreamAcked,
+    /// Both halves of the stream are gone.
+    StreamClosed,
+    /// CLOSE_REQ.
+    CloseReq { code: u64 },
+    /// CLOSE_ACK.
+    CloseAck,
+    /// The session that carries it is lost.
+    SessionLost,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "fields are explained with the variants")]
+pub enum Action {
+    /// Find a session with stream credit; connections that wait for one are served in order.
+    LookUp,
+    /// Provider: tell the host that somebody calls.
+    Announce,
+    /// Open a stream and begin it with CONNECT under a new `conn` (on `sc01`: with nothing).
+    OpenStream,
+    /// Send the held payload again.
+    SendHeld,
+    /// Finish the stream.
+    FinishStream,
+    /// RESET_STREAM.
+    ResetStream { code: u64 },
+    /// STOP_SENDING.
+    StopStream { code: u64 },
+    /// Send CLOSE_REQ.
+    SendCloseReq { code: u64 },
+    /// Send CLOSE_ACK.
+    SendCloseAck,
+    /// Show the local side a reset: both directions are over.
+    LocalReset { code: u64 },
+    /// Show the local side that its bytes are wanted no more.
+    LocalStopped { code: u64 },
+    /// Final: forget it.
+    Disconnected,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Timer {
+    Lookup,
+    Again,
+    Total,
+    Dial,
+    Closing,
+}
+
+/// The machine.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    config: Config,
+    state: State,
+    role: Role,
+    /// Of the session that carries it, or did last.
+    protocol: Protocol,
+    flow: Flow,
+    /// Tries that the hub refused.
+    refused: u32,
+    /// No more tries: their time is over.
+    spent: bool,
+    /// An end without a byte was taken for a failure once.
+    empty_once: bool,
+    timers: Timers<Timer, 5>,
+    actions: Actions<Action, 8>,
+}
+
+impl Machine for Connection {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        match self.state {
+            State::LookingUpSession { asked } => self.on_looking_up_session(now, &event, asked),
+            State::Connecting => self.on_connecting(now, &event),
+            State::Connected => self.on_connected(now, &event),
+            State::Disconnecting => self.on_disconnecting(&event),
+            State::Disconnected => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if let Some(timer) = self.timers.expire(now) {
+            self.on_timer(timer);
+        }
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next().map(|(at, _)| at)
+    }
+}
+
+impl Connection {
+    fn on_looking_up_session(&mut self, now: Instant, event: &Event, asked: bool) {
+        match event {
+            Event::Connect if !self.timers.is_set(Timer::Lookup) => {
+                self.timers.set(Timer::Total, now + self.config.total);
+                self.look_up(now, Duration::ZERO);
+            }
+            Event::Incoming { protocol } if !self.timers.is_set(Timer::Lookup) => {
+                self.role = Role::Provider;
+                self.protocol = *protocol;
+                self.timers.set(Timer::Dial, now + self.config.dial);
+                self.flow.receiving = true;
+                self.actions.push(Action::Announce);
+                self.set_state(State::Connecting);
+            }
+            Event::SessionFound { protocol } if asked => {
+                self.protocol = *protocol;
+                self.flow.receiving = true;
+                self.actions.push(Action::OpenStream);
+                self.set_state(State::Connecting);
+            }
+            Event::LocalFinish => self.remember_finish(),
+            Event::LocalStop { code } => self.flow.deaf = Some(*code),
+            Event::LocalAbort { .. } => self.end(),
+            Event::Connect
+            | Event::Incoming { .. }
+            | Event::SessionFound { .. }
+            | Event::Opened
+            | Event::BytesSent
+            | Event::BytesReleased
+            | Event::BytesReceived
+            | Event::StreamFinished
+            | Event::StreamReset { .. }
+            | Event::StreamStopped { .. }
+            | Event::StreamAcked
+            | Event::StreamClosed
+            | Event::CloseReq { .. }
+            | Event::CloseAck
+            | Event::SessionLost => {}
+        }
+    }
+
+    fn on_connecting(&mut self, now: Instant, event: &Event) {
+        match event {
+            Event::Opened => self.on_opened(),
+            Event::LocalFinish => self.remember_finish(),
+            Event::LocalStop { code } => self.flow.deaf = Some(*code),
+            Event::LocalAbort { code } => {
+                // The original's code for a dial that failed (Legacy protocol, Codes).
+                let undialled = self.role == Role::Provider && self.protocol == Protocol::Sc01;
+                self.abort(now, if undialled { code::DIAL_FAILED } else { *code });
+            }
+            Event::StreamReset { code } => self.on_reset(now, *code),
+            Event::StreamStopped { code } => self.on_refused(now, *code),
+            Event::CloseReq { code } if self.is_sc02() => {
+                self.actions.push(Action::SendCloseAck);
+                self.cut(*code);
+                self.fail(*code);
+            }
+            Event::SessionLost => self.on_session_lost(now),
+            Event::Connect
+            | Event::Incoming { .. }
+            | Event::SessionFound { .. }
+            | Event::BytesSent
+            | Event::BytesReleased
+            | Event::BytesReceived
+            | Event::StreamFinished
+            | Event::StreamAcked
+            | Event::StreamClosed
+            | Event::CloseReq { .. }
+            | Event::CloseAck => {}
+        }
+    }
+
+    fn on_connected(&mut self, now: Instant, event: &Event) {
+        match event {
+            Event::BytesSent => {
+                self.flow.held = !self.flow.sent || self.flow.held;
+                self.flow.sent = true;
+            }
+            Event::BytesReleased => self.flow.held = false,
+            Event::BytesReceived => {
+                self.flow.received = true;
+                self.timers.stop(Timer::Total);
+            }
+            Event::LocalFinish => {
+                if self.flow.sending == Sending::Open {
+                    self.flow.sending = Sending::Finished;
+                    self.actions.push(Action::FinishStream);
+                }
+            }
+            Event::LocalStop { code } => {
+                self.flow.deaf = Some(*code);
+                self.stop(*code);
+                self.end_if_over();
+            }
+            Event::LocalAbort { code } => self.abort(now, *code),
+            Event::StreamFinished => self.on_finished(now),
+            Event::StreamReset { code } => self.on_reset(now, *code),
+            // These two speak of the whole connection, whichever half says so first.
+            Event::StreamStopped { code: code @ (code::NOT_STARTED | code::PAUSED) } if self.is_sc02() => {
+                self.on_refused(now, *code);
+            }
+            Event::StreamStopped { code } => {
+                let unfinished = self.flow.sending == Sending::Open;
+                self.reset(*code);
+                if unfinished {
+                    self.actions.push(Action::LocalStopped { code: *code });
+                }
+                self.end_if_over();
+            }
+            Event::StreamAcked => {
+                if self.flow.sending == Sending::Finished {
+                    self.flow.sending = Sending::Delivered;
+                }
+                self.end_if_over();
+            }
+            Event::CloseReq { code } if self.is_sc02() => self.on_close_req(now, *code),
+            Event::SessionLost => self.on_session_lost(now),
+            Event::Connect
+            | Event::Incoming { .. }
+            | Event::SessionFound { .. }
+            | Event::Opened
+            | Event::StreamClosed
+            | Event::CloseReq { .. }
+            | Event::CloseAck => {}
+        }
+    }
+
+    fn on_disconnecting(&mut self, event: &Event) {
+        match event {
+            Event::StreamFinished => {
+                self.flow.receiving = false;
+                self.end_if_over();
+            }
+            Event::StreamStopped { code } => {
+                self.reset(*code);
+                self.end_if_over();
+            }
+            Event::StreamAcked => {
+                if self.flow.sending == Sending::Finished {
+                    self.flow.sending = Sending::Delivered;
+                }
+                self.end_if_over();
+            }
+            Event::StreamReset { code } => {
+                self.flow.receiving = false;
+                self.cut(*code);
+                self.end();
+            }
+            Event::LocalAbort { code } => {
+                self.cut(*code);
+                self.end();
+            }
+            Event::LocalStop { code } => {
+                self.stop(*code);
+                self.end_if_over();
+            }
+            Event::CloseReq { .. } => self.actions.push(Action::SendCloseAck),
+            // A hub answers so when it knows the connection no more.
+            Event::CloseAck | Event::StreamClosed => {
+                self.cut(code::OK);
+                self.end();
+            }
+            Event::SessionLost => self.end(),
+            Event::Connect
+            | Event::Incoming { .. }
+            | Event::SessionFound { .. }
+            | Event::Opened
+            | Event::BytesSent
+            | Event::BytesReleased
+            | Event::BytesReceived
+            | Event::LocalFinish => {}
+        }
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        match (timer, self.state) {
+            (Timer::Again, State::LookingUpSession { .. }) => {
+                self.actions.push(Action::LookUp);
+                self.set_state(State::LookingUpSession { asked: true });
+            }
+            (Timer::Lookup | Timer::Total, State::LookingUpSession { .. }) => self.fail(code::NOT_STARTED),
+            (Timer::Lookup, State::Connecting) => {
+                self.cut(code::NOT_STARTED);
+                self.fail(code::NOT_STARTED);
+            }
+            (Timer::Dial, State::Connecting) => {
+                self.cut(code::PEER_ABORTED);
+                self.fail(code::PEER_ABORTED);
+            }
+            (Timer::Total, State::Connecting | State::Connected) => self.spent = true,
+            (Timer::Closing, State::Disconnecting) => {
+                self.cut(code::PEER_ABORTED);
+                self.end();
+            }
+            // Timers are stopped with their state.
+            (
+                Timer::Lookup | Timer::Again | Timer::Total | Timer::Dial | Timer::Closing,
+                State::LookingUpSession { .. }
+                | State::Connecting
+                | State::Connected
+                | State::Disconnecting
+                | State::Disconnected,
+            ) => {}
+        }
+    }
+
+    /// Makes good on the new stream what the local side and earlier tries have done.
+    fn on_opened(&mut self) {
+        self.timers.stop(Timer::Lookup);
+        self.timers.stop(Timer::Dial);
+        if self.flow.sent {
+            self.actions.push(Action::SendHeld);
+        }
+        if self.flow.sending == Sending::Finished {
+            self.actions.push(Action::FinishStream);
+        }
+        if let Some(code) = self.flow.deaf {
+            self.stop(code);
+        }
+        self.set_state(State::Connected);
+    }
+
+    fn on_finished(&mut self, now: Instant) {
+        let empty = !self.flow.received && self.role == Role::Consumer && self.protocol == Protocol::Sc01;
+        if empty && self.can_repeat() && !self.flow.sent && !self.empty_once {
+            self.empty_once = true;
+            self.repeat(now, code::OK, Duration::ZERO);
+        } else if empty {
+            // The original hub shows a failure as an empty end of data: it must not look like a clean one here (Legacy protocol, Codes).
+            self.cut(code::PARTNER_LOST);
+            self.fail(code::PARTNER_LOST);
+        } else {
+            self.flow.received = true;
+            self.flow.receiving = false;
+            self.end_if_over();
+        }
+    }
+
+    fn on_reset(&mut self, now: Instant, code: u64) {
+        self.flow.receiving = false;
+        self.on_refused(now, code);
+    }
+
+    /// RESET_STREAM, or a STOP_SENDING that means both directions. Only 0x28 leads to a new try; 0x27 is a loss, as nothing can be
+    /// resumed here (Codes).
+    fn on_refused(&mut self, now: Instant, code: u64) {
+        if code == code::NOT_STARTED && self.is_sc02() && !self.spent && self.can_repeat() {
+            let pause = self.config.again_min.saturating_mul(1 << self.refused.min(16)).min(self.config.again_max);
+            self.refused = self.refused.saturating_add(1);
+            self.repeat(now, code, pause);
+        } else if code == code::PAUSED && self.is_sc02() && self.is_untouched() {
+            self.repeat(now, code, Duration::ZERO);
+        } else {
+            self.cut(code);
+            self.fail(if code == code::PAUSED && self.is_sc02() { code::PARTNER_LOST } else { code });
+        }
+    }
+
+    fn on_session_lost(&mut self, now: Instant) {
+        if self.is_untouched() {
+            self.spent = false;
+            self.timers.set(Timer::Total, now + self.config.total);
+            self.forget_stream();
+            self.look_up(now, Duration::ZERO);
+        } else {
+            self.fail(code::PARTNER_LOST);
+        }
+    }
+
+    fn on_close_req(&mut self, now: Instant, code: u64) {
+        self.actions.push(Action::SendCloseAck);
+        if code == code::OK {
+            if self.flow.sending == Sending::Open {
+                self.flow.sending = Sending::Finished;
+                self.actions.push(Action::LocalStopped { code });
+                self.actions.push(Action::FinishStream);
+            }
+        } else {
+            self.cut(code);
+            self.actions.push(Action::LocalReset { code });
+        }
+        self.start_closing(now);
+    }
+
+    /// Whether a provider cannot have seen this connection, for all we know, and all can be said again.
+    fn can_repeat(&self) -> bool {
+        let flow = self.flow;
+        let repeatable = !flow.sent || flow.held;
+        self.role == Role::Consumer && !flow.received && repeatable && flow.sending != Sending::Stopped
+    }
+
+    /// On this stream no byte has moved, and it need not be the last one.
+    fn is_untouched(&self) -> bool {
+        self.can_repeat() && (matches!(self.state, State::Connecting) || !self.flow.sent)
+    }
+
+    fn is_sc02(&self) -> bool {
+        self.protocol == Protocol::Sc02
+    }
+
+    fn repeat(&mut self, now: Instant, code: u64, pause: Duration) {
+        let before = self.flow.sending;
+        self.cut(code);
+        self.flow.sending = before;
+        self.forget_stream();
+        self.look_up(now, pause);
+    }
+
+    /// What was said on it is to be said again on the next one.
+    fn forget_stream(&mut self) {
+        self.flow.receiving = false;
+        if self.flow.sending == Sending::Delivered {
+            self.flow.sending = Sending::Finished;
+        }
+    }
+
+    fn look_up(&mut self, now: Instant, pause: Duration) {
+        self.timers.set(Timer::Lookup, now + self.config.lookup);
+        if pause.is_zero() {
+            self.actions.push(Action::LookUp);
+        } else {
+            self.timers.set(Timer::Again, now + pause);
+        }
+        self.set_state(State::LookingUpSession { asked: pause.is_zero() });
+    }
+
+    fn remember_finish(&mut self) {
+        if self.flow.sending == Sending::Open {
+            self.flow.sending = Sending::Finished;
+        }
+    }
+
+    /// Ends both directions on the local side's wish. FIN and RESET_STREAM are all that `sc01` has for it.
+    fn abort(&mut self, now: Instant, code: u64) {
+        if !self.is_sc02() {
+            self.cut(code);
+            return self.end();
+        }
+        self.actions.push(Action::SendCloseReq { code });
+        if code == code::OK {
+            if self.flow.sending == Sending::Open {
+                self.flow.sending = Sending::Finished;
+                self.actions.push(Action::FinishStream);
+            }
+            self.stop(code);
+        } else {
+            self.cut(code);
+        }
+        self.start_closing(now);
+    }
+
+    fn start_closing(&mut self, now: Instant) {
+        self.timers.stop_all();
+        self.timers.set(Timer::Closing, now + self.config.closing);
+        self.set_state(State::Disconnecting);
+    }
+
+    /// Resets what is still open of our half; says whether there was any.
+    fn reset(&mut self, code: u64) -> bool {
+        let open = matches!(self.flow.sending, Sending::Open | Sending::Finished);
+        if open {
+            self.flow.sending = Sending::Stopped;
+            self.actions.push(Action::ResetStream { code });
+        }
+        open
+    }
+
+    fn stop(&mut self, code: u64) {
+        if self.flow.receiving {
+            self.flow.receiving = false;
+            self.actions.push(Action::StopStream { code });
+        }
+    }
+
+    fn cut(&mut self, code: u64) {
+        self.reset(code);
+        self.stop(code);
+    }
+
+    fn end_if_over(&mut self) {
+        if !self.flow.receiving && matches!(self.flow.sending, Sending::Delivered | Sending::Stopped) {
+            self.end();
+        }
+    }
+
+    fn fail(&mut self, code: u64) {
+        self.actions.push(Action::LocalReset { code });
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.timers.stop_all();
+        self.actions.push(Action::Disconnected);
+        self.set_state(State::Disconnected);
+    }
+
+    fn set_state(&mut self, state: State) {
+        let from = self.state();
+        self.state = state;
+        tracing::trace!(machine = Self::NAME, from, to = self.state());
+    }
+}

@@ -1,0 +1,460 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// A machine and its time.
+struct Bench {
+    machine: Connection,
+    now: Instant,
+}
+
+const SC01: Protocol = Protocol::Sc01;
+const SC02: Protocol = Protocol::Sc02;
+const ABORT: Event = Event::LocalAbort { code: code::PEER_ABORTED };
+
+const fn reset(code: u64) -> Event {
+    Event::StreamReset { code }
+}
+
+const fn stopped(code: u64) -> Event {
+    Event::StreamStopped { code }
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { machine: Connection::start(Config::default(), 0), now: crate::testing::first_instant() }
+    }
+
+    /// After these events, whatever they caused.
+    fn after(events: &[Event]) -> Self {
+        let mut bench = Self::new();
+        for event in events {
+            bench.feed(event.clone());
+        }
+        bench
+    }
+
+    fn consumer(protocol: Protocol) -> Self {
+        Self::after(&[Event::Connect, Event::SessionFound { protocol }, Event::Opened])
+    }
+
+    fn provider(protocol: Protocol) -> Self {
+        Self::after(&[Event::Incoming { protocol }, Event::Opened])
+    }
+
+    fn drain(&mut self) -> Vec<Action> {
+        let actions = std::iter::from_fn(|| self.machine.poll_action()).collect();
+        self.machine.check().unwrap();
+        actions
+    }
+
+    fn feed(&mut self, event: Event) -> Vec<Action> {
+        self.machine.handle_event(self.now, event);
+        self.drain()
+    }
+
+    /// Feeds events and asserts the last one's complete answer and the state after it.
+    #[track_caller]
+    fn expect(&mut self, events: &[Event], state: &str, actions: &[Action]) {
+        let mut said = Vec::new();
+        for event in events {
+            said = self.feed(event.clone());
+        }
+        assert_eq!((self.machine.state(), said.as_slice()), (state, actions), "after {events:?}");
+    }
+
+    /// Fires the next timer, which must be the one named and take so long.
+    #[track_caller]
+    fn fire(&mut self, timer: &str, waited_ms: u128, state: &str, actions: &[Action]) {
+        assert_eq!(self.machine.due(), Some(timer));
+        let due = self.machine.poll_timeout().unwrap();
+        assert_eq!((due - self.now).as_millis(), waited_ms);
+        self.machine.handle_timeout(due - Duration::from_millis(1));
+        assert_eq!(self.drain(), [], "an early call does nothing");
+        self.now = due;
+        self.machine.handle_timeout(due);
+        assert_eq!((self.drain().as_slice(), self.machine.state()), (actions, state));
+    }
+}
+
+#[test]
+fn a_consumer_finds_a_session_and_opens_a_stream() {
+    let mut bench = Bench::new();
+    bench.expect(&[Event::Connect], "LookingUpSession", &[Action::LookUp]);
+    bench.expect(&[Event::SessionFound { protocol: SC02 }], "Connecting", &[Action::OpenStream]);
+    bench.expect(&[Event::Opened], "Connected", &[]);
+}
+
+#[test]
+fn a_provider_begins_with_a_stream() {
+    let mut bench = Bench::new();
+    bench.expect(&[Event::Incoming { protocol: SC02 }], "Connecting", &[Action::Announce]);
+    bench.expect(&[Event::Opened], "Connected", &[]);
+    assert_eq!(bench.machine.due(), None);
+}
+
+#[test]
+fn looking_up_ends_after_10_s() {
+    let mut bench = Bench::after(&[Event::Connect]);
+    let over = [Action::LocalReset { code: code::NOT_STARTED }, Action::Disconnected];
+    bench.fire("lookup", 10_000, "Disconnected", &over);
+}
+
+#[test]
+fn a_provider_that_does_not_dial_is_given_up() {
+    let mut bench = Bench::after(&[Event::Incoming { protocol: SC02 }]);
+    let code = code::PEER_ABORTED;
+    let over =
+        [Action::ResetStream { code }, Action::StopStream { code }, Action::LocalReset { code }, Action::Disconnected];
+    bench.fire("dial", 60_000, "Disconnected", &over);
+}
+
+#[test]
+fn what_the_local_side_does_early_is_made_good() {
+    let mut bench = Bench::after(&[Event::Connect]);
+    bench.expect(&[Event::LocalFinish, Event::LocalStop { code: 7 }], "LookingUpSession", &[]);
+    bench.expect(
+        &[Event::SessionFound { protocol: SC02 }, Event::Opened],
+        "Connected",
+        &[Action::FinishStream, Action::StopStream { code: 7 }],
+    );
+    bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
+
+    Bench::after(&[Event::Connect]).expect(&[ABORT], "Disconnected", &[Action::Disconnected]);
+}
+
+#[test]
+fn it_ends_when_both_directions_have() {
+    for protocol in [SC01, SC02] {
+        let mut bench = Bench::consumer(protocol);
+        bench.expect(
+            &[Event::BytesSent, Event::BytesReceived, Event::LocalFinish],
+            "Connected",
+            &[Action::FinishStream],
+        );
+        bench.expect(&[Event::LocalFinish], "Connected", &[]);
+        bench.expect(&[Event::StreamFinished], "Connected", &[]);
+        bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
+
+        let mut bench = Bench::provider(protocol);
+        bench.expect(&[Event::LocalFinish, Event::StreamAcked], "Connected", &[]);
+        bench.expect(&[Event::StreamFinished], "Disconnected", &[Action::Disconnected]);
+    }
+}
+
+#[test]
+fn stop_sending_ends_only_that_direction() {
+    for protocol in [SC01, SC02] {
+        let mut bench = Bench::provider(protocol);
+        let said = [Action::ResetStream { code: 0x20 }, Action::LocalStopped { code: 0x20 }];
+        bench.expect(&[stopped(0x20)], "Connected", &said);
+        bench.expect(&[Event::LocalFinish], "Connected", &[]);
+        bench.expect(&[Event::StreamFinished], "Disconnected", &[Action::Disconnected]);
+
+        // The local side reads no more: the other direction lives on.
+        let mut bench = Bench::provider(protocol);
+        bench.expect(&[Event::LocalStop { code: 9 }], "Connected", &[Action::StopStream { code: 9 }]);
+        bench.expect(&[Event::LocalFinish], "Connected", &[Action::FinishStream]);
+        bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
+    }
+    // After the local end, there is nobody to tell.
+    let mut bench = Bench::provider(SC02);
+    bench.expect(&[Event::LocalFinish, stopped(0)], "Connected", &[Action::ResetStream { code: 0 }]);
+}
+
+#[test]
+fn reset_ends_the_connection() {
+    for (protocol, code) in [(SC01, 1), (SC01, code::PAUSED), (SC01, code::NOT_STARTED), (SC02, code::PARTNER_LOST)] {
+        let over = [Action::ResetStream { code }, Action::LocalReset { code }, Action::Disconnected];
+        Bench::consumer(protocol).expect(&[Event::BytesSent, reset(code)], "Disconnected", &over);
+        Bench::provider(protocol).expect(&[reset(code)], "Disconnected", &over);
+    }
+    // Also when our direction has ended: the other one has not come through.
+    let mut bench = Bench::consumer(SC02);
+    bench.expect(
+        &[Event::LocalFinish, Event::StreamAcked, reset(0x20)],
+        "Disconnected",
+        &[Action::LocalReset { code: 0x20 }, Action::Disconnected],
+    );
+}
+
+#[test]
+fn a_refused_connection_is_tried_again_with_its_bytes() {
+    let mut bench = Bench::consumer(SC02);
+    bench.feed(Event::BytesSent);
+    bench.feed(Event::LocalFinish);
+    bench.feed(Event::StreamAcked);
+    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &[]);
+    bench.fire("again", 100, "LookingUpSession", &[Action::LookUp]);
+    bench.expect(&[Event::SessionFound { protocol: SC02 }], "Connecting", &[Action::OpenStream]);
+    bench.expect(&[Event::Opened], "Connected", &[Action::SendHeld, Action::FinishStream]);
+    // The pauses grow.
+    let drop = Action::ResetStream { code: code::NOT_STARTED };
+    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", std::slice::from_ref(&drop));
+    bench.fire("again", 200, "LookingUpSession", &[Action::LookUp]);
+
+    // STOP_SENDING may come first; the local side hears nothing of it.
+    let mut bench = Bench::consumer(SC02);
+    bench.expect(
+        &[stopped(code::NOT_STARTED)],
+        "LookingUpSession",
+        &[drop, Action::StopStream { code: code::NOT_STARTED }],
+    );
+}
+
+#[test]
+fn what_cannot_be_said_again_is_not_tried_again() {
+    let code = code::NOT_STARTED;
+    let over = [Action::ResetStream { code }, Action::LocalReset { code }, Action::Disconnected];
+    let stopped_before = [Action::LocalReset { code }, Action::Disconnected];
+    for (events, actions) in [
+        (&[Event::BytesSent, Event::BytesReleased][..], &over[..]),
+        (&[Event::BytesReceived], &over),
+        (&[stopped(0x20)], &stopped_before),
+    ] {
+        let mut bench = Bench::consumer(SC02);
+        for event in events {
+            bench.feed(event.clone());
+        }
+        bench.expect(&[reset(code)], "Disconnected", actions);
+    }
+    Bench::provider(SC02).expect(&[reset(code)], "Disconnected", &over);
+}
+
+#[test]
+fn tries_end_60_s_after_the_first() {
+    let mut bench = Bench::consumer(SC02);
+    bench.now += Duration::from_secs(55);
+    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &[Action::ResetStream { code: code::NOT_STARTED }]);
+    bench.fire("again", 100, "LookingUpSession", &[Action::LookUp]);
+    let over = [Action::LocalReset { code: code::NOT_STARTED }, Action::Disconnected];
+    bench.fire("total", 4_900, "Disconnected", &over);
+
+    let mut bench = Bench::consumer(SC02);
+    bench.fire("total", 60_000, "Connected", &[]);
+    bench.expect(
+        &[reset(code::NOT_STARTED)],
+        "Disconnected",
+        &[Action::ResetStream { code: code::NOT_STARTED }, over[0].clone(), Action::Disconnected],
+    );
+}
+
+#[test]
+fn a_lost_session_is_replaced_while_no_byte_has_moved() {
+    for protocol in [SC01, SC02] {
+        let over = [Action::LocalReset { code: code::PARTNER_LOST }, Action::Disconnected];
+        let mut connecting = Bench::after(&[Event::Connect, Event::SessionFound { protocol }]);
+        connecting.expect(&[Event::SessionLost], "LookingUpSession", &[Action::LookUp]);
+        let mut untouched = Bench::consumer(protocol);
+        untouched.fire("total", 60_000, "Connected", &[]);
+        untouched.expect(&[Event::SessionLost], "LookingUpSession", &[Action::LookUp]);
+        Bench::consumer(protocol).expect(&[Event::BytesSent, Event::SessionLost], "Disconnected", &over);
+        Bench::consumer(protocol).expect(&[Event::BytesReceived, Event::SessionLost], "Disconnected", &over);
+        Bench::provider(protocol).expect(&[Event::SessionLost], "Disconnected", &over);
+        Bench::after(&[Event::Incoming { protocol }]).expect(&[Event::SessionLost], "Disconnected", &over);
+    }
+    // What a refused try had sent may be sent again; it was not, yet.
+    let mut bench = Bench::consumer(SC02);
+    bench.feed(Event::BytesSent);
+    bench.feed(reset(code::NOT_STARTED));
+    bench.fire("again", 100, "LookingUpSession", &[Action::LookUp]);
+    bench.feed(Event::SessionFound { protocol: SC02 });
+    bench.expect(&[Event::SessionLost], "LookingUpSession", &[Action::LookUp]);
+}
+
+#[test]
+fn reset_0x27_is_a_lost_session() {
+    let code = code::PAUSED;
+    let mut bench = Bench::consumer(SC02);
+    bench.expect(&[reset(code)], "LookingUpSession", &[Action::ResetStream { code }, Action::LookUp]);
+    let mut bench = Bench::consumer(SC02);
+    bench.expect(
+        &[Event::BytesSent, stopped(code)],
+        "Disconnected",
+        &[
+            Action::ResetStream { code },
+            Action::StopStream { code },
+            Action::LocalReset { code: code::PARTNER_LOST },
+            Action::Disconnected,
+        ],
+    );
+}
+
+#[test]
+fn abort_is_close_req_with_resets_on_sc02() {
+    let code = code::PEER_ABORTED;
+    let closing = [Action::SendCloseReq { code }, Action::ResetStream { code }, Action::StopStream { code }];
+    for mut bench in [
+        Bench::consumer(SC02),
+        Bench::provider(SC02),
+        Bench::after(&[Event::Incoming { protocol: SC02 }]),
+        Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }]),
+    ] {
+        bench.expect(&[ABORT], "Disconnecting", &closing);
+        let mut patient = Bench { machine: bench.machine.clone(), now: bench.now };
+        bench.expect(&[Event::StreamClosed], "Disconnected", &[Action::Disconnected]);
+        patient.expect(&[Event::CloseReq { code: 0 }], "Disconnecting", &[Action::SendCloseAck]);
+        patient.fire("closing", 5_000, "Disconnected", &[Action::Disconnected]);
+    }
+}
+
+#[test]
+fn abort_is_a_reset_on_sc01() {
+    let code = code::PEER_ABORTED;
+    let over = |code| [Action::ResetStream { code }, Action::StopStream { code }, Action::Disconnected];
+    Bench::consumer(SC01).expect(&[ABORT], "Disconnected", &over(code));
+    Bench::provider(SC01).expect(&[ABORT], "Disconnected", &over(code));
+    // A dial that failed has a code of its own.
+    Bench::after(&[Event::Incoming { protocol: SC01 }]).expect(&[ABORT], "Disconnected", &over(code::DIAL_FAILED));
+}
+
+#[test]
+fn an_orderly_close_waits_for_the_ends() {
+    let mut bench = Bench::consumer(SC02);
+    bench.feed(Event::BytesSent);
+    bench.expect(
+        &[Event::LocalAbort { code: 0 }],
+        "Disconnecting",
+        &[Action::SendCloseReq { code: 0 }, Action::FinishStream, Action::StopStream { code: 0 }],
+    );
+    bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
+}
+
+#[test]
+fn close_req_is_answered() {
+    let ack = Action::SendCloseAck;
+    let code = code::PEER_ABORTED;
+    // While connecting, it is over at once.
+    let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }]);
+    bench.expect(
+        &[Event::CloseReq { code }],
+        "Disconnected",
+        &[
+            ack.clone(),
+            Action::ResetStream { code },
+            Action::StopStream { code },
+            Action::LocalReset { code },
+            Action::Disconnected,
+        ],
+    );
+    // With a code, it is a reset.
+    let mut bench = Bench::provider(SC02);
+    bench.expect(
+        &[Event::CloseReq { code }],
+        "Disconnecting",
+        &[ack.clone(), Action::ResetStream { code }, Action::StopStream { code }, Action::LocalReset { code }],
+    );
+    bench.expect(&[Event::StreamClosed], "Disconnected", &[Action::Disconnected]);
+    // Without, what has been written is delivered, and the hub ends the stream.
+    let mut bench = Bench::provider(SC02);
+    bench.expect(
+        &[Event::CloseReq { code: 0 }],
+        "Disconnecting",
+        &[ack, Action::LocalStopped { code: 0 }, Action::FinishStream],
+    );
+    bench.expect(&[Event::StreamFinished], "Disconnecting", &[]);
+    bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
+}
+
+#[test]
+fn a_session_lost_while_disconnecting_ends_it() {
+    let mut bench = Bench::consumer(SC02);
+    bench.feed(ABORT);
+    bench.expect(&[Event::SessionLost], "Disconnected", &[Action::Disconnected]);
+}
+
+#[test]
+fn an_empty_end_from_an_sc01_hub_is_a_failure() {
+    let code = code::PARTNER_LOST;
+    // Nothing sent: safe to try again, once.
+    let mut bench = Bench::consumer(SC01);
+    bench.feed(Event::LocalFinish);
+    bench.feed(Event::StreamAcked);
+    let drop = Action::StopStream { code: 0 };
+    bench.expect(&[Event::StreamFinished], "LookingUpSession", &[drop, Action::LookUp]);
+    bench.expect(&[Event::SessionFound { protocol: SC01 }, Event::Opened], "Connected", &[Action::FinishStream]);
+    let over =
+        [Action::ResetStream { code }, Action::StopStream { code }, Action::LocalReset { code }, Action::Disconnected];
+    bench.expect(&[Event::StreamFinished], "Disconnected", &over);
+    // Something sent: a reset, never a clean end.
+    Bench::consumer(SC01).expect(&[Event::BytesSent, Event::StreamFinished], "Disconnected", &over);
+    // An end after payload is an end, and sc02 tells the truth.
+    Bench::consumer(SC01).expect(&[Event::BytesSent, Event::BytesReceived, Event::StreamFinished], "Connected", &[]);
+    Bench::consumer(SC02).expect(&[Event::BytesSent, Event::StreamFinished], "Connected", &[]);
+    Bench::provider(SC01).expect(&[Event::StreamFinished], "Connected", &[]);
+}
+
+#[test]
+fn a_script_reads_and_writes_plain_names() {
+    let event: Event = serde_json::from_str(r#"{"session_found":{"protocol":"sc01"}}"#).unwrap();
+    assert_eq!(event, Event::SessionFound { protocol: SC01 });
+    assert_eq!(serde_json::from_str::<Event>(r#""stream_acked""#).unwrap(), Event::StreamAcked);
+    assert_eq!(serde_json::to_string(&Action::SendCloseAck).unwrap(), r#""send_close_ack""#);
+    assert_eq!(serde_json::from_str::<Config>(r#"{"lookup_ms":10000}"#).unwrap(), Config::default());
+}
+
+/// What the host must never be told.
+#[derive(Default)]
+struct Audit {
+    stream: bool,
+    finished: bool,
+    shown_reset: bool,
+    over: bool,
+}
+
+impl Audit {
+    fn see(&mut self, event: Option<&Event>, action: &Action) {
+        assert!(!self.over, "{action:?} after the end");
+        match action {
+            Action::LookUp => assert!(!self.shown_reset),
+            Action::Announce => self.stream = true,
+            Action::OpenStream => {
+                assert!(!self.shown_reset);
+                (self.stream, self.finished) = (true, false);
+            }
+            Action::SendHeld => assert!(self.stream && !self.finished),
+            Action::FinishStream => {
+                assert!(self.stream && !self.finished, "finished twice");
+                self.finished = true;
+            }
+            Action::ResetStream { .. } | Action::StopStream { .. } => assert!(self.stream),
+            Action::SendCloseReq { .. } => assert!(matches!(event, Some(Event::LocalAbort { .. }))),
+            Action::SendCloseAck => assert!(matches!(event, Some(Event::CloseReq { .. }))),
+            Action::LocalReset { .. } => {
+                assert!(!self.shown_reset, "reset twice");
+                assert!(!matches!(event, Some(Event::LocalAbort { .. })), "told what it said itself");
+                self.shown_reset = true;
+            }
+            Action::LocalStopped { .. } => assert!(!self.finished, "stopped after its end"),
+            Action::Disconnected => self.over = true,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_events_keep_the_contract(
+        steps in proptest::collection::vec((0usize..Connection::alphabet().len() + 1, 0u64..2_000), 0..60),
+    ) {
+        let mut bench = Bench::new();
+        let mut audit = Audit::default();
+        for (event, wait) in steps {
+            bench.now += Duration::from_millis(wait);
+            while bench.machine.poll_timeout().is_some_and(|due| due <= bench.now) {
+                bench.machine.handle_timeout(bench.now);
+                bench.drain().iter().for_each(|action| audit.see(None, action));
+            }
+            let event = Connection::alphabet().get(event).cloned();
+            let actions = match &event {
+                Some(event) => bench.feed(event.clone()),
+                None => {
+                    bench.now = bench.machine.poll_timeout().unwrap_or(bench.now);
+                    bench.machine.handle_timeout(bench.now);
+                    bench.drain()
+                }
+            };
+            actions.iter().for_each(|action| audit.see(event.as_ref(), action));
+            prop_assert_eq!(audit.over, bench.machine.state() == "Disconnected");
+        }
+    }
+}

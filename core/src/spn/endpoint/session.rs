@@ -1,0 +1,651 @@
+//! The session of an endpoint with one hub address (docs/protocols/spn.md, Endpoint session).
+//!
+//! It dials, asks for the session, tries again after losses, and leaves in order. One machine lives as long as its address is wanted:
+//! Closed and Failed are final, and an address that is wanted again gets a new machine.
+//!
+//! What `sc01` says by words and `sc02` by frames is one event here; the binding translates.
+
+mod describe;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{self, Actions, Describe, Machine, Timers};
+use crate::spn::{Protocol, Role, code};
+
+/// Limits and times of an endpoint session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// A provider's share of new connections.
+    pub weight: u16,
+    /// How long a QUIC handshake may take.
+    #[serde(rename = "handshake_ms", with = "machine::ms")]
+    pub handshake: Duration,
+    /// How long SESSION_ACK may take.
+    #[serde(rename = "ack_ms", with = "machine::ms")]
+    pub ack: Duration,
+    /// First delay before another try; it doubles, ±20 %.
+    #[serde(rename = "retry_min_ms", with = "machine::ms")]
+    pub retry_min: Duration,
+    /// Largest delay before another try, ±20 %.
+    #[serde(rename = "retry_max_ms", with = "machine::ms")]
+    pub retry_max: Duration,
+    /// The longest *retry after* that a hub can ask for.
+    #[serde(rename = "retry_after_max_ms", with = "machine::ms")]
+    pub retry_after_max: Duration,
+    /// Tries in a row after the first; none means for ever.
+    pub retry_limit: Option<u32>,
+    /// How long an `sc01` session must have lived before it counts as a success.
+    #[serde(rename = "settled_ms", with = "machine::ms")]
+    pub settled: Duration,
+    /// How long connections may drain, unless SESSION_SHUTDOWN says otherwise.
+    #[serde(rename = "closing_ms", with = "machine::ms")]
+    pub closing: Duration,
+    /// The longest deadline that a SESSION_SHUTDOWN can set.
+    #[serde(rename = "closing_max_ms", with = "machine::ms")]
+    pub closing_max: Duration,
+    /// How long the hub may take to close QUIC after SESSION_CLOSE.
+    #[serde(rename = "close_ms", with = "machine::ms")]
+    pub close: Duration,
+    /// How long an `sc01` close waits for the word before it.
+    #[serde(rename = "word_ms", with = "machine::ms")]
+    pub word: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            weight: 100,
+            handshake: Duration::from_secs(20),
+            ack: Duration::from_secs(10),
+            retry_min: Duration::from_millis(500),
+            retry_max: Duration::from_secs(30),
+            retry_after_max: Duration::from_secs(600),
+            retry_limit: None,
+            settled: Duration::from_secs(1),
+            closing: Duration::from_secs(30),
+            closing_max: Duration::from_secs(600),
+            close: Duration::from_secs(3),
+            word: Duration::from_millis(100),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// The address is known.
+    IpFound,
+    /// QUIC handshake; then SESSION_OPEN is unanswered, which asked for a weight.
+    SessionConnecting { asked: Option<u16> },
+    /// Until the next try.
+    Waiting,
+    /// Connections may use it.
+    Established(Live),
+    /// No new connections. `left`: the last one is gone and the end is on its way.
+    /// `signalled`: a local shutdown asked for it, so another one forces it.
+    Closing { live: Live, left: bool, signalled: bool },
+    /// Over.
+    Closed,
+    /// Given up.
+    Failed,
+}
+
+/// A session that carries connections.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    protocol: Protocol,
+    /// Connections on it.
+    open: u32,
+    standby: bool,
+    /// The next connection is announced by `request_provider_start`.
+    start_armed: bool,
+    /// The weight that was said last.
+    said: u16,
+    /// The weight that the hub has confirmed last.
+    in_force: u16,
+    /// A SET_WEIGHT is unanswered.
+    weighing: bool,
+    /// This provider asked for weight 0: DRAINED and SESSION_CLOSE follow the last connection.
+    retiring: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are explained with the variants")]
+pub enum Event {
+    /// The host wants the session.
+    Connect { role: Role },
+    /// QUIC handshake done; the ALPN value names the protocol.
+    Connected { protocol: Protocol },
+    /// SESSION_ACK; `standby`: not for new connections.
+    SessionAck { standby: bool },
+    /// SESSION_REJECT: why, and how long not to try again.
+    SessionReject { code: u64, retry_after_ms: u64 },
+    /// SESSION_SHUTDOWN or the word `notify_shutdown`: how long connections may drain (0: as configured).
+    SessionShutdown { deadline_ms: u64 },
+    /// SESSION_CLOSE.
+    SessionClose { code: u64 },
+    /// SESSION_STATE, or the words `notify_standby` and `notify_active`.
+    SessionState { standby: bool },
+    /// PROVIDER_STOPPED or the word `notify_provider_stopped`: the next connection announces itself again.
+    ProviderStopped,
+    /// SET_WEIGHT_ACK: the weight now in force.
+    SetWeightAck { weight: u16 },
+    /// The hub broke the protocol, as the codec saw; the code is what it is closed with.
+    Violation { code: u64 },
+    /// QUIC was closed by the hub, lost, or never established.
+    Lost,
+    /// DNS lists the address no more.
+    AddressLost,
+    /// The host asks for another weight; 0 retires a provider.
+    SetWeight { weight: u16 },
+    /// The host shuts down; the second time at once.
+    LocalShutdown,
+    /// A connection is about to use the session.
+    ConnectionOpened,
+    /// A connection of the session is over.
+    ConnectionEnded,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "fields are explained with the variants")]
+pub enum Action {
+    /// Start a QUIC connection to the address.
+    Dial,
+    /// Send SESSION_OPEN with this weight.
+    SendSessionOpen { weight: u16 },
+    /// Connections may use it; not new ones while `standby`.
+    Established { standby: bool },
+    /// It went to stand-by, or back.
+    State { standby: bool },
+    /// Open no new connections on it.
+    Hide,
+    /// Grant the hub no more streams.
+    RefuseStreams,
+    /// Send `request_provider_start`: PROVIDER_START or the word.
+    SendProviderStart,
+    /// Send SET_WEIGHT.
+    SendSetWeight { weight: u16 },
+    /// Send DRAINED.
+    SendDrained,
+    /// Send the word `notify_shutdown`.
+    SendNotifyShutdown,
+    /// Send SESSION_CLOSE.
+    SendSessionClose { code: u64 },
+    /// The connections on it have lost their session.
+    SessionLost,
+    /// Close QUIC with this code; what that QUIC connection says from now on is of no interest.
+    Close { code: u64 },
+    /// The next try comes after that time.
+    Waiting { retry_ms: u64 },
+    /// Final: it ended in order.
+    Closed,
+    /// Final: it was given up.
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Timer {
+    Handshake,
+    Ack,
+    Retry,
+    Settled,
+    Closing,
+    Linger,
+}
+
+/// The machine.
+#[derive(Debug, Clone)]
+pub struct Session {
+    config: Config,
+    state: State,
+    /// A consumer, until `connect` says what.
+    role: Role,
+    /// The weight wanted.
+    weight: u16,
+    /// Tries since the last success.
+    retries: u32,
+    random: u64,
+    timers: Timers<Timer, 6>,
+    actions: Actions<Action, 8>,
+}
+
+impl Machine for Session {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        match self.state {
+            State::IpFound | State::Waiting => self.on_idle(now, &event),
+            State::SessionConnecting { asked: None } => self.on_dialling(now, &event),
+            State::SessionConnecting { asked: Some(weight) } => self.on_asked(now, &event, weight),
+            State::Established(live) => self.on_established(now, &event, live),
+            State::Closing { live, left, signalled } => self.on_closing(now, &event, live, left, signalled),
+            State::Closed | State::Failed => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if let Some(timer) = self.timers.expire(now) {
+            self.on_timer(now, timer);
+        }
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next().map(|(at, _)| at)
+    }
+}
+
+impl Session {
+    /// IPFound and Waiting: there is nothing but the wish.
+    fn on_idle(&mut self, now: Instant, event: &Event) {
+        match event {
+            Event::Connect { role } if matches!(self.state, State::IpFound) => {
+                self.role = *role;
+                self.dial(now);
+            }
+            Event::AddressLost => self.end(State::Failed),
+            Event::LocalShutdown => self.end(State::Closed),
+            Event::SetWeight { weight } if self.is_retirement(*weight) => self.end(State::Closed),
+            Event::SetWeight { weight } => self.weight = *weight,
+            Event::Connect { .. }
+            | Event::Connected { .. }
+            | Event::SessionAck { .. }
+            | Event::SessionReject { .. }
+            | Event::SessionShutdown { .. }
+            | Event::SessionClose { .. }
+            | Event::SessionState { .. }
+            | Event::ProviderStopped
+            | Event::SetWeightAck { .. }
+            | Event::Violation { .. }
+            | Event::Lost
+            | Event::ConnectionOpened
+            | Event::ConnectionEnded => {}
+        }
+    }
+
+    /// SessionConnecting, before the handshake's end.
+    fn on_dialling(&mut self, now: Instant, event: &Event) {
+        match event {
+            Event::Connected { protocol: Protocol::Sc02 } => {
+                self.timers.stop(Timer::Handshake);
+                self.timers.set(Timer::Ack, now + self.config.ack);
+                self.actions.push(Action::SendSessionOpen { weight: self.weight });
+                self.set_state(State::SessionConnecting { asked: Some(self.weight) });
+            }
+            // `sc01` has no answer, and a refusal comes after the handshake's end: this success is provisional (Legacy protocol, TLS).
+            Event::Connected { protocol: Protocol::Sc01 } => {
+                self.timers.stop(Timer::Handshake);
+                self.timers.set(Timer::Settled, now + self.config.settled);
+                self.establish(Protocol::Sc01, false, self.weight);
+            }
+            Event::Lost => self.try_again(now, 0),
+            Event::AddressLost => self.abort(State::Failed),
+            Event::LocalShutdown => self.abort(State::Closed),
+            Event::SetWeight { weight } if self.is_retirement(*weight) => self.abort(State::Closed),
+            Event::SetWeight { weight } => self.weight = *weight,
+            Event::Connect { .. }
+            | Event::SessionAck { .. }
+            | Event::SessionReject { .. }
+            | Event::SessionShutdown { .. }
+            | Event::SessionClose { .. }
+            | Event::SessionState { .. }
+            | Event::ProviderStopped
+            | Event::SetWeightAck { .. }
+            | Event::Violation { .. }
+            | Event::ConnectionOpened
+            | Event::ConnectionEnded => {}
+        }
+    }
+
+    /// SessionConnecting, with SESSION_OPEN on its way.
+    fn on_asked(&mut self, now: Instant, event: &Event, asked: u16) {
+        match event {
+            Event::SessionAck { standby } => {
+                self.timers.stop(Timer::Ack);
+                self.retries = 0;
+                self.establish(Protocol::Sc02, *standby, asked);
+            }
+            // The receiver of REJECT and CLOSE closes QUIC: a close by the sender would overtake its own frame (Control stream).
+            Event::SessionReject { code, retry_after_ms } => self.close_and_try_again(now, *code, *retry_after_ms),
+            Event::SessionClose { code } => self.close_and_try_again(now, *code, 0),
+            Event::SessionShutdown { .. } => self.close_and_try_again(now, code::OK, 0),
+            // No other frame may come before the session exists.
+            Event::SessionState { .. } | Event::ProviderStopped | Event::SetWeightAck { .. } => {
+                self.close_and_try_again(now, code::MALFORMED, 0);
+            }
+            Event::Violation { code } => self.close_and_try_again(now, *code, 0),
+            Event::Lost => self.try_again(now, 0),
+            Event::AddressLost => self.abort(State::Failed),
+            Event::LocalShutdown => self.abort(State::Closed),
+            Event::SetWeight { weight } if self.is_retirement(*weight) => self.abort(State::Closed),
+            Event::SetWeight { weight } => self.weight = *weight,
+            Event::Connect { .. } | Event::Connected { .. } | Event::ConnectionOpened | Event::ConnectionEnded => {}
+        }
+    }
+
+    fn on_established(&mut self, now: Instant, event: &Event, mut live: Live) {
+        match event {
+            Event::ConnectionOpened => {
+                if live.start_armed {
+                    self.actions.push(Action::SendProviderStart);
+                }
+                live = Live { open: live.open.saturating_add(1), start_armed: false, ..live };
+                self.state = State::Established(live);
+            }
+            Event::ConnectionEnded => {
+                self.go_on(now, Live { open: live.open.saturating_sub(1), ..live });
+            }
+            Event::SetWeight { weight } if self.role == Role::Provider => {
+                self.weight = *weight;
+                match live.protocol {
+                    Protocol::Sc02 => {
+                        live.retiring = *weight == 0;
+                        self.weigh(&mut live);
+                        self.go_on(now, live);
+                    }
+                    // A hub goes on to send what is bound to this provider, so it might never be empty: leave with a deadline.
+                    Protocol::Sc01 if *weight == 0 => self.start_closing(now, live, false),
+                    Protocol::Sc01 => {}
+                }
+            }
+            Event::SetWeightAck { weight } => {
+                live = Live { in_force: *weight, weighing: false, ..live };
+                self.weigh(&mut live);
+                self.go_on(now, live);
+            }
+            Event::SessionState { standby } => {
+                if live.standby != *standby {
+                    self.actions.push(Action::State { standby: *standby });
+                    self.state = State::Established(Live { standby: *standby, ..live });
+                }
+            }
+            Event::ProviderStopped => {
+                live.start_armed = self.role == Role::Consumer;
+                self.state = State::Established(live);
+            }
+            Event::SessionShutdown { deadline_ms } => self.on_hub_shutdown(now, live, *deadline_ms),
+            Event::AddressLost => self.start_closing(now, live, false),
+            Event::LocalShutdown => self.start_closing(now, live, true),
+            Event::Lost => {
+                self.actions.push(Action::SessionLost);
+                self.wait(now, 0);
+            }
+            Event::SessionClose { code } | Event::Violation { code } => self.break_off(now, *code),
+            Event::SessionAck { .. } | Event::SessionReject { .. } => self.break_off(now, code::MALFORMED),
+            Event::Connect { .. } | Event::Connected { .. } | Event::SetWeight { .. } => {}
+        }
+    }
+
+    fn on_closing(&mut self, now: Instant, event: &Event, mut live: Live, left: bool, signalled: bool) {
+        match event {
+            // What was on its way when the hub heard of the end.
+            Event::ConnectionOpened => {
+                live.open = live.open.saturating_add(1);
+                self.state = State::Closing { live, left, signalled };
+            }
+            Event::ConnectionEnded => {
+                live.open = live.open.saturating_sub(1);
+                self.drain(now, live, left, signalled);
+            }
+            Event::SetWeightAck { weight } if !left => {
+                live = Live { in_force: *weight, weighing: false, ..live };
+                self.weigh(&mut live);
+                self.drain(now, live, left, signalled);
+            }
+            Event::LocalShutdown if !signalled => self.state = State::Closing { live, left, signalled: true },
+            Event::LocalShutdown => self.force(live, code::OK),
+            Event::SessionClose { code } | Event::Violation { code } => self.force(live, *code),
+            Event::SessionAck { .. } | Event::SessionReject { .. } => self.force(live, code::MALFORMED),
+            Event::Lost => {
+                self.lose(live);
+                self.end(State::Closed);
+            }
+            Event::Connect { .. }
+            | Event::Connected { .. }
+            | Event::SessionShutdown { .. }
+            | Event::SessionState { .. }
+            | Event::ProviderStopped
+            | Event::SetWeightAck { .. }
+            | Event::SetWeight { .. }
+            | Event::AddressLost => {}
+        }
+    }
+
+    fn on_timer(&mut self, now: Instant, timer: Timer) {
+        match (timer, self.state) {
+            (Timer::Handshake, State::SessionConnecting { .. }) => self.close_and_try_again(now, code::OK, 0),
+            (Timer::Ack, State::SessionConnecting { .. }) => self.close_and_try_again(now, code::OPEN_TIMEOUT, 0),
+            (Timer::Retry, State::Waiting) if self.is_spent() => self.end(State::Failed),
+            (Timer::Retry, State::Waiting) => self.dial(now),
+            (Timer::Settled, State::Established(_)) => self.retries = 0,
+            (Timer::Closing, State::Closing { live, signalled, .. }) => {
+                self.lose(live);
+                self.leave(now, Live { open: 0, ..live }, signalled);
+            }
+            (Timer::Linger, State::Closing { live, left: true, .. }) => self.force(live, code::OK),
+            // `Linger` before the last connection's end: the word has had its time. The others are stopped with their state.
+            (
+                Timer::Handshake | Timer::Ack | Timer::Retry | Timer::Settled | Timer::Closing | Timer::Linger,
+                State::IpFound
+                | State::SessionConnecting { .. }
+                | State::Waiting
+                | State::Established(_)
+                | State::Closing { .. }
+                | State::Closed
+                | State::Failed,
+            ) => {}
+        }
+    }
+
+    fn dial(&mut self, now: Instant) {
+        self.timers.set(Timer::Handshake, now + self.config.handshake);
+        self.actions.push(Action::Dial);
+        self.set_state(State::SessionConnecting { asked: None });
+    }
+
+    fn establish(&mut self, protocol: Protocol, standby: bool, said: u16) {
+        self.actions.push(Action::Established { standby });
+        let mut live = Live {
+            protocol,
+            open: 0,
+            standby,
+            start_armed: self.role == Role::Consumer,
+            said,
+            in_force: said,
+            weighing: false,
+            retiring: false,
+        };
+        self.weigh(&mut live);
+        self.set_state(State::Established(live));
+    }
+
+    fn is_retirement(&self, weight: u16) -> bool {
+        self.role == Role::Provider && weight == 0
+    }
+
+    /// Says the wanted weight: one SET_WEIGHT at a time, the newest value after the answer to the one before.
+    fn weigh(&mut self, live: &mut Live) {
+        let wanted = if live.retiring { 0 } else { self.weight };
+        let speaks = self.role == Role::Provider && live.protocol == Protocol::Sc02;
+        if speaks && !live.weighing && live.said != wanted {
+            live.said = wanted;
+            live.weighing = true;
+            self.actions.push(Action::SendSetWeight { weight: wanted });
+        }
+    }
+
+    /// Stays Established, unless this was the end of a retirement by weight 0, which has no deadline.
+    fn go_on(&mut self, now: Instant, live: Live) {
+        self.state = State::Established(live);
+        if live.retiring && live.is_drained() {
+            self.actions.push(Action::Hide);
+            self.leave(now, live, false);
+        }
+    }
+
+    fn on_hub_shutdown(&mut self, now: Instant, mut live: Live, deadline_ms: u64) {
+        match live.protocol {
+            // The word is answered with the word (Legacy protocol, Control datagrams).
+            Protocol::Sc01 => {
+                self.actions.push(Action::RefuseStreams);
+                self.start_closing(now, live, false);
+            }
+            Protocol::Sc02 => {
+                live.retiring = false;
+                let asked = if deadline_ms == 0 { self.config.closing } else { Duration::from_millis(deadline_ms) };
+                self.hide(now, live, asked.min(self.config.closing_max), false);
+            }
+        }
+    }
+
+    /// Asks the hub for nothing new, then drains.
+    fn start_closing(&mut self, now: Instant, mut live: Live, signalled: bool) {
+        match live.protocol {
+            Protocol::Sc01 => {
+                self.actions.push(Action::SendNotifyShutdown);
+                self.timers.set(Timer::Linger, now + self.config.word);
+            }
+            Protocol::Sc02 => {
+                live.retiring = self.role == Role::Provider;
+                self.weigh(&mut live);
+            }
+        }
+        self.hide(now, live, self.config.closing, signalled);
+    }
+
+    fn hide(&mut self, now: Instant, live: Live, closing: Duration, signalled: bool) {
+        self.actions.push(Action::Hide);
+        self.timers.stop(Timer::Settled);
+        self.timers.set(Timer::Closing, now + closing);
+        self.set_state(State::Closing { live, left: false, signalled });
+        self.drain(now, live, false, signalled);
+    }
+
+    fn drain(&mut self, now: Instant, live: Live, left: bool, signalled: bool) {
+        self.state = State::Closing { live, left, signalled };
+        if !left && live.is_drained() {
+            self.leave(now, live, signalled);
+        }
+    }
+
+    /// No connection is left: says goodbye.
+    fn leave(&mut self, now: Instant, live: Live, signalled: bool) {
+        self.timers.stop(Timer::Closing);
+        match live.protocol {
+            Protocol::Sc02 => {
+                if live.retiring {
+                    self.actions.push(Action::SendDrained);
+                }
+                self.actions.push(Action::SendSessionClose { code: code::OK });
+                self.timers.set(Timer::Linger, now + self.config.close);
+                self.set_state(State::Closing { live, left: true, signalled });
+            }
+            // A close would overtake the word (Endpoint session).
+            Protocol::Sc01 if self.timers.is_set(Timer::Linger) => {
+                self.set_state(State::Closing { live, left: true, signalled });
+            }
+            Protocol::Sc01 => self.force(live, code::OK),
+        }
+    }
+
+    /// Ends a session that is leaving, at once.
+    fn force(&mut self, live: Live, code: u64) {
+        self.lose(live);
+        self.actions.push(Action::Close { code });
+        self.end(State::Closed);
+    }
+
+    fn lose(&mut self, live: Live) {
+        if live.open > 0 {
+            self.actions.push(Action::SessionLost);
+        }
+    }
+
+    fn abort(&mut self, state: State) {
+        self.actions.push(Action::Close { code: code::OK });
+        self.end(state);
+    }
+
+    /// Ends an Established session that is wanted still.
+    fn break_off(&mut self, now: Instant, code: u64) {
+        self.actions.push(Action::SessionLost);
+        self.actions.push(Action::Close { code });
+        self.wait(now, 0);
+    }
+
+    fn close_and_try_again(&mut self, now: Instant, code: u64, at_least_ms: u64) {
+        self.actions.push(Action::Close { code });
+        self.try_again(now, at_least_ms);
+    }
+
+    /// After a try that failed.
+    fn try_again(&mut self, now: Instant, at_least_ms: u64) {
+        if self.config.retry_limit.is_some_and(|limit| self.retries >= limit) {
+            self.end(State::Failed);
+        } else {
+            self.wait(now, at_least_ms);
+        }
+    }
+
+    /// More tries than allowed: those of provisional successes are noticed only when the next one is due.
+    fn is_spent(&self) -> bool {
+        self.config.retry_limit.is_some_and(|limit| self.retries > limit)
+    }
+
+    fn wait(&mut self, now: Instant, at_least_ms: u64) {
+        let asked = Duration::from_millis(at_least_ms).min(self.config.retry_after_max);
+        let retry_ms = self.back_off_ms().max(to_ms(asked));
+        self.retries = self.retries.saturating_add(1);
+        self.timers.stop_all();
+        self.timers.set(Timer::Retry, now + Duration::from_millis(retry_ms));
+        self.actions.push(Action::Waiting { retry_ms });
+        self.set_state(State::Waiting);
+    }
+
+    fn back_off_ms(&mut self) -> u64 {
+        let doubled = self.config.retry_min.saturating_mul(1 << self.retries.min(31));
+        let delay = to_ms(doubled.min(self.config.retry_max));
+        // SplitMix64: the jitter needs no secret, only to differ from endpoint to endpoint.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        (delay.saturating_mul(800 + mixed % 401) / 1_000).max(1)
+    }
+
+    fn end(&mut self, state: State) {
+        self.timers.stop_all();
+        self.actions.push(if matches!(state, State::Failed) { Action::Failed } else { Action::Closed });
+        self.set_state(state);
+    }
+
+    fn set_state(&mut self, state: State) {
+        let from = self.state();
+        self.state = state;
+        tracing::debug!(machine = Self::NAME, from, to = self.state());
+    }
+}
+
+impl Live {
+    /// Nothing is left, and nothing will come: the hub has heard of weight 0 if it had to.
+    fn is_drained(&self) -> bool {
+        self.open == 0 && (!self.retiring || (self.in_force == 0 && !self.weighing))
+    }
+}
+
+fn to_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
