@@ -6,7 +6,10 @@ pub mod code;
 pub mod control;
 pub mod endpoint;
 pub mod frame;
+pub mod hub;
 pub mod preamble;
+pub mod record;
 mod types;
+pub mod window;
 
 pub use types::{ConnKey, Protocol, Role, Side};

@@ -17,7 +17,8 @@ use towline_core::machine::{
 use towline_tests::tables::Table;
 
 /// All of them: a machine that nobody registered must be missed.
-const MACHINES: [&str; 2] = ["spn.endpoint_session", "spn.endpoint_connection"];
+const MACHINES: [&str; 5] =
+    ["spn.hub", "spn.hub_session", "spn.hub_connection", "spn.endpoint_session", "spn.endpoint_connection"];
 
 const BLESS: &str = "TOWLINE_BLESS=1 cargo test -p towline-tests --test states";
 

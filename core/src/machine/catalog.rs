@@ -60,7 +60,13 @@ impl Entry {
 /// All machines of Towline.
 #[must_use]
 pub fn catalog() -> Vec<Entry> {
-    vec![Entry::of::<spn::endpoint::session::Session>(), Entry::of::<spn::endpoint::connection::Connection>()]
+    vec![
+        Entry::of::<spn::hub::instance::Instance>(),
+        Entry::of::<spn::hub::session::HubSession>(),
+        Entry::of::<spn::hub::connection::HubConnection>(),
+        Entry::of::<spn::endpoint::session::Session>(),
+        Entry::of::<spn::endpoint::connection::Connection>(),
+    ]
 }
 
 #[cfg(test)]

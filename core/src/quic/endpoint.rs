@@ -49,6 +49,11 @@ pub struct Handle {
 /// What happened on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// A client began a handshake; the first event of a connection that we did not dial.
+    Incoming {
+        /// Its address.
+        remote: SocketAddr,
+    },
     /// The handshake is done.
     Connected {
         /// The protocol that was agreed on.
@@ -345,7 +350,9 @@ impl Endpoint {
         }
         match self.quic.accept(incoming, now, answer, None) {
             Ok((ch, conn)) => {
-                self.add(ch, conn);
+                let remote = conn.remote_address();
+                let handle = self.add(ch, conn);
+                self.events.push_back((handle, Event::Incoming { remote }));
                 None
             }
             Err(AcceptError { cause, response }) => {

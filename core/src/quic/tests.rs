@@ -71,7 +71,9 @@ impl Pair {
             let sent = Self::carry(self.now, &mut self.client, &mut self.server, CLIENT, &mut self.segments)
                 + Self::carry(self.now, &mut self.server, &mut self.client, SERVER, &mut self.segments);
             while let Some(event) = self.server.poll_event() {
-                self.server_events.push_back(event);
+                if !matches!(event.1, Event::Incoming { .. }) {
+                    self.server_events.push_back(event);
+                }
             }
             while let Some(event) = self.client.poll_event() {
                 self.client_events.push_back(event);

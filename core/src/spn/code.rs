@@ -3,6 +3,8 @@
 //! Session codes end a QUIC connection or refuse a session; stream codes travel in RESET_STREAM, STOP_SENDING and CLOSE_REQ.
 //! The two are separate number spaces that share the 0x2x values.
 
+use super::Protocol;
+
 /// Orderly end.
 pub const OK: u64 = 0;
 /// `sc01`: the certificate has no usable Common Name.
@@ -41,6 +43,8 @@ pub const PEER_ABORTED: u64 = 0x20;
 pub const PARTNER_LOST: u64 = 0x21;
 /// The connection id is in use.
 pub const CONN_IN_USE: u64 = 0x23;
+/// There is nobody to resume with.
+pub const RESUME_PARTNER_MISSING: u64 = 0x24;
 /// Too many connections.
 pub const CONNECTION_LIMIT: u64 = 0x25;
 /// Internal error.
@@ -71,10 +75,22 @@ pub const fn text(code: u64) -> &'static str {
         PEER_ABORTED => "the peer's application aborted, or could not be reached",
         PARTNER_LOST => "the partner's session is lost",
         CONN_IN_USE => "connection id in use",
+        RESUME_PARTNER_MISSING => "nobody to resume with",
         CONNECTION_LIMIT => "too many connections",
         INTERNAL => "internal error",
         PAUSED => "paused",
         NOT_STARTED => "no byte reached a provider",
         _ => "unknown code",
+    }
+}
+
+/// A stream code of one end, as the other end is to see it: copied between equal protocols, 0x20 from `sc01` to `sc02`.
+/// What 0x27 and 0x28 mean on `sc02` they do not mean on `sc01`.
+#[must_use]
+pub const fn passed_on(code: u64, from: Protocol, to: Protocol) -> u64 {
+    match (from, to) {
+        (Protocol::Sc01, Protocol::Sc02) => PEER_ABORTED,
+        (Protocol::Sc01, Protocol::Sc01) if matches!(code, PAUSED | NOT_STARTED) => PEER_ABORTED,
+        _ => code,
     }
 }

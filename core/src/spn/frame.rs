@@ -216,6 +216,32 @@ mod kind {
 }
 
 impl Frame {
+    /// Its name in docs/protocols/spn.md, Frames.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SessionOpen(_) | Self::SessionOpenVersion { .. } | Self::SessionOpenRole { .. } => "SESSION_OPEN",
+            Self::SessionAck(_) => "SESSION_ACK",
+            Self::SessionReject { .. } => "SESSION_REJECT",
+            Self::SessionShutdown { .. } => "SESSION_SHUTDOWN",
+            Self::SessionClose { .. } => "SESSION_CLOSE",
+            Self::CloseReq { .. } => "CLOSE_REQ",
+            Self::CloseAck { .. } => "CLOSE_ACK",
+            Self::PauseReq { .. } => "PAUSE_REQ",
+            Self::PauseAck { .. } => "PAUSE_ACK",
+            Self::ResumeReq(_) => "RESUME_REQ",
+            Self::ResumeAck(_) => "RESUME_ACK",
+            Self::DataAck(_) => "DATA_ACK",
+            Self::Connected { .. } => "CONNECTED",
+            Self::SetWeight { .. } => "SET_WEIGHT",
+            Self::SetWeightAck { .. } => "SET_WEIGHT_ACK",
+            Self::Drained => "DRAINED",
+            Self::SessionState { .. } => "SESSION_STATE",
+            Self::ProviderStart => "PROVIDER_START",
+            Self::ProviderStopped => "PROVIDER_STOPPED",
+        }
+    }
+
     /// Appends the frame to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut body = Vec::with_capacity(64);

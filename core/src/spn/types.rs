@@ -68,6 +68,15 @@ impl Role {
         }
     }
 
+    /// The end of a connection that it is.
+    #[must_use]
+    pub const fn side(self) -> Side {
+        match self {
+            Self::Provider => Side::Provider,
+            Self::Consumer => Side::Consumer,
+        }
+    }
+
     /// Role and protocol of an ALPN value.
     #[must_use]
     pub fn from_alpn(alpn: &[u8]) -> Option<(Self, Protocol)> {

@@ -1,0 +1,531 @@
+//! A whole hub, as a binding: UDP datagrams in and out, and [notices](Notice) (docs/protocols/spn.md).
+//!
+//! One [`Hub`] is one realm's hub record and one UDP socket. It joins what stands beside it: the QUIC [endpoint](crate::quic), the machines
+//! ([`instance`], [`session`], [`connection`]), the registry of services, and the relay that moves payload.
+//!
+//! # Call contract
+//!
+//! 1. [`handle_datagram`](Hub::handle_datagram) for each datagram of a batch, [`handle_timeout`](Hub::handle_timeout) when it is due.
+//! 2. [`poll_transmit`](Hub::poll_transmit) until `None`. The work is done here, once a batch, so do not leave this out.
+//! 3. [`poll_notice`](Hub::poll_notice) until `None`.
+//! 4. Sleep until [`poll_timeout`](Hub::poll_timeout) or the next datagram.
+//!
+//! `core/examples/hub_on_mio.rs` is such a host, in one thread.
+
+pub mod balance;
+pub mod connection;
+mod connections;
+mod frames;
+pub mod instance;
+mod notice;
+mod registry;
+mod relay;
+pub mod session;
+mod sessions;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{Rng, SeedableRng},
+};
+use serde::{Deserialize, Serialize};
+
+pub use notice::{Notice, Reason, Refusal};
+pub use registry::Service;
+
+use self::{connections::Connection, instance::Instance, registry::Registry, sessions::Session};
+use super::{ConnKey, Protocol, Role, Side};
+use crate::{
+    machine::{Armed, Deadlines, Machine},
+    quic::{
+        Clock, Endpoint, EndpointConfig, Epoch, Handle, Identity, IdentityError, Received, Roots, ServerConfig,
+        StreamId, Transmit, TransportConfig, reset_key,
+    },
+    spn::record::{Record, RecordEvent},
+};
+
+/// What a hub may use up. The defaults are what ships.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// QUIC connections at once; more are refused.
+    pub sessions: usize,
+    /// Sessions at once of one identity in one role; more are refused with 0x19.
+    pub sessions_per_identity: usize,
+    /// Connections at once of one consumer session; more are refused with 0x25.
+    pub connections_per_session: u32,
+    /// Handshakes a second from unvalidated addresses before clients are asked to retry.
+    pub retry_above: u32,
+    /// Control frames a second of one session; more are read later.
+    pub control_rate: u32,
+    /// Bytes of control frames that wait for one session to read; while there are more, its own are not read.
+    pub control_backlog: usize,
+    /// The base window grows up to this, in bytes, where the round-trip time asks for it.
+    pub window_max: u32,
+    /// Bytes of stalled streams, over all sessions, beyond which windows are raised no more.
+    pub relay_memory: u64,
+    /// Refusals a second that are told; the others are counted.
+    pub refusals_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions: 100_000,
+            sessions_per_identity: 1024,
+            connections_per_session: 10_000,
+            retry_above: 1000,
+            control_rate: 20_000,
+            control_backlog: 64 * 1024,
+            window_max: 8 * 1024 * 1024,
+            relay_memory: 256 * 1024 * 1024,
+            refusals_per_second: 10,
+        }
+    }
+}
+
+/// One hub record of one realm.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of the realm.
+    pub realm: String,
+    /// Name of the hub.
+    pub name: String,
+    /// The UDP address it is bound to; part of the key of its stateless resets.
+    pub bind: SocketAddr,
+    /// Its certificate chain, PEM.
+    pub certificate: String,
+    /// Its private key, PEM.
+    pub key: String,
+    /// Certificate authorities of its endpoints, PEM.
+    pub client_ca: String,
+    /// Who may provide and use what.
+    pub services: Vec<Service>,
+    /// What it may use up.
+    pub limits: Limits,
+    /// QUIC.
+    pub transport: TransportConfig,
+    /// Times of the hub itself.
+    pub instance: instance::Config,
+    /// Times of its sessions.
+    pub session: session::Config,
+    /// Times of its connections.
+    pub connection: connection::Config,
+}
+
+impl Config {
+    /// A hub record with the defaults everywhere else.
+    #[must_use]
+    pub fn new(realm: &str, name: &str, bind: SocketAddr) -> Self {
+        Self {
+            realm: realm.to_owned(),
+            name: name.to_owned(),
+            bind,
+            certificate: String::new(),
+            key: String::new(),
+            client_ca: String::new(),
+            services: Vec::new(),
+            limits: Limits::default(),
+            transport: TransportConfig::default(),
+            instance: instance::Config::default(),
+            session: session::Config::default(),
+            connection: connection::Config::default(),
+        }
+    }
+}
+
+/// What is wrong with a hub record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Its own certificate or key.
+    #[error("server certificate: {0}")]
+    Server(IdentityError),
+    /// The certificate authorities of its endpoints.
+    #[error("client CA: {0}")]
+    ClientCa(IdentityError),
+}
+
+/// Who is on a hub at the moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Established sessions of providers.
+    pub providers: usize,
+    /// Established sessions of consumers.
+    pub consumers: usize,
+    /// Connections, those included that wait for a provider.
+    pub connections: usize,
+    /// For each service that has one: URN and number of provider sessions.
+    pub services: Vec<(String, usize)>,
+}
+
+/// Whose deadline it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Hub,
+    Session(Handle),
+    /// A singleton's newcomer looks whether the incumbent has answered.
+    Probe(Handle),
+    /// A session's control stream may be read again.
+    Control(Handle),
+    Preamble(Handle, StreamId),
+    Connection(u64),
+    /// A direction has been stalled for a while.
+    Stall(u64, Side),
+    /// Suppressed refusals are to be told.
+    Refusals,
+}
+
+/// Counts refusals, second by second.
+#[derive(Debug, Default)]
+struct RefusalGauge {
+    second: Option<Instant>,
+    told: u32,
+    suppressed: u64,
+}
+
+/// A hub.
+pub struct Hub {
+    config: Config,
+    realm: Arc<str>,
+    name: Arc<str>,
+    clock: Clock,
+    quic: Endpoint,
+    machine: Instance,
+    armed: Armed,
+    id: [u8; 16],
+    rng: ChaCha20Rng,
+    registry: Registry,
+    /// What a reload has brought and the machine has not yet told to apply.
+    loaded: Option<Vec<Service>>,
+    changes: Vec<String>,
+    sessions: BTreeMap<Handle, Session>,
+    connections: BTreeMap<u64, Connection>,
+    next_connection: u64,
+    keys: BTreeMap<ConnKey, u64>,
+    /// Directions that may have something to move: each is in here once.
+    ready: VecDeque<(u64, Side)>,
+    /// Sessions with control frames to send.
+    unflushed: Vec<Handle>,
+    deadlines: Deadlines<Due>,
+    notices: VecDeque<Notice>,
+    refusals: RefusalGauge,
+    /// Bytes that stalled streams may hold at the moment.
+    parked: u64,
+    /// Something came in since the last work.
+    dirty: bool,
+    scratch: Vec<Bytes>,
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("realm", &self.realm).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// `sc02` before `sc01`, and in each the provider first: the order of preference.
+fn alpn() -> [&'static [u8]; 4] {
+    [
+        Role::Provider.alpn(Protocol::Sc02),
+        Role::Consumer.alpn(Protocol::Sc02),
+        Role::Provider.alpn(Protocol::Sc01),
+        Role::Consumer.alpn(Protocol::Sc01),
+    ]
+}
+
+fn tls(config: &Config, clock: &Clock) -> Result<(Identity, ServerConfig), ConfigError> {
+    let identity = Identity::from_pem(&config.certificate, &config.key).map_err(ConfigError::Server)?;
+    let clients = Roots::from_pem(&config.client_ca).map_err(ConfigError::ClientCa)?;
+    let server =
+        ServerConfig::new(&identity, &clients, &alpn(), &config.transport, clock).map_err(ConfigError::Server)?;
+    Ok((identity, server))
+}
+
+impl Hub {
+    /// A hub that listens. `seed` feeds its randomness, and `epoch` its wall-clock time.
+    ///
+    /// # Errors
+    /// Certificates or keys that cannot be used.
+    pub fn new(now: Instant, config: Config, seed: [u8; 32], epoch: Epoch) -> Result<Self, ConfigError> {
+        let clock = Clock::new(epoch);
+        let (identity, server) = tls(&config, &clock)?;
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let (mut id, mut quic_seed) = ([0; 16], [0; 32]);
+        rng.fill_bytes(&mut id);
+        rng.fill_bytes(&mut quic_seed);
+        let mut quic = EndpointConfig::new(quic_seed, clock.clone());
+        quic.reset_key = reset_key(&identity, format!("{} {} {}", config.realm, config.name, config.bind).as_bytes());
+        quic.max_udp_payload = config.transport.mtu_max.max(1472);
+        quic.retry_above = config.limits.retry_above;
+        quic.max_connections = config.limits.sessions;
+        let mut hub = Self {
+            realm: config.realm.as_str().into(),
+            name: config.name.as_str().into(),
+            clock,
+            quic: Endpoint::new(quic, Some(server)),
+            machine: Instance::new(config.instance),
+            armed: Armed::default(),
+            id,
+            rng,
+            registry: Registry::default(),
+            loaded: Some(config.services.clone()),
+            changes: Vec::new(),
+            sessions: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            keys: BTreeMap::new(),
+            ready: VecDeque::new(),
+            unflushed: Vec::new(),
+            deadlines: Deadlines::default(),
+            notices: VecDeque::new(),
+            refusals: RefusalGauge::default(),
+            parked: 0,
+            dirty: false,
+            scratch: Vec::new(),
+            config,
+        };
+        hub.event(now, instance::Event::InventoryLoaded);
+        Ok(hub)
+    }
+
+    /// Segments that one send call may carry (GSO); 64 unless told.
+    pub fn set_max_segments(&mut self, segments: usize) {
+        self.quic.set_max_segments(segments);
+    }
+
+    /// The pair that turns the times of records into timestamps.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.clock.epoch()
+    }
+
+    /// Takes a datagram from the socket.
+    pub fn handle_datagram(&mut self, now: Instant, received: Received) {
+        self.quic.handle_datagram(now, received);
+        self.dirty = true;
+    }
+
+    /// Fires what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.quic.handle_timeout(now);
+        while let Some((at, due)) = self.deadlines.expire(now) {
+            self.expire(now, at, due);
+        }
+        self.dirty = true;
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.quic.poll_timeout(), self.deadlines.next()].into_iter().flatten().min()
+    }
+
+    /// The next datagrams to send, until there are none; see [`Endpoint::poll_transmit`].
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        loop {
+            // All that came in is worked on before anything is sent: fewer, fuller packets.
+            if std::mem::take(&mut self.dirty) {
+                self.work(now);
+            }
+            if let Some(transmit) = self.quic.poll_transmit(now, buffer) {
+                return Some(transmit);
+            }
+            if self.ready.is_empty() {
+                return None;
+            }
+            self.dirty = true;
+        }
+    }
+
+    /// The next thing the host must know, until there is none.
+    #[must_use]
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// SIGTERM: no new work; sessions are told, and what has not ended in time is cut. [`Notice::Stopped`] follows. A second call cuts at once.
+    pub fn shutdown(&mut self, now: Instant) {
+        self.event(now, instance::Event::Shutdown);
+    }
+
+    /// SIGINT: every session is closed now. [`Notice::Stopped`] follows.
+    pub fn stop(&mut self, now: Instant) {
+        self.event(now, instance::Event::Stop);
+    }
+
+    /// The inventory no longer has this hub, or its address has changed and another has taken over: like [`shutdown`](Self::shutdown).
+    pub fn remove(&mut self, now: Instant) {
+        self.event(now, instance::Event::Removed);
+    }
+
+    /// Takes a new record (the address must be the same): certificates count for new handshakes, services at once.
+    /// Sessions keep running if they keep their right. Says what changed.
+    ///
+    /// # Errors
+    /// Certificates or keys that cannot be used; then everything stays as it is.
+    pub fn reload(&mut self, now: Instant, config: Config) -> Result<Vec<String>, ConfigError> {
+        let (_, server) = tls(&config, &self.clock)?;
+        self.changes.clear();
+        if (&config.certificate, &config.key) != (&self.config.certificate, &self.config.key) {
+            self.changes.push("certificate changed".to_owned());
+        }
+        if config.client_ca != self.config.client_ca {
+            self.changes.push("client CA changed".to_owned());
+        }
+        self.quic.set_server_config(server);
+        self.loaded = Some(config.services.clone());
+        self.config = config;
+        self.event(now, instance::Event::InventoryLoaded);
+        Ok(std::mem::take(&mut self.changes))
+    }
+
+    /// Who is here.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let count = |role| {
+            self.sessions.values().filter(|session| session.role == role && session.machine.is_established()).count()
+        };
+        let services = self.registry.entries().iter().filter(|entry| !entry.providers.is_empty());
+        Status {
+            providers: count(Role::Provider),
+            consumers: count(Role::Consumer),
+            connections: self.connections.len(),
+            services: services.map(|entry| (entry.urn.to_string(), entry.providers.len())).collect(),
+        }
+    }
+
+    /// Everything that can be done with what has come in, a bounded amount.
+    fn work(&mut self, now: Instant) {
+        while let Some((session, event)) = self.quic.poll_event() {
+            self.quic_event(now, session, event);
+        }
+        for _ in 0..self.ready.len() {
+            if let Some((connection, source)) = self.ready.pop_front() {
+                self.pump(now, connection, source);
+            }
+        }
+        self.flush_control(now);
+        if self.sessions.is_empty() && !self.machine.is_listening() {
+            self.event(now, instance::Event::AllSessionsGone);
+        }
+    }
+
+    fn event(&mut self, now: Instant, event: instance::Event) {
+        self.machine.handle_event(now, event);
+        self.perform(now);
+    }
+
+    fn perform(&mut self, now: Instant) {
+        use instance::Action;
+        while let Some(action) = self.machine.poll_action() {
+            match action {
+                Action::Listen | Action::ApplyInventory => self.apply_inventory(now),
+                Action::DrainSessions { deadline_ms } => self.drain_sessions(now, deadline_ms),
+                Action::CloseSessions => self.close_sessions(now),
+                Action::CloseSocket => self.notices.push_back(Notice::Stopped),
+            }
+        }
+        self.deadlines.arm(&mut self.armed, self.machine.poll_timeout(), Due::Hub);
+        self.dirty = true;
+    }
+
+    fn apply_inventory(&mut self, now: Instant) {
+        if let Some(services) = self.loaded.take() {
+            self.changes.extend(self.registry.apply(services));
+        }
+        let lost: Vec<Handle> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.machine.is_established() || session.machine.is_held())
+            .filter(|(_, session)| {
+                let names = registry::names(&session.peer);
+                !self.registry.still_entitles(session.service, session.role, &names)
+            })
+            .map(|(handle, _)| *handle)
+            .collect();
+        for handle in lost {
+            self.session_event(now, handle, session::Event::EntitlementLost);
+        }
+    }
+
+    fn drain_sessions(&mut self, now: Instant, deadline_ms: u32) {
+        self.quic.set_accepting(false);
+        for handle in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.session_event(now, handle, session::Event::HubDraining { deadline_ms });
+        }
+        for connection in self.connections.keys().copied().collect::<Vec<_>>() {
+            self.connection_event(now, connection, connection::Event::HubDraining);
+        }
+    }
+
+    fn close_sessions(&mut self, now: Instant) {
+        self.quic.set_accepting(false);
+        for handle in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.session_event(now, handle, session::Event::HubStopping);
+        }
+    }
+
+    fn expire(&mut self, now: Instant, at: Instant, due: Due) {
+        match due {
+            Due::Hub => {
+                if self.armed.take(at) {
+                    self.machine.handle_timeout(now);
+                    self.perform(now);
+                }
+            }
+            Due::Session(handle) => self.session_timeout(now, at, handle),
+            Due::Probe(handle) => self.probe(now, handle),
+            Due::Control(handle) => self.read_control(now, handle),
+            Due::Preamble(handle, stream) => self.preamble_timeout(handle, stream),
+            Due::Connection(connection) => self.connection_timeout(now, at, connection),
+            Due::Stall(connection, source) => self.stall_timeout(now, connection, source),
+            Due::Refusals => self.tell_suppressed(now),
+        }
+    }
+
+    /// A deadline that is not a machine's: it fires once.
+    fn remind(&mut self, at: Instant, due: Due) {
+        self.deadlines.arm(&mut Armed::default(), Some(at), due);
+    }
+
+    fn record(&mut self, at: Instant, event: RecordEvent) {
+        let record = Record { at, realm: self.realm.clone(), hub: self.name.clone(), event };
+        self.notices.push_back(Notice::Record(record));
+    }
+
+    /// Tells a refusal, unless there have been too many in this second.
+    fn refused(&mut self, refusal: Refusal) {
+        let now = refusal.at;
+        if self.refusals.second.is_none_or(|second| now >= second + Duration::from_secs(1)) {
+            self.tell_suppressed(now);
+            self.refusals.second = Some(now);
+            self.refusals.told = 0;
+        }
+        if self.refusals.told < self.config.limits.refusals_per_second {
+            self.refusals.told += 1;
+            self.notices.push_back(Notice::Refused(refusal));
+            return;
+        }
+        if self.refusals.suppressed == 0 {
+            self.remind(now + Duration::from_secs(1), Due::Refusals);
+        }
+        self.refusals.suppressed += 1;
+    }
+
+    fn tell_suppressed(&mut self, _now: Instant) {
+        let count = std::mem::take(&mut self.refusals.suppressed);
+        if count > 0 {
+            self.notices.push_back(Notice::RefusalsSuppressed { count });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! The hub itself: one realm's hub record, one UDP socket (docs/protocols/spn.md, Hub).
+//!
+//! Diagram: `docs/states/spn.hub.md`.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{Actions, Describe, Machine, Timer, Timers};
+
+/// Times of a hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How long sessions may take to end in a shutdown, in milliseconds.
+    pub drain_ms: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { drain_ms: 30_000 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Loading,
+    Listening,
+    Draining,
+    Stopped,
+}
+
+/// What happened to the hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// Its record and services are there: at start, or again after a reload.
+    InventoryLoaded,
+    /// They are not.
+    LoadFailed,
+    /// A reload no longer has this hub, or its realm is disabled.
+    Removed,
+    /// SIGTERM.
+    Shutdown,
+    /// SIGINT.
+    Stop,
+    /// The last session has ended.
+    AllSessionsGone,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Take what has been loaded, and accept sessions.
+    Listen,
+    /// Take what has been loaded: new handshakes and new decisions follow it, and sessions that lost their right end.
+    ApplyInventory,
+    /// Accept no new session, and tell every session to leave.
+    DrainSessions {
+        /// How long they have.
+        deadline_ms: u32,
+    },
+    /// Close every session that is left, with code 0.
+    CloseSessions,
+    /// The hub has ended: close the socket.
+    CloseSocket,
+}
+
+/// The timers of a hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HubTimer {
+    /// End of a shutdown.
+    Drain,
+}
+
+impl Timer for HubTimer {
+    const ALL: &'static [Self] = &[Self::Drain];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// A hub's life.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    config: Config,
+    state: State,
+    timers: Timers<HubTimer, 1>,
+    actions: Actions<Action, 2>,
+}
+
+impl Instance {
+    /// A hub that waits for its inventory.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, state: State::Loading, timers: Timers::default(), actions: Actions::default() }
+    }
+
+    /// Whether new work is accepted.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.state == State::Listening
+    }
+
+    /// How much of the drain time is left at `now`, in milliseconds; `None` unless it drains.
+    #[must_use]
+    pub fn drain_left_ms(&self, now: Instant) -> Option<u32> {
+        let (due, _) = self.timers.next()?;
+        Some(due.saturating_duration_since(now).as_millis() as u32)
+    }
+
+    fn loading(&mut self, event: Event) {
+        match event {
+            Event::InventoryLoaded => {
+                self.state = State::Listening;
+                self.actions.push(Action::Listen);
+            }
+            Event::LoadFailed | Event::Removed | Event::Shutdown | Event::Stop => self.stopped(),
+            Event::AllSessionsGone => {}
+        }
+    }
+
+    fn listening(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::InventoryLoaded => self.actions.push(Action::ApplyInventory),
+            Event::Removed | Event::Shutdown => {
+                self.state = State::Draining;
+                self.timers.set(HubTimer::Drain, now + Duration::from_millis(self.config.drain_ms.into()));
+                self.actions.push(Action::DrainSessions { deadline_ms: self.config.drain_ms });
+            }
+            Event::Stop => self.close_all(),
+            // A failed reload changes nothing.
+            Event::LoadFailed | Event::AllSessionsGone => {}
+        }
+    }
+
+    fn draining(&mut self, event: Event) {
+        match event {
+            Event::Shutdown | Event::Stop => self.close_all(),
+            Event::AllSessionsGone => self.stopped(),
+            Event::InventoryLoaded | Event::LoadFailed | Event::Removed => {}
+        }
+    }
+
+    fn close_all(&mut self) {
+        self.actions.push(Action::CloseSessions);
+        self.stopped();
+    }
+
+    fn stopped(&mut self) {
+        self.state = State::Stopped;
+        self.timers.stop_all();
+        self.actions.push(Action::CloseSocket);
+    }
+}
+
+impl Machine for Instance {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        match self.state {
+            State::Loading => self.loading(event),
+            State::Listening => self.listening(now, event),
+            State::Draining => self.draining(event),
+            State::Stopped => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if let Some(HubTimer::Drain) = self.timers.expire(now) {
+            self.close_all();
+        }
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next().map(|(at, _)| at)
+    }
+}
+
+impl Describe for Instance {
+    const NAME: &'static str = "spn.hub";
+    const ABOUT: &'static str = "a hub: one realm's hub record, from loading to stopped";
+    type Config = Config;
+
+    fn start(config: Config, _seed: u64) -> Self {
+        Self::new(config)
+    }
+
+    fn state(&self) -> &'static str {
+        match self.state {
+            State::Loading => "Loading",
+            State::Listening => "Listening",
+            State::Draining => "Draining",
+            State::Stopped => "Stopped",
+        }
+    }
+
+    fn due(&self) -> Option<&'static str> {
+        self.timers.next().map(|(_, timer)| timer.name())
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{:?} {:?}", self.state, self.timers.armed().collect::<Vec<_>>())
+    }
+
+    fn alphabet() -> Vec<Event> {
+        use Event as E;
+        vec![E::InventoryLoaded, E::LoadFailed, E::Removed, E::Shutdown, E::Stop, E::AllSessionsGone]
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.timers.is_set(HubTimer::Drain) != (self.state == State::Draining) {
+            return Err("a hub has a deadline exactly while it drains".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::first_instant;
+
+    fn run(events: &[Event]) -> (Instance, Vec<Action>) {
+        let (mut hub, now) = (Instance::new(Config::default()), first_instant());
+        let mut actions = Vec::new();
+        for event in events {
+            hub.handle_event(now, event.clone());
+            actions.extend(std::iter::from_fn(|| hub.poll_action()));
+        }
+        (hub, actions)
+    }
+
+    #[test]
+    fn a_shutdown_drains_and_then_closes_what_is_left() {
+        let (mut hub, actions) = run(&[Event::InventoryLoaded, Event::Shutdown]);
+        assert_eq!(actions, [Action::Listen, Action::DrainSessions { deadline_ms: 30_000 }]);
+        let due = hub.poll_timeout().unwrap();
+        assert_eq!(due, first_instant().max(due), "in the future");
+        hub.handle_timeout(due);
+        assert_eq!(hub.poll_action(), Some(Action::CloseSessions));
+        assert_eq!(hub.poll_action(), Some(Action::CloseSocket));
+        assert_eq!((hub.state(), hub.poll_timeout()), ("Stopped", None));
+    }
+
+    #[test]
+    fn an_empty_hub_stops_at_once_and_a_second_signal_hurries() {
+        let (_, actions) = run(&[Event::InventoryLoaded, Event::Shutdown, Event::AllSessionsGone]);
+        assert_eq!(actions.last(), Some(&Action::CloseSocket));
+        let (_, actions) = run(&[Event::InventoryLoaded, Event::Shutdown, Event::Shutdown]);
+        assert_eq!(actions[2..], [Action::CloseSessions, Action::CloseSocket]);
+    }
+
+    #[test]
+    fn a_failed_reload_changes_nothing() {
+        let (hub, actions) = run(&[Event::InventoryLoaded, Event::LoadFailed]);
+        assert_eq!((hub.state(), &actions[..]), ("Listening", &[Action::Listen][..]));
+    }
+}

@@ -1,0 +1,69 @@
+//! What a hub tells its host.
+
+use std::{net::SocketAddr, time::Instant};
+
+use crate::spn::{Protocol, Role, code, record::Record};
+
+/// Something the host must know or do.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// A session or connection began or ended: one line of the log.
+    Record(Record),
+    /// An endpoint was turned away.
+    Refused(Refusal),
+    /// Refusals that were not told, since they came faster than [`Limits::refusals_per_second`](super::Limits).
+    RefusalsSuppressed {
+        /// How many.
+        count: u64,
+    },
+    /// The hub has ended: close its socket.
+    Stopped,
+}
+
+/// Who was turned away, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// When.
+    pub at: Instant,
+    /// From where.
+    pub remote: SocketAddr,
+    /// Subject of the certificate (RFC 4514); `None` when the handshake failed before there was one.
+    pub subject: Option<String>,
+    /// What it asked to be; `None` when the handshake failed.
+    pub role: Option<(Role, Protocol)>,
+    /// What was wrong.
+    pub reason: Reason,
+}
+
+/// Why an endpoint was turned away, or lost its session by its own fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The TLS or QUIC handshake failed; the text is the library's.
+    Handshake(String),
+    /// A code of docs/protocols/spn.md, Codes, with details.
+    Code {
+        /// The code that was sent.
+        code: u64,
+        /// More than the code says, or empty.
+        detail: String,
+    },
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "refused {}", self.remote)?;
+        if let Some((role, protocol)) = self.role {
+            write!(f, " ({})", String::from_utf8_lossy(role.alpn(protocol)))?;
+        }
+        if let Some(subject) = &self.subject {
+            write!(f, " {subject:?}")?;
+        }
+        match &self.reason {
+            Reason::Handshake(text) => write!(f, ": handshake failed: {text}"),
+            Reason::Code { code, detail } => {
+                write!(f, ": {} (code 0x{code:x})", code::text(*code))?;
+                if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }
+            }
+        }
+    }
+}

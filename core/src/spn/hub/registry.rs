@@ -1,0 +1,238 @@
+//! Who may come in, and who is there: services, their entitlements and their providers (docs/protocols/spn.md, Inventory and Hub session).
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    quic::{Handle, PeerIdentity},
+    spn::{Role, code},
+};
+
+/// A service, as the inventory defines it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name in SESSION_OPEN and in records.
+    pub urn: String,
+    /// Identities that may provide it.
+    pub providers: Vec<String>,
+    /// Identities that may use it.
+    pub consumers: Vec<String>,
+    /// Only one provider session at a time.
+    pub singleton: bool,
+}
+
+/// A provider session of a service.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Provider {
+    pub(super) session: Handle,
+    pub(super) weight: u16,
+    /// Its open connections.
+    pub(super) open: u32,
+    /// QUIC gives it no stream at the moment.
+    pub(super) out_of_credit: bool,
+}
+
+/// A service and who is there for it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) urn: Arc<str>,
+    service: Service,
+    /// Oldest first.
+    pub(super) providers: Vec<Provider>,
+    /// The one newcomer that waits for a singleton's provider.
+    pub(super) held: Option<Handle>,
+    /// Connections without provider, oldest first; some may be over.
+    pub(super) choosing: VecDeque<u64>,
+    /// No longer in the inventory.
+    removed: bool,
+}
+
+impl Entry {
+    fn new(service: Service) -> Self {
+        Self {
+            urn: service.urn.as_str().into(),
+            service,
+            providers: Vec::new(),
+            held: None,
+            choosing: VecDeque::new(),
+            removed: false,
+        }
+    }
+
+    fn entitles(&self, role: Role, names: &[&str]) -> bool {
+        let entitled = match role {
+            Role::Provider => &self.service.providers,
+            Role::Consumer => &self.service.consumers,
+        };
+        !self.removed && entitled.iter().any(|name| names.contains(&name.as_str()))
+    }
+
+    /// A singleton's provider that is in the way of another: one of weight 0 is not.
+    pub(super) fn incumbent(&self) -> Option<Handle> {
+        let in_the_way = self.providers.iter().find(|provider| provider.weight > 0)?;
+        self.service.singleton.then_some(in_the_way.session)
+    }
+
+    pub(super) fn provider(&mut self, session: Handle) -> Option<&mut Provider> {
+        self.providers.iter_mut().find(|provider| provider.session == session)
+    }
+}
+
+/// All services of a hub. Indices are stable; a removed service keeps its place.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    entries: Vec<Entry>,
+    by_urn: BTreeMap<Arc<str>, usize>,
+    /// Live sessions of each identity and role.
+    sessions: BTreeMap<(Arc<str>, Role), usize>,
+}
+
+/// What the certificate calls the peer: its Common Name, or else its URIs.
+pub(super) fn names(peer: &PeerIdentity) -> Vec<&str> {
+    match &peer.common_name {
+        Some(name) => vec![name],
+        None => peer.uris.iter().map(String::as_str).collect(),
+    }
+}
+
+impl Registry {
+    /// Takes a new inventory, and says what changed.
+    pub(super) fn apply(&mut self, services: Vec<Service>) -> Vec<String> {
+        let mut changes = Vec::new();
+        let mut kept = vec![false; self.entries.len()];
+        for service in services {
+            match self.by_urn.get(service.urn.as_str()).copied() {
+                Some(index) => {
+                    let Some(entry) = self.entries.get_mut(index) else { continue };
+                    if let Some(kept) = kept.get_mut(index) {
+                        *kept = true;
+                    }
+                    if entry.removed {
+                        changes.push(format!("service {} added", service.urn));
+                    } else if entry.service != service {
+                        changes.push(format!("service {} changed", service.urn));
+                    }
+                    entry.removed = false;
+                    entry.service = service;
+                }
+                None => {
+                    changes.push(format!("service {} added", service.urn));
+                    let entry = Entry::new(service);
+                    self.by_urn.insert(entry.urn.clone(), self.entries.len());
+                    self.entries.push(entry);
+                }
+            }
+        }
+        for (entry, kept) in self.entries.iter_mut().zip(kept) {
+            if !kept && !entry.removed {
+                entry.removed = true;
+                changes.push(format!("service {} removed", entry.urn));
+            }
+        }
+        changes
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&Entry> {
+        self.entries.get(index)
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(index)
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The service that an identity gets: the one it names, or the first that it is entitled to.
+    pub(super) fn judge(&self, role: Role, names: &[&str], urn: &str) -> Result<usize, u64> {
+        if urn.is_empty() {
+            return self.entries.iter().position(|entry| entry.entitles(role, names)).ok_or(code::NOT_ENTITLED);
+        }
+        let index = self.by_urn.get(urn).copied();
+        let known = index.and_then(|index| Some((index, self.entries.get(index).filter(|entry| !entry.removed)?)));
+        let (index, entry) = known.ok_or(code::SERVICE_UNKNOWN)?;
+        if entry.entitles(role, names) { Ok(index) } else { Err(code::NOT_ENTITLED) }
+    }
+
+    /// Whether a session may keep its service after a reload.
+    pub(super) fn still_entitles(&self, index: usize, role: Role, names: &[&str]) -> bool {
+        self.entries.get(index).is_some_and(|entry| entry.entitles(role, names))
+    }
+
+    /// Live sessions of an identity in a role.
+    pub(super) fn count(&self, identity: &Arc<str>, role: Role) -> usize {
+        self.sessions.get(&(identity.clone(), role)).copied().unwrap_or(0)
+    }
+
+    pub(super) fn enter(&mut self, identity: &Arc<str>, role: Role) {
+        *self.sessions.entry((identity.clone(), role)).or_default() += 1;
+    }
+
+    pub(super) fn leave(&mut self, identity: &Arc<str>, role: Role) {
+        let key = (identity.clone(), role);
+        if let Some(count) = self.sessions.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.sessions.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(urn: &str, providers: &[&str], consumers: &[&str]) -> Service {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Service { urn: urn.to_owned(), providers: owned(providers), consumers: owned(consumers), singleton: false }
+    }
+
+    fn registry() -> Registry {
+        let mut registry = Registry::default();
+        registry.apply(vec![service("a", &["p"], &["c"]), service("b", &["q", "p"], &["c", "d"])]);
+        registry
+    }
+
+    #[test]
+    fn only_the_definition_entitles() {
+        use Role::{Consumer, Provider};
+        let registry = registry();
+        assert_eq!(registry.judge(Provider, &["p"], "a"), Ok(0));
+        assert_eq!(registry.judge(Provider, &["p"], "b"), Ok(1));
+        assert_eq!(registry.judge(Provider, &["p"], ""), Ok(0), "the first it is entitled to");
+        assert_eq!(registry.judge(Consumer, &["d"], ""), Ok(1));
+        assert_eq!(registry.judge(Provider, &["c"], "a"), Err(code::NOT_ENTITLED), "a consumer is no provider");
+        assert_eq!(registry.judge(Consumer, &["nobody"], ""), Err(code::NOT_ENTITLED));
+        assert_eq!(registry.judge(Consumer, &["c"], "z"), Err(code::SERVICE_UNKNOWN));
+    }
+
+    #[test]
+    fn a_reload_takes_rights_away_and_gives_them_back() {
+        let mut registry = registry();
+        let changes = registry.apply(vec![service("b", &["q"], &["c", "d"]), service("e", &[], &[])]);
+        assert_eq!(changes, ["service b changed", "service e added", "service a removed"]);
+        assert!(!registry.still_entitles(1, Role::Provider, &["p"]));
+        assert!(registry.still_entitles(1, Role::Provider, &["q"]));
+        assert_eq!(registry.judge(Role::Consumer, &["c"], "a"), Err(code::SERVICE_UNKNOWN));
+        assert_eq!(registry.apply(vec![service("a", &["p"], &["c"])]).len(), 3);
+        assert_eq!(registry.judge(Role::Consumer, &["c"], "a"), Ok(0), "the same place as before");
+    }
+
+    #[test]
+    fn sessions_are_counted_by_identity_and_role() {
+        let mut registry = registry();
+        let name: Arc<str> = "p".into();
+        registry.enter(&name, Role::Provider);
+        registry.enter(&name, Role::Provider);
+        assert_eq!((registry.count(&name, Role::Provider), registry.count(&name, Role::Consumer)), (2, 0));
+        registry.leave(&name, Role::Provider);
+        registry.leave(&name, Role::Provider);
+        assert!(registry.sessions.is_empty());
+    }
+}

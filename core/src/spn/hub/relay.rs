@@ -1,0 +1,140 @@
+//! Moves payload between the two data streams of a connection: `Bytes` chunks from one QUIC stream into another, uncopied.
+//!
+//! A direction stops reading as soon as its target blocks, so back-pressure is QUIC's own flow control, end to end.
+//! What is held here is at most one batch of chunks a direction.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::{
+    quic::{Endpoint, Handle, ReadOutcome, StreamId, WriteOutcome},
+    spn::Side,
+};
+
+/// Chunks moved at once.
+const BATCH: usize = 32;
+/// Batches a direction may move in one turn; then the others have theirs.
+const ROUNDS: usize = 64;
+
+/// One end's data stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leg {
+    pub(super) session: Handle,
+    pub(super) stream: StreamId,
+}
+
+/// What a turn found at the end of the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing to move, or no room; an event of QUIC says when to try again.
+    Wait {
+        /// It is the target that has no room.
+        stalled: bool,
+    },
+    /// More may be moved: come again after the others.
+    Again,
+    /// Everything has been moved, and the source finished.
+    Fin,
+    /// The source aborted with this code.
+    Reset(u64),
+    /// The target wants no more, with this code.
+    Stop(u64),
+    /// A session went away; its own event says so.
+    Gone,
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Direction {
+    /// Read from the source, not yet taken by the target.
+    held: VecDeque<Bytes>,
+    /// The source has finished or aborted.
+    ended: bool,
+    /// Bytes that the target has taken.
+    written: u64,
+    /// How many of them are our preamble.
+    prefix: u64,
+}
+
+impl Direction {
+    /// Payload that came with the preamble.
+    pub(super) fn hold(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.held.push_back(chunk);
+        }
+    }
+
+    /// A preamble of ours, in front of everything.
+    pub(super) fn prefix(&mut self, preamble: Bytes) {
+        self.prefix = preamble.len() as u64;
+        self.held.push_front(preamble);
+    }
+
+    /// Payload bytes that the target has taken.
+    pub(super) fn relayed(&self) -> u64 {
+        self.written.saturating_sub(self.prefix)
+    }
+
+    /// Moves what can be moved, a bounded amount a turn. `scratch` is empty before and after.
+    pub(super) fn pump(&mut self, quic: &mut Endpoint, from: Leg, to: Leg, scratch: &mut Vec<Bytes>) -> Found {
+        for _ in 0..ROUNDS {
+            if !self.held.is_empty() {
+                match quic.write(to.session, to.stream, self.held.make_contiguous()) {
+                    WriteOutcome::Written { bytes } => {
+                        self.written += bytes as u64;
+                        self.held.clear();
+                    }
+                    WriteOutcome::Blocked { bytes, chunks } => {
+                        self.written += bytes as u64;
+                        self.held.drain(..chunks);
+                        return self.blocked(quic, from);
+                    }
+                    WriteOutcome::Stopped(code) => return Found::Stop(code),
+                    WriteOutcome::Gone => return Found::Gone,
+                }
+            }
+            if self.ended {
+                return Found::Fin;
+            }
+            let outcome = quic.read(from.session, from.stream, scratch, BATCH);
+            self.held.extend(scratch.drain(..));
+            match outcome {
+                ReadOutcome::More => {}
+                ReadOutcome::Blocked if self.held.is_empty() => return Found::Wait { stalled: false },
+                ReadOutcome::Blocked => {}
+                ReadOutcome::Finished => self.ended = true,
+                ReadOutcome::Reset(code) => return Found::Reset(code),
+                ReadOutcome::Gone => return Found::Gone,
+            }
+        }
+        Found::Again
+    }
+
+    /// A blocked direction does not read, so it has to look for the source's reset.
+    fn blocked(&self, quic: &mut Endpoint, from: Leg) -> Found {
+        match quic.received_reset(from.session, from.stream) {
+            Some(code) if !self.ended => Found::Reset(code),
+            _ => Found::Wait { stalled: true },
+        }
+    }
+}
+
+/// Both directions of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Relay {
+    /// Consumer to provider.
+    pub(super) up: Direction,
+    /// Provider to consumer.
+    pub(super) down: Direction,
+}
+
+impl Relay {
+    /// The direction whose source is `side`.
+    pub(super) fn from(&mut self, side: Side) -> &mut Direction {
+        match side {
+            Side::Consumer => &mut self.up,
+            Side::Provider => &mut self.down,
+        }
+    }
+}

@@ -1,0 +1,608 @@
+//! A session, as the hub sees it (docs/protocols/spn.md, Hub session).
+//!
+//! Whether an endpoint may come in is judged by the [registry](super::registry) and arrives here as an event; this machine decides what follows from it.
+//!
+//! Diagram: `docs/states/spn.hub_session.md`.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    machine::{Actions, Describe, Machine, Timer, Timers},
+    spn::{Protocol, code, record::TerminateReason},
+};
+
+/// Times of a session on a hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// SESSION_OPEN must come within this after the handshake, in milliseconds.
+    pub open_timeout_ms: u32,
+    /// After SESSION_REJECT or SESSION_CLOSE the endpoint closes; if not, we do after this, in milliseconds.
+    pub close_wait_ms: u32,
+    /// How long a singleton's new provider waits for a sign of life of the old one, in milliseconds.
+    pub hold_ms: u32,
+    /// What a consumer is told to wait when its service has no provider, in milliseconds.
+    pub no_provider_retry_ms: u32,
+    /// What a singleton's second provider is told to wait, in milliseconds.
+    pub occupied_retry_ms: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            open_timeout_ms: 10_000,
+            close_wait_ms: 3_000,
+            hold_ms: 3_000,
+            no_provider_retry_ms: 1_000,
+            occupied_retry_ms: 5_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// TLS is not done.
+    Handshaking,
+    /// `sc02`: SESSION_OPEN has not come.
+    AwaitOpen,
+    /// A singleton's second provider, while the first is asked whether it lives.
+    Held {
+        protocol: Protocol,
+        weight: u16,
+    },
+    Active {
+        protocol: Protocol,
+    },
+    /// Weight 0: no new connections.
+    Retiring {
+        protocol: Protocol,
+    },
+    /// The hub is leaving.
+    Draining {
+        protocol: Protocol,
+    },
+    /// We have said the last word, and the endpoint closes.
+    Closing {
+        code: u64,
+    },
+    Closed,
+}
+
+/// What happened to the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// Handshake done, `sc02`.
+    ExtendedHandshake,
+    /// Handshake done, `sc01`, and the identity may come in.
+    LegacyAdmitted,
+    /// Handshake done, `sc01`, and it may not.
+    LegacyRefused {
+        /// Why.
+        code: u64,
+    },
+    /// Handshake done, `sc01`, and its singleton service has a provider.
+    LegacyOccupied,
+    /// SESSION_OPEN, and it may come in.
+    OpenAdmitted {
+        /// Its weight.
+        weight: u16,
+    },
+    /// SESSION_OPEN, and it may not.
+    OpenRefused {
+        /// Why.
+        code: u64,
+    },
+    /// SESSION_OPEN, and its singleton service has a provider.
+    OpenOccupied {
+        /// Its weight.
+        weight: u16,
+    },
+    /// The singleton's first provider answered.
+    IncumbentAlive,
+    /// The singleton's first provider has left.
+    IncumbentGone,
+    /// A control frame or data stream that must not be, or the control stream ended.
+    ControlViolation {
+        /// 0x10, 0x12 or 0x13.
+        code: u64,
+    },
+    /// SET_WEIGHT.
+    SetWeight {
+        /// The new weight.
+        weight: u16,
+    },
+    /// `sc01`: a provider's word `notify_shutdown`.
+    NotifyShutdown,
+    /// A reload took its right away.
+    EntitlementLost,
+    /// A newer session of the same process, or of the same singleton, takes its place.
+    Replaced,
+    /// The hub is leaving.
+    HubDraining {
+        /// How long it gives its sessions.
+        deadline_ms: u32,
+    },
+    /// The hub ends now.
+    HubStopping,
+    /// SESSION_CLOSE.
+    SessionClose {
+        /// Its code.
+        code: u64,
+    },
+    /// QUIC: closed by the endpoint.
+    ClosedByPeer,
+    /// QUIC: lost, timed out or failed.
+    Lost,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The session begins: register it, and write its start record.
+    Begin {
+        /// Its weight.
+        weight: u16,
+    },
+    /// The session ends: its connections are lost, and the end record is due.
+    End {
+        /// What the record says.
+        reason: TerminateReason,
+    },
+    /// Ask the singleton's first provider for a sign of life.
+    ProbeIncumbent,
+    /// The singleton's first provider is dead: replace it.
+    EvictIncumbent,
+    /// Send SESSION_ACK.
+    SendAck,
+    /// Send SESSION_REJECT.
+    SendReject {
+        /// Why.
+        code: u64,
+        /// When to try again.
+        retry_after_ms: u32,
+    },
+    /// Send SESSION_CLOSE.
+    SendClose {
+        /// Why.
+        code: u64,
+    },
+    /// Send SESSION_SHUTDOWN.
+    SendShutdown {
+        /// How long the hub waits.
+        deadline_ms: u32,
+    },
+    /// Send the word `notify_shutdown`.
+    SendNotifyShutdown,
+    /// This is its weight from now on.
+    SetWeight {
+        /// The new weight.
+        weight: u16,
+    },
+    /// Send SET_WEIGHT_ACK.
+    SendWeightAck {
+        /// The weight in force.
+        weight: u16,
+    },
+    /// Close QUIC.
+    Close {
+        /// With this code.
+        code: u64,
+    },
+}
+
+/// The timers of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionTimer {
+    /// SESSION_OPEN is due.
+    Open,
+    /// The singleton's first provider should have answered.
+    Hold,
+    /// The endpoint should have closed.
+    Close,
+}
+
+impl Timer for SessionTimer {
+    const ALL: &'static [Self] = &[Self::Open, Self::Hold, Self::Close];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Hold => "hold",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// The weight of a provider that has not said any.
+const DEFAULT_WEIGHT: u16 = 100;
+
+/// A session on the hub.
+#[derive(Debug, Clone)]
+pub struct HubSession {
+    config: Config,
+    state: State,
+    timers: Timers<SessionTimer, 3>,
+    actions: Actions<Action, 4>,
+}
+
+impl HubSession {
+    /// A session whose handshake has begun.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, state: State::Handshaking, timers: Timers::default(), actions: Actions::default() }
+    }
+
+    /// Whether new connections may be put on it (for a provider: unless its weight is 0).
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        matches!(self.state, State::Active { .. })
+    }
+
+    /// Whether it has begun and not ended.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        matches!(self.state, State::Active { .. } | State::Retiring { .. } | State::Draining { .. })
+    }
+
+    /// Whether it waits for a singleton's first provider.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self.state, State::Held { .. })
+    }
+
+    /// Whether it is over, but for QUIC's own end.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Closing { .. } | State::Closed)
+    }
+
+    fn handshaking(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::ExtendedHandshake => {
+                self.state = State::AwaitOpen;
+                self.arm(now, SessionTimer::Open, self.config.open_timeout_ms);
+            }
+            Event::LegacyAdmitted => self.begin(Protocol::Sc01, DEFAULT_WEIGHT),
+            Event::LegacyRefused { code } => self.close(code),
+            Event::LegacyOccupied => self.hold(now, Protocol::Sc01, DEFAULT_WEIGHT),
+            Event::HubDraining { .. } | Event::HubStopping => self.close(code::OK),
+            Event::ClosedByPeer | Event::Lost => self.closed(),
+            Event::OpenAdmitted { .. }
+            | Event::OpenRefused { .. }
+            | Event::OpenOccupied { .. }
+            | Event::IncumbentAlive
+            | Event::IncumbentGone
+            | Event::ControlViolation { .. }
+            | Event::SetWeight { .. }
+            | Event::NotifyShutdown
+            | Event::EntitlementLost
+            | Event::Replaced
+            | Event::SessionClose { .. } => {}
+        }
+    }
+
+    fn await_open(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::OpenAdmitted { weight } => self.begin(Protocol::Sc02, weight),
+            Event::OpenRefused { code } => self.reject(now, code),
+            Event::OpenOccupied { weight } => self.hold(now, Protocol::Sc02, weight),
+            Event::ControlViolation { code } | Event::SessionClose { code } => self.close(code),
+            // Any other frame before SESSION_OPEN.
+            Event::SetWeight { .. } => self.close(code::MALFORMED),
+            Event::HubDraining { .. } => self.reject(now, code::HUB_REMOVED),
+            Event::HubStopping => self.close(code::OK),
+            Event::ClosedByPeer | Event::Lost => self.closed(),
+            Event::ExtendedHandshake
+            | Event::LegacyAdmitted
+            | Event::LegacyRefused { .. }
+            | Event::LegacyOccupied
+            | Event::IncumbentAlive
+            | Event::IncumbentGone
+            | Event::NotifyShutdown
+            | Event::EntitlementLost
+            | Event::Replaced => {}
+        }
+    }
+
+    fn held(&mut self, now: Instant, protocol: Protocol, weight: u16, event: Event) {
+        match event {
+            Event::IncumbentGone => self.begin(protocol, weight),
+            Event::IncumbentAlive => self.refuse(now, protocol, code::SINGLETON_OCCUPIED),
+            Event::EntitlementLost => self.refuse(now, protocol, code::NOT_ENTITLED),
+            Event::HubDraining { .. } => self.refuse(now, protocol, code::HUB_REMOVED),
+            Event::ControlViolation { code } | Event::SessionClose { code } => self.close(code),
+            // Frames before SESSION_ACK (a second SESSION_OPEN is one of them).
+            Event::SetWeight { .. }
+            | Event::OpenAdmitted { .. }
+            | Event::OpenRefused { .. }
+            | Event::OpenOccupied { .. } => self.close(code::MALFORMED),
+            Event::Replaced | Event::HubStopping => self.close(code::OK),
+            Event::ClosedByPeer | Event::Lost => self.closed(),
+            Event::ExtendedHandshake
+            | Event::LegacyAdmitted
+            | Event::LegacyRefused { .. }
+            | Event::LegacyOccupied
+            | Event::NotifyShutdown => {}
+        }
+    }
+
+    /// Active, Retiring and Draining.
+    fn established(&mut self, now: Instant, protocol: Protocol, event: Event) {
+        match event {
+            Event::SetWeight { weight } => self.set_weight(protocol, weight),
+            Event::NotifyShutdown => self.retire(protocol),
+            Event::HubDraining { deadline_ms } => self.drain(protocol, deadline_ms),
+            Event::EntitlementLost => self.end_by_frame(now, protocol, code::NOT_ENTITLED, TerminateReason::Shutdown),
+            Event::Replaced => self.end_by_frame(now, protocol, code::OK, TerminateReason::Shutdown),
+            Event::HubStopping => self.end(code::OK, TerminateReason::Shutdown),
+            Event::ControlViolation { code } => self.end(code, TerminateReason::Error),
+            // A second SESSION_OPEN.
+            Event::OpenAdmitted { .. } | Event::OpenRefused { .. } | Event::OpenOccupied { .. } => {
+                self.end(code::MALFORMED, TerminateReason::Error);
+            }
+            // The receiver of SESSION_CLOSE closes, with its code: the sender's own close would overtake its frame.
+            Event::SessionClose { code } => self.end(code, TerminateReason::TerminatedByPeer),
+            Event::ClosedByPeer => self.ended(TerminateReason::TerminatedByPeer),
+            Event::Lost => self.ended(TerminateReason::Error),
+            Event::ExtendedHandshake
+            | Event::LegacyAdmitted
+            | Event::LegacyRefused { .. }
+            | Event::LegacyOccupied
+            | Event::IncumbentAlive
+            | Event::IncumbentGone => {}
+        }
+    }
+
+    fn closing(&mut self, event: &Event) {
+        match event {
+            Event::ClosedByPeer | Event::Lost => self.closed(),
+            Event::HubStopping => self.close(code::OK),
+            Event::ExtendedHandshake
+            | Event::LegacyAdmitted
+            | Event::LegacyRefused { .. }
+            | Event::LegacyOccupied
+            | Event::OpenAdmitted { .. }
+            | Event::OpenRefused { .. }
+            | Event::OpenOccupied { .. }
+            | Event::IncumbentAlive
+            | Event::IncumbentGone
+            | Event::ControlViolation { .. }
+            | Event::SetWeight { .. }
+            | Event::NotifyShutdown
+            | Event::EntitlementLost
+            | Event::Replaced
+            | Event::HubDraining { .. }
+            | Event::SessionClose { .. } => {}
+        }
+    }
+
+    fn arm(&mut self, now: Instant, timer: SessionTimer, ms: u32) {
+        self.timers.set(timer, now + Duration::from_millis(ms.into()));
+    }
+
+    fn begin(&mut self, protocol: Protocol, weight: u16) {
+        self.timers.stop_all();
+        self.state = match weight {
+            0 => State::Retiring { protocol },
+            _ => State::Active { protocol },
+        };
+        if protocol == Protocol::Sc02 {
+            self.actions.push(Action::SendAck);
+        }
+        self.actions.push(Action::Begin { weight });
+    }
+
+    fn hold(&mut self, now: Instant, protocol: Protocol, weight: u16) {
+        self.timers.stop_all();
+        self.state = State::Held { protocol, weight };
+        self.arm(now, SessionTimer::Hold, self.config.hold_ms);
+        self.actions.push(Action::ProbeIncumbent);
+    }
+
+    fn set_weight(&mut self, protocol: Protocol, weight: u16) {
+        if !matches!(self.state, State::Draining { .. }) {
+            self.state = if weight == 0 { State::Retiring { protocol } } else { State::Active { protocol } };
+        }
+        self.actions.push(Action::SetWeight { weight });
+        self.actions.push(Action::SendWeightAck { weight });
+    }
+
+    fn retire(&mut self, protocol: Protocol) {
+        if self.is_active() {
+            self.state = State::Retiring { protocol };
+            self.actions.push(Action::SetWeight { weight: 0 });
+        }
+    }
+
+    fn drain(&mut self, protocol: Protocol, deadline_ms: u32) {
+        if matches!(self.state, State::Draining { .. }) {
+            return;
+        }
+        self.state = State::Draining { protocol };
+        self.actions.push(match protocol {
+            Protocol::Sc02 => Action::SendShutdown { deadline_ms },
+            Protocol::Sc01 => Action::SendNotifyShutdown,
+        });
+    }
+
+    /// Refuses with SESSION_REJECT, for which `sc01` has only the close.
+    fn refuse(&mut self, now: Instant, protocol: Protocol, code: u64) {
+        match protocol {
+            Protocol::Sc02 => self.reject(now, code),
+            Protocol::Sc01 => self.close(code),
+        }
+    }
+
+    fn reject(&mut self, now: Instant, code: u64) {
+        let retry_after_ms = match code {
+            code::NO_PROVIDER => self.config.no_provider_retry_ms,
+            code::SINGLETON_OCCUPIED => self.config.occupied_retry_ms,
+            _ => 0,
+        };
+        self.actions.push(Action::SendReject { code, retry_after_ms });
+        self.await_close(now, code);
+    }
+
+    /// Ends an established session by SESSION_CLOSE, for which `sc01` has only the close.
+    fn end_by_frame(&mut self, now: Instant, protocol: Protocol, code: u64, reason: TerminateReason) {
+        match protocol {
+            Protocol::Sc02 => {
+                self.actions.push(Action::SendClose { code });
+                self.actions.push(Action::End { reason });
+                self.await_close(now, code);
+            }
+            Protocol::Sc01 => self.end(code, reason),
+        }
+    }
+
+    fn await_close(&mut self, now: Instant, code: u64) {
+        self.timers.stop_all();
+        self.state = State::Closing { code };
+        self.arm(now, SessionTimer::Close, self.config.close_wait_ms);
+    }
+
+    fn end(&mut self, code: u64, reason: TerminateReason) {
+        self.actions.push(Action::End { reason });
+        self.close(code);
+    }
+
+    fn ended(&mut self, reason: TerminateReason) {
+        self.actions.push(Action::End { reason });
+        self.closed();
+    }
+
+    fn close(&mut self, code: u64) {
+        self.actions.push(Action::Close { code });
+        self.closed();
+    }
+
+    fn closed(&mut self) {
+        self.timers.stop_all();
+        self.state = State::Closed;
+    }
+}
+
+impl Machine for HubSession {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        match self.state {
+            State::Handshaking => self.handshaking(now, event),
+            State::AwaitOpen => self.await_open(now, event),
+            State::Held { protocol, weight } => self.held(now, protocol, weight, event),
+            State::Active { protocol } | State::Retiring { protocol } | State::Draining { protocol } => {
+                self.established(now, protocol, event);
+            }
+            State::Closing { .. } => self.closing(&event),
+            State::Closed => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if let Some(timer) = self.timers.expire(now) {
+            match (timer, self.state) {
+                (SessionTimer::Open, _) => self.close(code::OPEN_TIMEOUT),
+                (SessionTimer::Hold, State::Held { protocol, weight }) => {
+                    self.actions.push(Action::EvictIncumbent);
+                    self.begin(protocol, weight);
+                }
+                (SessionTimer::Close, State::Closing { code }) => self.close(code),
+                (SessionTimer::Hold | SessionTimer::Close, _) => {}
+            }
+        }
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next().map(|(at, _)| at)
+    }
+}
+
+impl Describe for HubSession {
+    const NAME: &'static str = "spn.hub_session";
+    const ABOUT: &'static str = "a session as its hub sees it: admission, weight, drain, end";
+    type Config = Config;
+
+    fn start(config: Config, _seed: u64) -> Self {
+        Self::new(config)
+    }
+
+    fn state(&self) -> &'static str {
+        match self.state {
+            State::Handshaking => "Handshaking",
+            State::AwaitOpen => "AwaitOpen",
+            State::Held { .. } => "Held",
+            State::Active { .. } => "Active",
+            State::Retiring { .. } => "Retiring",
+            State::Draining { .. } => "Draining",
+            State::Closing { .. } => "Closing",
+            State::Closed => "Closed",
+        }
+    }
+
+    fn due(&self) -> Option<&'static str> {
+        self.timers.next().map(|(_, timer)| timer.name())
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{:?} {:?}", self.state, self.timers.armed().collect::<Vec<_>>())
+    }
+
+    fn alphabet() -> Vec<Event> {
+        use Event as E;
+        vec![
+            E::ExtendedHandshake,
+            E::LegacyAdmitted,
+            E::LegacyRefused { code: code::NOT_ENTITLED },
+            E::LegacyOccupied,
+            E::OpenAdmitted { weight: 100 },
+            E::OpenAdmitted { weight: 0 },
+            E::OpenRefused { code: code::SERVICE_UNKNOWN },
+            E::OpenOccupied { weight: 100 },
+            E::IncumbentAlive,
+            E::IncumbentGone,
+            E::ControlViolation { code: code::MALFORMED },
+            E::SetWeight { weight: 0 },
+            E::SetWeight { weight: 50 },
+            E::NotifyShutdown,
+            E::EntitlementLost,
+            E::Replaced,
+            E::HubDraining { deadline_ms: 30_000 },
+            E::HubStopping,
+            E::SessionClose { code: code::OK },
+            E::ClosedByPeer,
+            E::Lost,
+        ]
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let timed = match self.state {
+            State::AwaitOpen | State::Held { .. } | State::Closing { .. } => true,
+            // QUIC's own handshake and idle timers end the others.
+            State::Handshaking
+            | State::Active { .. }
+            | State::Retiring { .. }
+            | State::Draining { .. }
+            | State::Closed => false,
+        };
+        if self.poll_timeout().is_some() != timed {
+            return Err(format!("{}: deadline is {:?}", self.state(), self.due()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

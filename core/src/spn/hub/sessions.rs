@@ -1,0 +1,506 @@
+//! Sessions on the hub: from QUIC's events to the session machine, and from its actions to the wire.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Due, Hub,
+    connections::DataStream,
+    notice::{Reason, Refusal},
+    registry::{self, Provider},
+    session::{Action, Event, HubSession},
+};
+use crate::{
+    machine::{Armed, Machine},
+    quic::{self, CloseReason, Handle, PeerIdentity, StreamId},
+    spn::{
+        Protocol, Role, Side, code,
+        control::Control,
+        frame::{Frame, SessionAck, SessionOpen},
+        hub::connection,
+        record::{RecordEvent, SessionRecord},
+        window::Window,
+    },
+};
+
+/// How often a singleton's newcomer looks whether the incumbent has answered its PING.
+const PROBE_EVERY: Duration = Duration::from_millis(50);
+/// What the original's agents send when they retire.
+const NOTIFY_SHUTDOWN: &[u8] = b"notify_shutdown";
+
+/// A session on the hub.
+pub(super) struct Session {
+    pub(super) machine: HubSession,
+    armed: Armed,
+    pub(super) protocol: Protocol,
+    pub(super) role: Role,
+    pub(super) remote: SocketAddr,
+    pub(super) peer: PeerIdentity,
+    /// The name that its service knows it by.
+    pub(super) identity: Arc<str>,
+    /// Its service in the registry.
+    pub(super) service: usize,
+    /// What SESSION_OPEN says of the process.
+    instance: [u8; 16],
+    pub(super) control: Option<Control>,
+    pub(super) control_gauge: ControlGauge,
+    /// SESSION_ACK is on its way: data streams may come.
+    pub(super) is_open: bool,
+    unflushed: bool,
+    pub(super) streams: BTreeMap<StreamId, DataStream>,
+    /// Streams that it may have open.
+    pub(super) credit: u32,
+    /// Connections made on it.
+    pub(super) total: u64,
+    began: Option<(Instant, SessionRecord)>,
+    /// The incumbent that was asked for a sign of life, and how many datagrams it had sent by then.
+    probe: Option<(Handle, u64)>,
+    /// What was wrong with it, beyond the code.
+    pub(super) detail: String,
+    /// It has been told why it is refused, or asked for its end itself: nobody needs to hear more of it.
+    settled: bool,
+    /// Payload that comes from it.
+    pub(super) receive: Window,
+    /// Payload that goes to it.
+    pub(super) send: Window,
+}
+
+/// Control frames read in this second.
+#[derive(Debug, Default)]
+pub(super) struct ControlGauge {
+    pub(super) second: Option<Instant>,
+    pub(super) count: u32,
+}
+
+impl Session {
+    /// Which end of a connection it is.
+    pub(super) fn side(&self) -> Side {
+        self.role.side()
+    }
+}
+
+impl Hub {
+    pub(super) fn quic_event(&mut self, now: Instant, handle: Handle, event: quic::Event) {
+        match event {
+            quic::Event::Incoming { remote } => self.incoming(handle, remote),
+            quic::Event::Connected { alpn, peer } => self.connected(now, handle, &alpn, peer),
+            quic::Event::StreamOpened(stream) => self.stream_opened(now, handle, stream),
+            quic::Event::StreamsAvailable => self.streams_available(now, handle),
+            quic::Event::Readable(stream) => self.readable(now, handle, stream),
+            quic::Event::Writable(stream) => self.writable(now, handle, stream),
+            quic::Event::Stopped(stream, code) => self.stopped(now, handle, stream, code),
+            quic::Event::Acked(_) => {}
+            quic::Event::Word(word) => self.word(now, handle, &word),
+            quic::Event::Closed(reason) => self.closed(now, handle, reason),
+        }
+    }
+
+    fn incoming(&mut self, handle: Handle, remote: SocketAddr) {
+        let transport = &self.config.transport;
+        let window =
+            |base: u32| Window::new(base.into(), self.config.limits.window_max.into(), transport.stream_window.into());
+        let session = Session {
+            machine: HubSession::new(self.config.session),
+            armed: Armed::default(),
+            protocol: Protocol::Sc02,
+            role: Role::Consumer,
+            remote,
+            peer: PeerIdentity::default(),
+            identity: "".into(),
+            service: usize::MAX,
+            instance: [0; 16],
+            control: None,
+            control_gauge: ControlGauge::default(),
+            is_open: false,
+            unflushed: false,
+            streams: BTreeMap::new(),
+            credit: transport.max_streams,
+            total: 0,
+            began: None,
+            probe: None,
+            detail: String::new(),
+            settled: false,
+            receive: window(transport.receive_window),
+            send: window(transport.send_window),
+        };
+        self.sessions.insert(handle, session);
+    }
+
+    fn connected(&mut self, now: Instant, handle: Handle, alpn: &[u8], peer: PeerIdentity) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        session.peer = peer;
+        // TLS agreed on one of ours, so there is always a role.
+        let Some((role, protocol)) = Role::from_alpn(alpn) else {
+            return self.session_event(now, handle, Event::LegacyRefused { code: code::ROLE_UNSUPPORTED });
+        };
+        (session.role, session.protocol) = (role, protocol);
+        let event = match protocol {
+            Protocol::Sc02 => Event::ExtendedHandshake,
+            Protocol::Sc01 if registry::names(&session.peer).is_empty() => {
+                Event::LegacyRefused { code: code::NO_IDENTITY }
+            }
+            Protocol::Sc01 => match self.admit(now, handle, "", None) {
+                Ok(Admission::Free) => Event::LegacyAdmitted,
+                Ok(Admission::Occupied) => Event::LegacyOccupied,
+                Err(code) => Event::LegacyRefused { code },
+            },
+        };
+        self.session_event(now, handle, event);
+    }
+
+    /// SESSION_OPEN, well-formed (docs/protocols/spn.md, Control stream: the order of the tests).
+    pub(super) fn session_open(&mut self, now: Instant, handle: Handle, open: &SessionOpen) {
+        let Some(session) = self.sessions.get(&handle) else { return };
+        let event = if open.role != session.role {
+            Event::OpenRefused { code: code::ROLE_MISMATCH }
+        } else {
+            match self.admit(now, handle, &open.service, Some(open.instance)) {
+                Ok(Admission::Free) => Event::OpenAdmitted { weight: open.weight },
+                Ok(Admission::Occupied) => Event::OpenOccupied { weight: open.weight },
+                Err(code) => Event::OpenRefused { code },
+            }
+        };
+        self.session_event(now, handle, event);
+    }
+
+    /// Tests whether a session may come in, and notes its service.
+    fn admit(&mut self, now: Instant, handle: Handle, urn: &str, instance: Option<[u8; 16]>) -> Result<Admission, u64> {
+        let session = self.sessions.get_mut(&handle).ok_or(code::INTERNAL)?;
+        let names = registry::names(&session.peer);
+        let service = self.registry.judge(session.role, &names, urn)?;
+        let role = session.role;
+        session.identity = names.first().copied().unwrap_or_default().into();
+        session.service = service;
+        session.instance = instance.unwrap_or_default();
+        if self.registry.count(&session.identity, role) >= self.config.limits.sessions_per_identity {
+            return Err(code::TOO_MANY_SESSIONS);
+        }
+        match role {
+            Role::Provider => {
+                if instance.is_some() {
+                    self.replace_same_process(now, handle);
+                }
+                let entry = self.registry.get(service).ok_or(code::INTERNAL)?;
+                match (entry.incumbent(), entry.held) {
+                    (None, _) => Ok(Admission::Free),
+                    (Some(_), None) => Ok(Admission::Occupied),
+                    // One newcomer at a time may wait.
+                    (Some(_), Some(_)) => Err(code::SINGLETON_OCCUPIED),
+                }
+            }
+            Role::Consumer => {
+                let has_provider = self.registry.get(service).is_some_and(|entry| !entry.providers.is_empty());
+                // `sc01` has no way to wait, so it is let in and its connections wait.
+                if has_provider || instance.is_none() { Ok(Admission::Free) } else { Err(code::NO_PROVIDER) }
+            }
+        }
+    }
+
+    /// The same process has come back: its older session is dead or dying, and no conflict.
+    fn replace_same_process(&mut self, now: Instant, handle: Handle) {
+        let Some(newer) = self.sessions.get(&handle) else { return };
+        let is_older = |older: &Session| {
+            older.machine.is_established() && older.instance == newer.instance && older.identity == newer.identity
+        };
+        let providers = self.registry.get(newer.service).map(|entry| entry.providers.as_slice()).unwrap_or_default();
+        let older: Vec<Handle> = providers
+            .iter()
+            .map(|provider| provider.session)
+            .filter(|other| *other != handle && self.sessions.get(other).is_some_and(is_older))
+            .collect();
+        for older in older {
+            self.session_event(now, older, Event::Replaced);
+        }
+    }
+
+    fn word(&mut self, now: Instant, handle: Handle, word: &Bytes) {
+        let Some(session) = self.sessions.get(&handle) else { return };
+        // `sc02` has a control stream; words are ignored there. The other words of `sc01` ask for nothing here.
+        if session.protocol == Protocol::Sc01 && session.role == Role::Provider && word.trim_ascii() == NOTIFY_SHUTDOWN
+        {
+            self.session_event(now, handle, Event::NotifyShutdown);
+        }
+    }
+
+    fn closed(&mut self, now: Instant, handle: Handle, reason: CloseReason) {
+        let Some(session) = self.sessions.get(&handle) else { return };
+        if session.peer == PeerIdentity::default() && reason != CloseReason::Local {
+            let remote = session.remote;
+            let reason = Reason::Handshake(reason.to_string());
+            self.refused(Refusal { at: now, remote, subject: None, role: None, reason });
+        }
+        let event = match reason {
+            CloseReason::Peer { .. } => Event::ClosedByPeer,
+            CloseReason::Local | CloseReason::Transport { .. } | CloseReason::Reset | CloseReason::TimedOut => {
+                Event::Lost
+            }
+        };
+        self.session_event(now, handle, event);
+        self.sessions.remove(&handle);
+    }
+
+    /// A violation: `detail` is for the diagnostic.
+    pub(super) fn violation(&mut self, now: Instant, handle: Handle, code: u64, detail: String) {
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            session.detail = detail;
+        }
+        self.session_event(now, handle, Event::ControlViolation { code });
+    }
+
+    pub(super) fn session_event(&mut self, now: Instant, handle: Handle, event: Event) {
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            session.machine.handle_event(now, event);
+        }
+        self.perform_session(now, handle);
+    }
+
+    pub(super) fn session_timeout(&mut self, now: Instant, at: Instant, handle: Handle) {
+        if let Some(session) = self.sessions.get_mut(&handle)
+            && session.armed.take(at)
+        {
+            session.machine.handle_timeout(now);
+            self.perform_session(now, handle);
+        }
+    }
+
+    fn perform_session(&mut self, now: Instant, handle: Handle) {
+        while let Some(action) = self.sessions.get_mut(&handle).and_then(|session| session.machine.poll_action()) {
+            self.perform_session_action(now, handle, action);
+        }
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            let due = session.machine.poll_timeout();
+            self.deadlines.arm(&mut session.armed, due, Due::Session(handle));
+        }
+        self.dirty = true;
+    }
+
+    fn perform_session_action(&mut self, now: Instant, handle: Handle, action: Action) {
+        match action {
+            Action::Begin { weight } => self.begin_session(now, handle, weight),
+            Action::End { reason } => {
+                self.lose_connections(now, handle);
+                self.unregister(now, handle);
+                let Some(session) = self.sessions.get_mut(&handle) else { return };
+                if let Some((began, record)) = session.began.take() {
+                    let event = RecordEvent::EndSession {
+                        session: record,
+                        connections: session.total,
+                        elapsed_ms: now.saturating_duration_since(began).as_millis() as u64,
+                        reason,
+                    };
+                    self.record(now, event);
+                }
+            }
+            Action::ProbeIncumbent => self.probe_incumbent(now, handle),
+            Action::EvictIncumbent => self.evict_incumbent(now, handle),
+            Action::SendAck => self.send_ack(handle),
+            Action::SendReject { code, retry_after_ms } => {
+                self.unhold(handle);
+                self.tell_refusal(now, handle, code);
+                let text = code::text(code).to_owned();
+                self.send(handle, &Frame::SessionReject { code, retry_after_ms: retry_after_ms.into(), text });
+            }
+            Action::SendClose { code } => {
+                self.send(handle, &Frame::SessionClose { code, text: code::text(code).to_owned() });
+            }
+            Action::SendShutdown { deadline_ms } => {
+                self.send(handle, &Frame::SessionShutdown { flags: 0, deadline_ms: deadline_ms.into() });
+            }
+            Action::SendNotifyShutdown => self.quic.send_word(handle, Bytes::from_static(NOTIFY_SHUTDOWN)),
+            Action::SetWeight { weight } => self.set_weight(now, handle, weight),
+            Action::SendWeightAck { weight } => self.send(handle, &Frame::SetWeightAck { weight }),
+            Action::Close { code } => {
+                self.unhold(handle);
+                self.tell_refusal(now, handle, code);
+                let reason = if code == code::OK { "server shutting down" } else { code::text(code) };
+                self.quic.close(now, handle, code, reason);
+            }
+        }
+    }
+
+    /// SESSION_CLOSE came: what follows is no refusal of ours.
+    pub(super) fn session_close(&mut self, now: Instant, handle: Handle, code: u64) {
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            session.settled = true;
+        }
+        self.session_event(now, handle, Event::SessionClose { code });
+    }
+
+    fn tell_refusal(&mut self, now: Instant, handle: Handle, code: u64) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        if code == code::OK || std::mem::replace(&mut session.settled, true) {
+            return;
+        }
+        let refusal = Refusal {
+            at: now,
+            remote: session.remote,
+            subject: Some(session.peer.subject.clone()),
+            role: Some((session.role, session.protocol)),
+            reason: Reason::Code { code, detail: std::mem::take(&mut session.detail) },
+        };
+        self.refused(refusal);
+    }
+
+    fn begin_session(&mut self, now: Instant, handle: Handle, weight: u16) {
+        self.unhold(handle);
+        let id = self.quic.id(handle).unwrap_or_default().to_owned();
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        let Some(entry) = self.registry.get_mut(session.service) else { return };
+        let record = SessionRecord {
+            id,
+            end_point: session.peer.subject.clone(),
+            role: session.role,
+            service: entry.urn.clone(),
+        };
+        session.began = Some((now, record.clone()));
+        let (service, role, protocol) = (session.service, session.role, session.protocol);
+        if protocol == Protocol::Sc01 {
+            session.is_open = true;
+        }
+        if role == Role::Provider {
+            entry.providers.push(Provider { session: handle, weight, open: 0, out_of_credit: false });
+            if protocol == Protocol::Sc02 {
+                // It opens no stream but the control stream.
+                self.quic.set_max_streams(handle, 1);
+            }
+        }
+        let identity = session.identity.clone();
+        self.registry.enter(&identity, role);
+        self.record(now, RecordEvent::StartSession(record));
+        self.choose_for_waiting(now, service);
+    }
+
+    /// Its connections end with it.
+    fn lose_connections(&mut self, now: Instant, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        let side = session.side();
+        let streams = std::mem::take(&mut session.streams);
+        for stream in streams.into_values() {
+            if let DataStream::Relayed(connection) = stream {
+                self.connection_event(now, connection, connection::Event::SessionLost { side });
+            }
+        }
+    }
+
+    fn unregister(&mut self, now: Instant, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        let (identity, role, service) = (session.identity.clone(), session.role, session.service);
+        self.registry.leave(&identity, role);
+        let Some(entry) = self.registry.get_mut(service) else { return };
+        entry.providers.retain(|provider| provider.session != handle);
+        if entry.incumbent().is_none()
+            && let Some(held) = entry.held.take()
+        {
+            self.session_event(now, held, Event::IncumbentGone);
+        }
+    }
+
+    fn set_weight(&mut self, now: Instant, handle: Handle, weight: u16) {
+        let Some(service) = self.sessions.get(&handle).map(|session| session.service) else { return };
+        let Some(entry) = self.registry.get_mut(service) else { return };
+        if let Some(provider) = entry.provider(handle) {
+            provider.weight = weight;
+        }
+        if entry.incumbent().is_none()
+            && let Some(held) = entry.held.take()
+        {
+            self.session_event(now, held, Event::IncumbentGone);
+        }
+        self.choose_for_waiting(now, service);
+    }
+
+    fn probe_incumbent(&mut self, now: Instant, handle: Handle) {
+        let Some(service) = self.sessions.get(&handle).map(|session| session.service) else { return };
+        let Some(entry) = self.registry.get_mut(service) else { return };
+        let Some(incumbent) = entry.incumbent() else { return };
+        entry.held = Some(handle);
+        self.quic.ping(incumbent);
+        let heard = self.quic.received_datagrams(incumbent);
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            session.probe = Some((incumbent, heard));
+        }
+        self.remind(now + PROBE_EVERY, Due::Probe(handle));
+    }
+
+    /// Looks whether the incumbent has said anything since it was asked.
+    pub(super) fn probe(&mut self, now: Instant, handle: Handle) {
+        let Some(session) = self.sessions.get(&handle).filter(|session| session.machine.is_held()) else { return };
+        let Some((incumbent, heard)) = session.probe else { return };
+        if self.quic.received_datagrams(incumbent) > heard {
+            self.session_event(now, handle, Event::IncumbentAlive);
+        } else {
+            self.remind(now + PROBE_EVERY, Due::Probe(handle));
+        }
+    }
+
+    fn evict_incumbent(&mut self, now: Instant, handle: Handle) {
+        let incumbent = self.sessions.get(&handle).and_then(|session| session.probe).map(|(incumbent, _)| incumbent);
+        self.unhold(handle);
+        if let Some(incumbent) = incumbent {
+            self.session_event(now, incumbent, Event::Replaced);
+        }
+    }
+
+    /// It no longer waits for a singleton's provider.
+    fn unhold(&mut self, handle: Handle) {
+        let Some(session) = self.sessions.get(&handle) else { return };
+        if let Some(entry) = self.registry.get_mut(session.service)
+            && entry.held == Some(handle)
+        {
+            entry.held = None;
+        }
+    }
+
+    fn send_ack(&mut self, handle: Handle) {
+        let Some(session) = self.sessions.get(&handle) else { return };
+        let max_connections = match session.role {
+            Role::Provider => 0,
+            Role::Consumer => self.config.limits.connections_per_session.into(),
+        };
+        let service = self.registry.get(session.service).map(|entry| entry.urn.to_string()).unwrap_or_default();
+        let session_id = self.quic.id(handle).unwrap_or_default().to_owned();
+        let ack = SessionAck { session_id, service, hub_instance: self.id, max_connections, state: 0 };
+        self.send(handle, &Frame::SessionAck(ack));
+    }
+
+    /// Queues a control frame; nothing on `sc01`.
+    pub(super) fn send(&mut self, handle: Handle, frame: &Frame) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        let Some(control) = &mut session.control else { return };
+        control.send(frame);
+        if !std::mem::replace(&mut session.unflushed, true) {
+            self.unflushed.push(handle);
+        }
+    }
+
+    /// Sends the control frames that have gathered.
+    pub(super) fn flush_control(&mut self, now: Instant) {
+        for handle in std::mem::take(&mut self.unflushed) {
+            self.flush(now, handle);
+        }
+    }
+
+    pub(super) fn flush(&mut self, now: Instant, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        session.unflushed = false;
+        session.is_open |= session.machine.is_established();
+        let Some(control) = &mut session.control else { return };
+        if let Err(error) = control.flush(&mut self.quic) {
+            self.violation(now, handle, code::CONTROL_LOST, error.to_string());
+        }
+    }
+}
+
+/// Whether there is room for a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    Free,
+    /// A singleton, and its provider looks alive.
+    Occupied,
+}
