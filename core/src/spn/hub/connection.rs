@@ -278,12 +278,12 @@ impl HubConnection {
                 self.timers.set(ConnectionTimer::Closing, now + Duration::from_millis(self.config.closing_ms.into()));
                 self.actions.push(Action::SendCloseReq { to: side.other(), code });
             }
-            Event::CloseReq { code, askable: false, .. } => self.close(code),
+            Event::CloseReq { code, askable: false, .. } => self.close(flow, code),
             Event::Fin { .. } | Event::Reset { .. } | Event::Stop { .. } => {
                 let flow = self.pass_on(flow, event);
                 self.flowing(flow, State::Relaying { flow });
             }
-            Event::SessionLost { side } => self.lost(side),
+            Event::SessionLost { side } => self.lost(flow, side),
             // Without pause a connection of a leaving hub runs until its end or the hub's.
             Event::HubDraining
             | Event::ConnectStream
@@ -295,13 +295,13 @@ impl HubConnection {
 
     fn closing(&mut self, flow: Flow, asked_by: Side, code: u64, event: Event) {
         match event {
-            Event::CloseAck { side } if side != asked_by => self.close(code),
+            Event::CloseAck { side } if side != asked_by => self.close(flow, code),
             Event::CloseReq { side, .. } => self.actions.push(Action::SendCloseAck { to: side }),
             Event::Fin { .. } | Event::Reset { .. } | Event::Stop { .. } => {
                 let flow = self.pass_on(flow, event);
                 self.flowing(flow, State::Closing { flow, asked_by, code });
             }
-            Event::SessionLost { side } => self.lost(side),
+            Event::SessionLost { side } => self.lost(flow, side),
             Event::CloseAck { .. }
             | Event::HubDraining
             | Event::ConnectStream
@@ -354,30 +354,35 @@ impl HubConnection {
     }
 
     /// CLOSE_REQ has been answered: the provider's stream ends first, then the consumer's.
-    fn close(&mut self, code: u64) {
+    fn close(&mut self, flow: Flow, code: u64) {
         for to in [Side::Provider, Side::Consumer] {
-            if code == code::OK {
+            if code != code::OK {
+                self.abort(flow, to, code);
+            } else if !flow.is_over(to.other()) {
                 self.actions.push(Action::Finish { to });
-            } else {
-                self.abort(to, code);
             }
         }
         self.end(Some(if code == code::OK { DisconnectReason::Closed } else { DisconnectReason::ClosedByPeer }));
     }
 
-    fn lost(&mut self, side: Side) {
-        self.abort(side.other(), code::PARTNER_LOST);
+    fn lost(&mut self, flow: Flow, side: Side) {
+        self.abort(flow, side.other(), code::PARTNER_LOST);
         self.end(Some(DisconnectReason::Error));
     }
 
     fn end_consumer(&mut self, code: u64) {
-        self.abort(Side::Consumer, code);
+        self.abort(Flow::default(), Side::Consumer, code);
         self.end(None);
     }
 
-    fn abort(&mut self, to: Side, code: u64) {
-        self.actions.push(Action::Abort { to, code });
-        self.actions.push(Action::StopSending { to, code });
+    /// Aborts what is not over yet of the stream to this side.
+    fn abort(&mut self, flow: Flow, to: Side, code: u64) {
+        if !flow.is_over(to.other()) {
+            self.actions.push(Action::Abort { to, code });
+        }
+        if !flow.is_over(to) {
+            self.actions.push(Action::StopSending { to, code });
+        }
     }
 
     fn end(&mut self, reason: Option<DisconnectReason>) {
@@ -405,9 +410,9 @@ impl Machine for HubConnection {
         if let Some(timer) = self.timers.expire(now) {
             match (timer, self.state) {
                 (ConnectionTimer::Choosing, _) => self.end_consumer(code::NOT_STARTED),
-                (ConnectionTimer::Closing, State::Closing { code, .. }) => {
-                    self.abort(Side::Provider, code);
-                    self.abort(Side::Consumer, code);
+                (ConnectionTimer::Closing, State::Closing { flow, code, .. }) => {
+                    self.abort(flow, Side::Provider, code);
+                    self.abort(flow, Side::Consumer, code);
                     self.end(Some(DisconnectReason::ClosedByPeer));
                 }
                 (ConnectionTimer::Closing, _) => {}
