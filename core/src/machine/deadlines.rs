@@ -29,6 +29,11 @@ impl<K: Ord> Deadlines<K> {
         }
     }
 
+    /// Notes a deadline that never moves, of something that is no machine.
+    pub fn push(&mut self, at: Instant, key: K) {
+        self.0.push(Reverse((at, key)));
+    }
+
     /// Takes an entry that is due at `now`; call [`Armed::take`] on its machine's, then look at the machine's own deadline.
     pub fn expire(&mut self, now: Instant) -> Option<(Instant, K)> {
         let Reverse((at, _)) = self.0.peek()?;

@@ -226,6 +226,18 @@ impl Machine for Connection {
 }
 
 impl Connection {
+    /// Whether it has no stream and wants one.
+    #[must_use]
+    pub fn is_looking_up(&self) -> bool {
+        matches!(self.state, State::LookingUpSession { .. })
+    }
+
+    /// Whether it waits for the end of its stream.
+    #[must_use]
+    pub fn is_disconnecting(&self) -> bool {
+        matches!(self.state, State::Disconnecting)
+    }
+
     fn on_looking_up_session(&mut self, now: Instant, event: &Event, asked: bool) {
         match event {
             Event::Connect if !self.timers.is_set(Timer::Lookup) => {

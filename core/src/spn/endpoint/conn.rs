@@ -1,0 +1,529 @@
+//! A connection: its machine, the stream that carries it, and the host's reads and writes.
+
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::Bytes;
+use rand_chacha::rand_core::Rng;
+
+use super::{
+    ConnId, Due, Endpoint, Notice,
+    connection::{Action, Connection, Event},
+    link::LinkId,
+};
+use crate::{
+    machine::{Armed, Describe, Machine},
+    quic::{Handle, ReadOutcome, StreamId, WriteOutcome},
+    spn::{ConnKey, Protocol, Role, frame::Frame, preamble::Preamble},
+};
+
+/// A connection of the endpoint.
+pub(super) struct Conn {
+    pub(super) id: ConnId,
+    machine: Connection,
+    armed: Armed,
+    /// Its place among those that look for a session.
+    ticket: Option<u64>,
+    pub(super) carrier: Option<Carrier>,
+    pub(super) key: Option<ConnKey>,
+    /// Payload that came together with the preamble.
+    pub(super) ahead: Bytes,
+    /// What goes before the host's next byte: the preamble, bytes to be sent again.
+    out: VecDeque<Bytes>,
+    /// FIN follows when `out` is empty.
+    finish: bool,
+    /// What was sent, as long as it may have to be sent again.
+    held: Vec<Bytes>,
+    held_bytes: usize,
+    holding: bool,
+    /// The machine knows that the host is there (provider).
+    opened: bool,
+    has_sent: bool,
+    has_received: bool,
+    /// The host found nothing when it read, or no room when it wrote, and is to be told.
+    wants_read: bool,
+    wants_write: bool,
+    /// The host may write.
+    writing: Writing,
+    /// Both halves of the stream are gone as far as QUIC is concerned.
+    sent_end: bool,
+    received_end: bool,
+    /// The reset that the host was shown.
+    broken: Option<u64>,
+}
+
+/// The stream that carries a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Carrier {
+    pub(super) link: LinkId,
+    pub(super) handle: Handle,
+    pub(super) stream: StreamId,
+    pub(super) protocol: Protocol,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Writing {
+    Open,
+    Finished,
+    Stopped(u64),
+}
+
+impl Endpoint {
+    pub(super) fn add_conn(&mut self) -> ConnId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.conns.push(None);
+            self.generations.push(0);
+            (self.conns.len() - 1) as u32
+        });
+        let generation = self.generations.get(index as usize).copied().unwrap_or_default();
+        let id = ConnId { index, generation };
+        if let Some(slot) = self.conns.get_mut(index as usize) {
+            *slot = Some(Conn {
+                id,
+                machine: Connection::start(self.config.connection.clone(), 0),
+                armed: Armed::default(),
+                ticket: None,
+                carrier: None,
+                key: None,
+                ahead: Bytes::new(),
+                out: VecDeque::new(),
+                finish: false,
+                held: Vec::new(),
+                held_bytes: 0,
+                holding: self.config.role == Role::Consumer,
+                opened: self.config.role == Role::Consumer,
+                has_sent: false,
+                has_received: false,
+                wants_read: false,
+                wants_write: false,
+                writing: Writing::Open,
+                sent_end: false,
+                received_end: false,
+                broken: None,
+            });
+        }
+        self.open += 1;
+        id
+    }
+
+    pub(super) fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(id.index as usize)?.as_mut().filter(|conn| conn.id == id)
+    }
+
+    pub(super) fn conn_by_key(&self, link: LinkId, key: ConnKey) -> Option<ConnId> {
+        let id = *self.by_key.get(&key)?;
+        let conn = self.conns.get(id.index as usize)?.as_ref()?;
+        conn.carrier.is_some_and(|carrier| carrier.link == link).then_some(id)
+    }
+
+    /// Forgets a connection.
+    pub(super) fn remove_conn(&mut self, id: ConnId) {
+        self.detach(id);
+        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(|slot| slot.take_if(|conn| conn.id == id))
+        else {
+            return;
+        };
+        if let Some(ticket) = conn.ticket {
+            self.waiting.remove(&ticket);
+        }
+        self.open -= 1;
+        if let Some(generation) = self.generations.get_mut(id.index as usize) {
+            *generation = generation.wrapping_add(1);
+        }
+        self.free.push(id.index);
+    }
+
+    /// Takes a connection off its stream.
+    fn detach(&mut self, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        let (carrier, key) = (conn.carrier.take(), conn.key.take());
+        conn.out.clear();
+        conn.finish = false;
+        if let Some(key) = key {
+            self.by_key.remove(&key);
+        }
+        if let Some(carrier) = carrier {
+            self.release(carrier);
+        }
+    }
+
+    pub(super) fn expire_conn(&mut self, now: Instant, at: Instant, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        if !conn.armed.take(at) {
+            return;
+        }
+        while let Some(conn) = self.conn_mut(id)
+            && conn.machine.poll_timeout().is_some_and(|due| due <= now)
+        {
+            conn.machine.handle_timeout(now);
+            self.run_conn(now, id);
+        }
+        self.arm_conn(id);
+    }
+
+    fn arm_conn(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut)
+            && conn.id == id
+        {
+            self.deadlines.arm(&mut conn.armed, conn.machine.poll_timeout(), Due::Conn(id));
+        }
+    }
+
+    /// A session has room: the connection goes onto this stream.
+    pub(super) fn carry(&mut self, now: Instant, id: ConnId, carrier: Carrier) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.carrier = Some(carrier);
+        (conn.sent_end, conn.received_end) = (false, false);
+        if let Some(ticket) = conn.ticket.take() {
+            self.waiting.remove(&ticket);
+        }
+        self.conn_event(now, id, Event::SessionFound { protocol: carrier.protocol });
+    }
+
+    pub(super) fn conn_event(&mut self, now: Instant, id: ConnId, event: Event) {
+        if let Some(conn) = self.conn_mut(id) {
+            conn.machine.handle_event(now, event);
+            self.run_conn(now, id);
+        }
+    }
+
+    /// Does what the connection's machine asks for.
+    fn run_conn(&mut self, now: Instant, id: ConnId) {
+        while let Some(conn) = self.conn_mut(id) {
+            let Some(action) = conn.machine.poll_action() else {
+                // Off the stream at once: the pause before the next try must not keep it.
+                if conn.machine.is_looking_up() && conn.carrier.is_some() {
+                    self.detach(id);
+                    continue;
+                }
+                // Nothing is left of the stream that QUIC would tell us about.
+                if conn.machine.is_disconnecting() && conn.sent_end && conn.received_end {
+                    conn.machine.handle_event(now, Event::StreamClosed);
+                    continue;
+                }
+                break;
+            };
+            match action {
+                Action::LookUp => {
+                    let ticket = self.next_ticket;
+                    self.next_ticket += 1;
+                    self.waiting.insert(ticket, id);
+                    if let Some(conn) = self.conn_mut(id) {
+                        conn.ticket = Some(ticket);
+                    }
+                    self.serve = true;
+                }
+                Action::Announce => self.notices.push_back(Notice::Incoming(id)),
+                Action::OpenStream => self.begin_stream(now, id),
+                Action::SendHeld => {
+                    conn.out.extend(conn.held.iter().cloned());
+                    self.flush_conn(id);
+                }
+                Action::FinishStream => {
+                    conn.finish = true;
+                    self.flush_conn(id);
+                }
+                Action::ResetStream { code } => {
+                    conn.sent_end = true;
+                    conn.out.clear();
+                    conn.finish = false;
+                    if let Some(Carrier { handle, stream, .. }) = conn.carrier {
+                        self.quic.reset(handle, stream, code);
+                    }
+                }
+                Action::StopStream { code } => {
+                    conn.received_end = true;
+                    if let Some(Carrier { handle, stream, .. }) = conn.carrier {
+                        self.quic.stop(handle, stream, code);
+                    }
+                }
+                Action::SendCloseReq { code } => {
+                    if let (Some(carrier), Some(key)) = (conn.carrier, conn.key) {
+                        self.send(carrier.link, &Frame::CloseReq { conn: key, code });
+                    }
+                }
+                Action::SendCloseAck => {
+                    if let (Some(carrier), Some(key)) = (conn.carrier, conn.key) {
+                        self.send(carrier.link, &Frame::CloseAck { conn: key });
+                    }
+                }
+                Action::LocalReset { code } => conn.broken = Some(code),
+                Action::LocalStopped { code } => {
+                    conn.writing = Writing::Stopped(code);
+                    self.notices.push_back(Notice::Stopped(id, code));
+                }
+                Action::Disconnected => {
+                    let notice = match conn.broken {
+                        Some(code) => Notice::Reset(id, code),
+                        None => Notice::Ended(id),
+                    };
+                    self.notices.push_back(notice);
+                    self.remove_conn(id);
+                }
+            }
+        }
+        self.arm_conn(id);
+    }
+
+    /// The stream is there: says whose it is.
+    fn begin_stream(&mut self, now: Instant, id: ConnId) {
+        let mut key = ConnKey([0; 16]);
+        self.random.fill_bytes(&mut key.0);
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.carrier.is_some_and(|carrier| carrier.protocol == Protocol::Sc02) {
+            conn.key = Some(key);
+            conn.out.push_back(Preamble::Connect { conn: key, flags: 0 }.to_bytes());
+            self.by_key.insert(key, id);
+        }
+        if let Some(conn) = self.conn_mut(id) {
+            conn.machine.handle_event(now, Event::Opened);
+        }
+        self.on_writable(id);
+    }
+
+    /// Writes what goes before the host's bytes; says whether all of it is written.
+    fn flush_conn(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return false };
+        let Some(Carrier { handle, stream, .. }) = conn.carrier else { return false };
+        while !conn.out.is_empty() {
+            match self.quic.write(handle, stream, conn.out.make_contiguous()) {
+                WriteOutcome::Written { .. } => conn.out.clear(),
+                WriteOutcome::Blocked { chunks, .. } => {
+                    conn.out.drain(..chunks);
+                    return false;
+                }
+                // The events that say so are on their way.
+                WriteOutcome::Stopped(_) | WriteOutcome::Gone => return false,
+            }
+        }
+        if std::mem::take(&mut conn.finish) {
+            self.quic.finish(handle, stream);
+        }
+        true
+    }
+
+    pub(super) fn on_writable(&mut self, id: ConnId) {
+        if self.flush_conn(id)
+            && let Some(conn) = self.conn_mut(id)
+            && std::mem::take(&mut conn.wants_write)
+        {
+            self.notices.push_back(Notice::Writable(id));
+        }
+    }
+
+    pub(super) fn on_readable(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(Carrier { handle, stream, .. }) = conn.carrier else { return };
+        // A reset must be heard of even when the host does not read.
+        if let Some(code) = self.quic.received_reset(handle, stream) {
+            return self.on_reset(now, id, code);
+        }
+        if let Some(conn) = self.conn_mut(id)
+            && std::mem::take(&mut conn.wants_read)
+        {
+            self.notices.push_back(Notice::Readable(id));
+        }
+    }
+
+    pub(super) fn on_acked(&mut self, now: Instant, id: ConnId) {
+        if let Some(conn) = self.conn_mut(id) {
+            conn.sent_end = true;
+            self.conn_event(now, id, Event::StreamAcked);
+        }
+    }
+
+    fn on_reset(&mut self, now: Instant, id: ConnId, code: u64) {
+        if let Some(conn) = self.conn_mut(id) {
+            conn.received_end = true;
+            self.conn_event(now, id, Event::StreamReset { code });
+        }
+    }
+
+    /// The host acts on the connection: a provider's has been dialled, then.
+    fn open_provider(&mut self, now: Instant, id: ConnId) {
+        if let Some(conn) = self.conn_mut(id)
+            && !std::mem::replace(&mut conn.opened, true)
+        {
+            self.conn_event(now, id, Event::Opened);
+        }
+    }
+
+    /// Takes up to `max` chunks of what has arrived, appending them to `chunks`.
+    ///
+    /// [`ReadOutcome::Blocked`]: that is all; [`Notice::Readable`] tells of more. [`ReadOutcome::Finished`]: that is all, and the other
+    /// side has ended. [`ReadOutcome::Gone`]: the connection is over, or [`stop_reading`](Self::stop_reading) was called.
+    pub fn read(&mut self, now: Instant, id: ConnId, chunks: &mut Vec<Bytes>, max: usize) -> ReadOutcome {
+        self.open_provider(now, id);
+        let outcome = self.read_some(now, id, chunks, max);
+        self.settle(now);
+        outcome
+    }
+
+    fn read_some(&mut self, now: Instant, id: ConnId, chunks: &mut Vec<Bytes>, max: usize) -> ReadOutcome {
+        let Some(conn) = self.conn_mut(id) else { return ReadOutcome::Gone };
+        let mut max = max;
+        if !conn.ahead.is_empty() && max > 0 {
+            chunks.push(std::mem::take(&mut conn.ahead));
+            max -= 1;
+        }
+        let Some(Carrier { handle, stream, .. }) = conn.carrier else {
+            conn.wants_read = true;
+            return ReadOutcome::Blocked;
+        };
+        let before = chunks.len();
+        let outcome = self.quic.read(handle, stream, chunks, max);
+        if chunks.len() > before {
+            self.note_received(now, id);
+        }
+        match outcome {
+            ReadOutcome::More | ReadOutcome::Gone => outcome,
+            ReadOutcome::Blocked => {
+                if let Some(conn) = self.conn_mut(id) {
+                    conn.wants_read = true;
+                }
+                outcome
+            }
+            ReadOutcome::Finished => {
+                if let Some(conn) = self.conn_mut(id) {
+                    conn.received_end = true;
+                }
+                self.conn_event(now, id, Event::StreamFinished);
+                self.after_end(id, outcome)
+            }
+            ReadOutcome::Reset(code) => {
+                self.on_reset(now, id, code);
+                self.after_end(id, outcome)
+            }
+        }
+    }
+
+    /// What the host is told of the stream's end: nothing, when another stream takes its place.
+    fn after_end(&mut self, id: ConnId, outcome: ReadOutcome) -> ReadOutcome {
+        match self.conn_mut(id) {
+            Some(conn) if conn.machine.is_looking_up() => {
+                conn.wants_read = true;
+                ReadOutcome::Blocked
+            }
+            Some(_) => outcome,
+            // The machine may have seen more in it than a clean end; the notice that was just queued tells.
+            None => match self.notices.back() {
+                Some(&Notice::Reset(last, code)) if last == id => ReadOutcome::Reset(code),
+                Some(_) | None => outcome,
+            },
+        }
+    }
+
+    fn note_received(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        if !std::mem::replace(&mut conn.has_received, true) {
+            conn.holding = false;
+            conn.held = Vec::new();
+            self.conn_event(now, id, Event::BytesReceived);
+        }
+    }
+
+    /// Gives chunks, uncopied, as far as there is room; [`Notice::Writable`] tells when there is more.
+    pub fn write(&mut self, now: Instant, id: ConnId, chunks: &mut [Bytes]) -> WriteOutcome {
+        self.open_provider(now, id);
+        let outcome = self.write_some(now, id, chunks);
+        self.settle(now);
+        outcome
+    }
+
+    fn write_some(&mut self, now: Instant, id: ConnId, chunks: &mut [Bytes]) -> WriteOutcome {
+        const NO_ROOM: WriteOutcome = WriteOutcome::Blocked { bytes: 0, chunks: 0 };
+        let Some(conn) = self.conn_mut(id) else { return WriteOutcome::Gone };
+        match conn.writing {
+            Writing::Open => {}
+            Writing::Finished => return WriteOutcome::Gone,
+            Writing::Stopped(code) => return WriteOutcome::Stopped(code),
+        }
+        let carrier = conn.carrier;
+        conn.wants_write = true;
+        let Some(Carrier { handle, stream, protocol, .. }) = carrier else { return NO_ROOM };
+        if !self.flush_conn(id) {
+            return NO_ROOM;
+        }
+        let most = self.config.limits.held_bytes;
+        let Some(conn) = self.conn_mut(id) else { return WriteOutcome::Gone };
+        let size: usize = chunks.iter().map(Bytes::len).sum();
+        let release = conn.holding && (protocol == Protocol::Sc01 || conn.held_bytes + size > most);
+        if release {
+            conn.holding = false;
+            conn.held = Vec::new();
+        }
+        let from = conn.held.len();
+        if conn.holding {
+            conn.held.extend(chunks.iter().cloned());
+        }
+        let outcome = self.quic.write(handle, stream, chunks);
+        let bytes = match outcome {
+            WriteOutcome::Written { bytes } | WriteOutcome::Blocked { bytes, .. } => bytes,
+            WriteOutcome::Stopped(_) | WriteOutcome::Gone => 0,
+        };
+        self.note_sent(now, id, from, bytes, release);
+        match outcome {
+            WriteOutcome::Written { .. } => {
+                if let Some(conn) = self.conn_mut(id) {
+                    conn.wants_write = false;
+                }
+                outcome
+            }
+            WriteOutcome::Blocked { .. } | WriteOutcome::Gone => outcome,
+            WriteOutcome::Stopped(code) => {
+                self.conn_event(now, id, Event::StreamStopped { code });
+                match self.conn_mut(id) {
+                    Some(conn) if conn.machine.is_looking_up() => NO_ROOM,
+                    Some(_) | None => outcome,
+                }
+            }
+        }
+    }
+
+    /// Of what was to be held since `from`, only what was taken is kept.
+    fn note_sent(&mut self, now: Instant, id: ConnId, from: usize, bytes: usize, release: bool) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        let mut left = bytes;
+        for chunk in conn.held.iter_mut().skip(from) {
+            chunk.truncate(left);
+            left -= chunk.len();
+        }
+        if conn.holding {
+            conn.held.retain(|chunk| !chunk.is_empty());
+            conn.held_bytes += bytes;
+        }
+        if bytes > 0 && !std::mem::replace(&mut conn.has_sent, true) {
+            let held = conn.holding;
+            self.conn_event(now, id, Event::BytesSent);
+            if !held {
+                self.conn_event(now, id, Event::BytesReleased);
+            }
+        } else if release {
+            self.conn_event(now, id, Event::BytesReleased);
+        }
+    }
+
+    /// Ends our direction in good order, after what was written.
+    pub fn finish(&mut self, now: Instant, id: ConnId) {
+        self.open_provider(now, id);
+        if let Some(conn) = self.conn_mut(id) {
+            if matches!(conn.writing, Writing::Open) {
+                conn.writing = Writing::Finished;
+            }
+            self.conn_event(now, id, Event::LocalFinish);
+        }
+        self.settle(now);
+    }
+
+    /// Reads no more; the other direction goes on.
+    pub fn stop_reading(&mut self, now: Instant, id: ConnId, code: u64) {
+        self.open_provider(now, id);
+        self.conn_event(now, id, Event::LocalStop { code });
+        self.settle(now);
+    }
+
+    /// Breaks the connection off, in both directions. A provider that cannot dial says it with [`code::PEER_ABORTED`].
+    pub fn reset(&mut self, now: Instant, id: ConnId, code: u64) {
+        self.conn_event(now, id, Event::LocalAbort { code });
+        self.settle(now);
+    }
+}

@@ -1,0 +1,144 @@
+//! A provider's new streams: from the hub's opening to the call.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Due, Endpoint, conn::Carrier, connection, link::LinkId, session};
+use crate::{
+    quic::{ReadOutcome, StreamId},
+    spn::{
+        ConnKey, Protocol, Role, code,
+        preamble::{Collector, Preamble},
+    },
+};
+
+/// A stream of the hub that is no connection yet.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
+    collector: Collector,
+}
+
+impl Endpoint {
+    /// The hub opened a stream.
+    pub(super) fn on_stream_opened(&mut self, now: Instant, id: LinkId, stream: StreamId) {
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        if self.config.role == Role::Consumer {
+            return self.refuse(id, stream, code::MALFORMED);
+        }
+        match wire.protocol {
+            // There is no preamble: the stream is the connection, and dialling at once lets servers speak first.
+            Protocol::Sc01 => self.call(now, id, stream, None, Bytes::new()),
+            Protocol::Sc02 => {
+                // Before SESSION_ACK it has overtaken it: streams do not keep order among each other. QUIC's credit bounds how many.
+                wire.openings.insert(stream, Opening::default());
+                self.read_preamble(now, id, stream);
+                let wire = self.links.get(&id).and_then(|link| link.wire.as_ref());
+                if wire.is_some_and(|wire| wire.openings.contains_key(&stream)) {
+                    self.deadlines.push(now + self.config.limits.preamble, Due::Preamble(id, stream));
+                }
+            }
+        }
+    }
+
+    /// SESSION_ACK is in: looks at the streams that came before it.
+    pub(super) fn serve_early_streams(&mut self, now: Instant, id: LinkId) {
+        let Some(wire) = self.links.get(&id).and_then(|link| link.wire.as_ref()) else { return };
+        let early: Vec<_> = wire.openings.keys().copied().collect();
+        for stream in early {
+            self.read_preamble(now, id, stream);
+        }
+    }
+
+    /// Reads on at a preamble that is not complete.
+    pub(super) fn read_preamble(&mut self, now: Instant, id: LinkId, stream: StreamId) {
+        let mut chunks = Vec::new();
+        loop {
+            let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+            if !wire.up {
+                return;
+            }
+            let Some(opening) = wire.openings.get_mut(&stream) else { return };
+            // One chunk at a time, so that the end of the stream is left for the connection to find.
+            let outcome = self.quic.read(wire.handle, stream, &mut chunks, 1);
+            let Some(mut chunk) = chunks.pop() else {
+                return match outcome {
+                    ReadOutcome::More | ReadOutcome::Blocked => {}
+                    ReadOutcome::Finished | ReadOutcome::Reset(_) | ReadOutcome::Gone => {
+                        self.refuse(id, stream, code::MALFORMED);
+                    }
+                };
+            };
+            match opening.collector.take(&mut chunk) {
+                Ok(None) => {}
+                Ok(Some(preamble)) => return self.on_preamble(now, id, stream, preamble, chunk),
+                Err(error) => {
+                    tracing::debug!(%error, "stream refused");
+                    return self.refuse(id, stream, code::MALFORMED);
+                }
+            }
+        }
+    }
+
+    fn on_preamble(&mut self, now: Instant, id: LinkId, stream: StreamId, preamble: Preamble, rest: Bytes) {
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        wire.openings.remove(&stream);
+        match preamble {
+            Preamble::Connect { .. } if wire.left => self.refuse(id, stream, code::NOT_STARTED),
+            Preamble::Connect { conn, .. } if self.by_key.contains_key(&conn) => {
+                self.refuse(id, stream, code::CONN_IN_USE);
+            }
+            Preamble::Connect { conn, .. } => self.call(now, id, stream, Some(conn), rest),
+            // Nothing here was ever resumable, so its conn is unknown.
+            Preamble::Resume { .. } => self.refuse(id, stream, code::RESUME_PARTNER_MISSING),
+        }
+    }
+
+    /// Somebody calls.
+    fn call(&mut self, now: Instant, id: LinkId, stream: StreamId, key: Option<ConnKey>, rest: Bytes) {
+        if self.open >= self.config.limits.connections {
+            return self.refuse(id, stream, code::CONNECTION_LIMIT);
+        }
+        let conn = self.add_conn();
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        wire.streams.insert(stream, conn);
+        let (handle, protocol) = (wire.handle, wire.protocol);
+        self.grant(id);
+        if let Some(key) = key {
+            self.by_key.insert(key, conn);
+        }
+        if let Some(conn) = self.conn_mut(conn) {
+            conn.carrier = Some(Carrier { link: id, handle, stream, protocol });
+            conn.key = key;
+            conn.ahead = rest;
+        }
+        self.link_event(now, id, session::Event::ConnectionOpened);
+        self.conn_event(now, conn, connection::Event::Incoming { protocol });
+    }
+
+    /// Lets the hub open more streams before it runs out of them. Each costs memory as soon as it is allowed, so not all at once.
+    fn grant(&mut self, id: LinkId) {
+        let most = u32::try_from(self.config.limits.connections).unwrap_or(u32::MAX);
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        let used = u32::try_from(wire.streams.len() + wire.openings.len()).unwrap_or(u32::MAX);
+        if wire.granted < most && used >= wire.granted / 4 * 3 {
+            wire.granted = wire.granted.saturating_mul(2).min(most);
+            self.quic.set_max_streams(wire.handle, wire.granted);
+        }
+    }
+
+    /// The preamble has had its time.
+    pub(super) fn expire_preamble(&mut self, id: LinkId, stream: StreamId) {
+        let Some(wire) = self.links.get(&id).and_then(|link| link.wire.as_ref()) else { return };
+        if wire.openings.contains_key(&stream) {
+            self.refuse(id, stream, code::MALFORMED);
+        }
+    }
+
+    fn refuse(&mut self, id: LinkId, stream: StreamId, code: u64) {
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        wire.openings.remove(&stream);
+        self.quic.reset(wire.handle, stream, code);
+        self.quic.stop(wire.handle, stream, code);
+    }
+}

@@ -1,0 +1,558 @@
+//! The session with one hub address: its machine, its QUIC connection, its control stream.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    ConnId, Due, Endpoint, Notice, Work,
+    conn::Carrier,
+    connection,
+    incoming::Opening,
+    session::{Action, Event, Session},
+};
+use crate::{
+    machine::{Armed, Describe, Machine},
+    quic::{self, Handle, StreamId},
+    spn::{
+        Protocol, Role, code,
+        control::{Control, ControlError},
+        frame::{Frame, SessionOpen, VERSION},
+    },
+};
+
+/// Which of the endpoint's sessions. Never used twice.
+pub(super) type LinkId = u32;
+
+/// The least time between the beginnings of two sessions with an address.
+const BREATH: Duration = Duration::from_secs(1);
+
+/// A session with a hub address, in whatever state.
+pub(super) struct Link {
+    pub(super) remote: SocketAddr,
+    pub(super) machine: Session,
+    armed: Armed,
+    /// When the machine may begin, as long as it has not.
+    begin: Option<Instant>,
+    begun: Instant,
+    /// Why the session is not, for people.
+    reason: String,
+    /// The QUIC connection of the present try.
+    pub(super) wire: Option<Wire>,
+}
+
+/// A QUIC connection of a session.
+pub(super) struct Wire {
+    pub(super) handle: Handle,
+    pub(super) protocol: Protocol,
+    pub(super) control: Option<Control>,
+    /// Established: streams are served.
+    pub(super) up: bool,
+    /// New connections may use it.
+    usable: bool,
+    standby: bool,
+    /// SESSION_CLOSE is on its way: nothing new is served.
+    pub(super) left: bool,
+    /// QUIC has no stream credit left.
+    exhausted: bool,
+    /// Connections that the hub allows at once.
+    max_connections: u64,
+    session_id: String,
+    service: String,
+    /// Streams that the hub may have open.
+    pub(super) granted: u32,
+    /// Connections by their streams.
+    pub(super) streams: BTreeMap<StreamId, ConnId>,
+    /// Streams of the hub whose preamble is not complete, or that have overtaken SESSION_ACK.
+    pub(super) openings: BTreeMap<StreamId, Opening>,
+}
+
+impl Endpoint {
+    /// Begins a session with an address, `at` that time.
+    pub(super) fn add_link(&mut self, now: Instant, remote: SocketAddr, at: Instant) {
+        let id = self.next_link;
+        self.next_link += 1;
+        let machine =
+            Session::start(self.config.session.clone(), rand_chacha::rand_core::Rng::next_u64(&mut self.random));
+        let mut link = Link {
+            remote,
+            machine,
+            armed: Armed::default(),
+            begin: None,
+            begun: at,
+            reason: String::new(),
+            wire: None,
+        };
+        if at <= now {
+            self.work.push_back(Work::Link(id, Event::Connect { role: self.config.role }));
+        } else {
+            link.begin = Some(at);
+            self.deadlines.arm(&mut link.armed, Some(at), Due::Link(id));
+        }
+        self.links.insert(id, link);
+    }
+
+    pub(super) fn expire_link(&mut self, now: Instant, at: Instant, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if !link.armed.take(at) {
+            return;
+        }
+        if link.begin.is_some_and(|begin| begin <= now) {
+            link.begin = None;
+            self.work.push_back(Work::Link(id, Event::Connect { role: self.config.role }));
+            return;
+        }
+        while let Some(link) = self.links.get_mut(&id)
+            && link.machine.poll_timeout().is_some_and(|due| due <= now)
+        {
+            match link.machine.due() {
+                Some("handshake") => "the hub does not answer".clone_into(&mut link.reason),
+                Some("ack") => "the hub does not answer SESSION_OPEN".clone_into(&mut link.reason),
+                Some(_) | None => {}
+            }
+            link.machine.handle_timeout(now);
+            self.run_link(now, id);
+        }
+        self.arm_link(id);
+    }
+
+    fn arm_link(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            let due = [link.machine.poll_timeout(), link.begin].into_iter().flatten().min();
+            self.deadlines.arm(&mut link.armed, due, Due::Link(id));
+        }
+    }
+
+    pub(super) fn link_event(&mut self, now: Instant, id: LinkId, event: Event) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.machine.handle_event(now, event);
+            self.run_link(now, id);
+        }
+    }
+
+    /// Does what the session's machine asks for.
+    fn run_link(&mut self, now: Instant, id: LinkId) {
+        while let Some(link) = self.links.get_mut(&id) {
+            let Some(action) = link.machine.poll_action() else { break };
+            match action {
+                Action::Dial => self.dial(now, id),
+                Action::SendSessionOpen { weight } => self.send_session_open(id, weight),
+                Action::Established { standby } => self.on_established(id, standby),
+                Action::State { standby } => {
+                    if let Some(wire) = &mut link.wire {
+                        wire.standby = standby;
+                    }
+                    self.serve = true;
+                }
+                Action::Hide => {
+                    if let Some(wire) = &mut link.wire {
+                        wire.usable = false;
+                    }
+                }
+                Action::RefuseStreams => {
+                    if let Some(wire) = &mut link.wire {
+                        wire.granted = u32::MAX; // not to be raised again
+                        self.quic.set_max_streams(wire.handle, 0);
+                    }
+                }
+                Action::SendProviderStart => match link.wire.as_ref().map(|wire| wire.protocol) {
+                    Some(Protocol::Sc01) => self.send_word(id, b"request_provider_start"),
+                    Some(Protocol::Sc02) => self.send(id, &Frame::ProviderStart),
+                    None => {}
+                },
+                Action::SendSetWeight { weight } => self.send(id, &Frame::SetWeight { weight }),
+                Action::SendDrained => self.send(id, &Frame::Drained),
+                Action::SendNotifyShutdown => self.send_word(id, b"notify_shutdown"),
+                Action::SendSessionClose { code } => {
+                    if let Some(wire) = &mut link.wire {
+                        wire.left = true;
+                    }
+                    self.send(id, &Frame::SessionClose { code, text: code::text(code).to_owned() });
+                }
+                Action::SessionLost => self.lose_conns(id),
+                Action::Close { code } => self.close_wire(now, id, code),
+                Action::Waiting { retry_ms } => {
+                    if let Some(wire) = link.wire.take() {
+                        self.by_handle.remove(&wire.handle);
+                    }
+                    let notice = Notice::SessionWaiting {
+                        remote: link.remote,
+                        reason: std::mem::take(&mut link.reason),
+                        retry_ms,
+                    };
+                    self.notices.push_back(notice);
+                }
+                Action::Closed => self.on_ended(now, id, true),
+                Action::Failed => self.on_ended(now, id, false),
+            }
+        }
+        self.arm_link(id);
+    }
+
+    fn dial(&mut self, now: Instant, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.begun = now;
+        match self.quic.connect(now, &self.client, link.remote, &self.config.server_name) {
+            Ok(handle) => {
+                link.wire = Some(Wire::new(handle, self.config.transport.max_streams));
+                self.by_handle.insert(handle, id);
+            }
+            Err(error) => {
+                link.reason = error.to_string();
+                self.work.push_back(Work::Link(id, Event::Lost));
+            }
+        }
+    }
+
+    fn send_session_open(&mut self, id: LinkId, weight: u16) {
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        // The first stream that we open is stream 0 (Control stream).
+        let Some(stream) = self.quic.open(wire.handle) else {
+            return self.violation(id, code::CONTROL_LOST, "the hub allows no control stream".to_owned());
+        };
+        wire.control = Some(Control::new(&mut self.quic, wire.handle, stream));
+        let open = SessionOpen {
+            version: VERSION,
+            role: self.config.role,
+            service: self.config.service.clone(),
+            instance: self.instance,
+            weight,
+            flags: 0,
+        };
+        self.send(id, &Frame::SessionOpen(open));
+    }
+
+    fn on_established(&mut self, id: LinkId, standby: bool) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.reason.clear();
+        let Some(wire) = &mut link.wire else { return };
+        (wire.up, wire.usable, wire.standby) = (true, true, standby);
+        self.notices.push_back(Notice::SessionUp {
+            remote: link.remote,
+            protocol: wire.protocol,
+            session_id: wire.session_id.clone(),
+            service: wire.service.clone(),
+        });
+        self.serve = true;
+        self.work.push_back(Work::Early(id));
+    }
+
+    /// The machine is at its end; another one takes its place if the address is still wanted.
+    fn on_ended(&mut self, now: Instant, id: LinkId, again: bool) {
+        let Some(mut link) = self.links.remove(&id) else { return };
+        if let Some(wire) = link.wire.take() {
+            self.by_handle.remove(&wire.handle);
+            self.quic.close(now, wire.handle, code::OK, code::text(code::OK));
+        }
+        if link.reason.is_empty() {
+            code::text(code::OK).clone_into(&mut link.reason);
+        }
+        self.notices.push_back(Notice::SessionEnded { remote: link.remote, reason: link.reason });
+        // After a hub's shutdown the address is tried again at once, if it is still listed (Endpoint session); but a hub that lets us in
+        // only to send us away is not asked more than once a second.
+        if again && self.phase == super::Phase::Running && self.listed.contains(&link.remote) {
+            self.add_link(now, link.remote, now.max(link.begun + BREATH));
+        }
+    }
+
+    /// The connections on the session are told that it is lost.
+    fn lose_conns(&mut self, id: LinkId) {
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        (wire.usable, wire.left) = (false, true);
+        for (_, conn) in std::mem::take(&mut wire.streams) {
+            self.work.push_back(Work::Conn(conn, connection::Event::SessionLost));
+        }
+        wire.openings.clear();
+    }
+
+    fn close_wire(&mut self, now: Instant, id: LinkId, code: u64) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if let Some(wire) = link.wire.take() {
+            self.by_handle.remove(&wire.handle);
+            self.quic.close(now, wire.handle, code, code::text(code));
+        }
+        if link.reason.is_empty() {
+            code::text(code).clone_into(&mut link.reason);
+        }
+    }
+
+    /// Queues a control frame.
+    pub(super) fn send(&mut self, id: LinkId, frame: &Frame) {
+        if let Some(control) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()?.control.as_mut()) {
+            control.send(frame);
+            self.flush = true;
+        }
+    }
+
+    fn send_word(&mut self, id: LinkId, word: &'static [u8]) {
+        if let Some(wire) = self.links.get(&id).and_then(|link| link.wire.as_ref()) {
+            self.quic.send_word(wire.handle, Bytes::from_static(word));
+        }
+    }
+
+    fn violation(&mut self, id: LinkId, code: u64, reason: String) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.reason = reason;
+            self.work.push_back(Work::Link(id, Event::Violation { code }));
+        }
+    }
+
+    /// Sends what control streams have. There are as many as addresses: few.
+    pub(super) fn flush_controls(&mut self, now: Instant) {
+        let mut broken = Vec::new();
+        for (id, link) in &mut self.links {
+            if let Some(control) = link.wire.as_mut().and_then(|wire| wire.control.as_mut())
+                && let Err(error) = control.flush(&mut self.quic)
+            {
+                broken.push((*id, error));
+            }
+        }
+        for (id, error) in broken {
+            self.violation(id, code::CONTROL_LOST, error.to_string());
+            self.settle(now);
+        }
+    }
+
+    pub(super) fn quic_event(&mut self, now: Instant, id: LinkId, handle: Handle, event: quic::Event) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(wire) = &mut link.wire else { return };
+        let control = wire.control.as_ref().map(Control::stream);
+        match event {
+            quic::Event::Connected { alpn, peer: _ } => match Role::from_alpn(&alpn) {
+                Some((role, protocol)) if role == self.config.role => {
+                    wire.protocol = protocol;
+                    self.work.push_back(Work::Link(id, Event::Connected { protocol }));
+                }
+                Some(_) | None => {
+                    link.reason = format!("the hub chose the protocol `{}`", alpn.escape_ascii());
+                    link.wire = None;
+                    self.by_handle.remove(&handle);
+                    self.quic.close(now, handle, code::ROLE_MISMATCH, code::text(code::ROLE_MISMATCH));
+                    self.work.push_back(Work::Link(id, Event::Lost));
+                }
+            },
+            quic::Event::Incoming { .. } => {}
+            quic::Event::StreamOpened(stream) => self.on_stream_opened(now, id, stream),
+            quic::Event::StreamsAvailable => {
+                wire.exhausted = false;
+                self.serve = true;
+            }
+            quic::Event::Readable(stream) if control == Some(stream) => self.read_control(now, id),
+            quic::Event::Readable(stream) => match wire.streams.get(&stream) {
+                Some(&conn) => self.on_readable(now, conn),
+                None => self.read_preamble(now, id, stream),
+            },
+            quic::Event::Writable(stream) if control == Some(stream) => {
+                self.flush = true;
+                self.read_control(now, id);
+            }
+            quic::Event::Writable(stream) => {
+                if let Some(&conn) = wire.streams.get(&stream) {
+                    self.on_writable(conn);
+                }
+            }
+            quic::Event::Stopped(stream, _) if control == Some(stream) => {
+                self.violation(id, code::CONTROL_LOST, ControlError::Ended.to_string());
+            }
+            quic::Event::Stopped(stream, code) => {
+                if let Some(&conn) = wire.streams.get(&stream) {
+                    self.conn_event(now, conn, connection::Event::StreamStopped { code });
+                }
+            }
+            quic::Event::Acked(stream) => {
+                if let Some(&conn) = wire.streams.get(&stream) {
+                    self.on_acked(now, conn);
+                }
+            }
+            quic::Event::Word(word) => self.on_word(id, &word),
+            quic::Event::Closed(reason) => {
+                // A peer's text is shown as it came, but never as anything else than text.
+                link.reason = reason.to_string().escape_debug().to_string();
+                self.by_handle.remove(&handle);
+                self.work.push_back(Work::Link(id, Event::Lost));
+            }
+        }
+    }
+
+    /// `sc01` says it by words; the comparison is exact, and unknown words are ignored (Legacy protocol, Control datagrams).
+    fn on_word(&mut self, id: LinkId, word: &[u8]) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.wire.as_ref().is_none_or(|wire| wire.protocol != Protocol::Sc01) {
+            return;
+        }
+        let event = match word {
+            b"notify_shutdown" => {
+                "the hub is shutting down".clone_into(&mut link.reason);
+                Event::SessionShutdown { deadline_ms: 0 }
+            }
+            b"notify_standby" => Event::SessionState { standby: true },
+            b"notify_active" => Event::SessionState { standby: false },
+            b"notify_provider_stopped" => Event::ProviderStopped,
+            _ => return,
+        };
+        self.work.push_back(Work::Link(id, event));
+    }
+
+    /// Reads control frames until there are none, or until the hub leaves our answers unread.
+    fn read_control(&mut self, now: Instant, id: LinkId) {
+        while let Some(control) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()?.control.as_mut()) {
+            if control.backlog() > self.config.limits.control_backlog {
+                return;
+            }
+            match control.next_frame(&mut self.quic) {
+                Ok(Some(frame)) => self.on_frame(now, id, frame),
+                Ok(None) => return,
+                Err(error) => {
+                    let code = match error {
+                        ControlError::Frame(_) => code::MALFORMED,
+                        ControlError::Ended => code::CONTROL_LOST,
+                    };
+                    self.violation(id, code, error.to_string());
+                    return self.settle(now);
+                }
+            }
+            self.settle(now);
+        }
+    }
+
+    fn on_frame(&mut self, now: Instant, id: LinkId, frame: Frame) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(wire) = &mut link.wire else { return };
+        let consumer = self.config.role == Role::Consumer;
+        let event = match frame {
+            Frame::SessionAck(ack) => {
+                wire.session_id = ack.session_id;
+                wire.service = ack.service;
+                wire.max_connections = ack.max_connections;
+                Event::SessionAck { standby: ack.state != 0 }
+            }
+            Frame::SessionReject { code, retry_after_ms, text } => {
+                link.reason = format!("the hub refused the session with code 0x{code:x} ({})", text.escape_debug());
+                Event::SessionReject { code, retry_after_ms }
+            }
+            Frame::SessionClose { code, text } => {
+                link.reason = format!("the hub closed the session with code 0x{code:x} ({})", text.escape_debug());
+                Event::SessionClose { code }
+            }
+            Frame::SessionShutdown { flags: _, deadline_ms } => {
+                "the hub is shutting down".clone_into(&mut link.reason);
+                Event::SessionShutdown { deadline_ms }
+            }
+            Frame::SessionState { state } => Event::SessionState { standby: state != 0 },
+            Frame::ProviderStopped if consumer => Event::ProviderStopped,
+            Frame::SetWeightAck { weight } if !consumer => Event::SetWeightAck { weight },
+            Frame::CloseReq { conn, code } if wire.up => {
+                return match self.conn_by_key(id, conn) {
+                    Some(known) => self.conn_event(now, known, connection::Event::CloseReq { code }),
+                    None => self.send(id, &Frame::CloseAck { conn }),
+                };
+            }
+            Frame::CloseAck { conn } if wire.up => {
+                if let Some(known) = self.conn_by_key(id, conn) {
+                    self.conn_event(now, known, connection::Event::CloseAck);
+                }
+                return;
+            }
+            // Of these nothing follows while nothing is resumable: this end never says that it can resume.
+            Frame::Connected { .. } if wire.up && consumer => return,
+            Frame::PauseReq { .. } | Frame::ResumeAck(_) | Frame::DataAck(_) if wire.up => return,
+            // In the wrong direction, or before SESSION_ACK.
+            Frame::SessionOpen(_)
+            | Frame::SessionOpenVersion { .. }
+            | Frame::SessionOpenRole { .. }
+            | Frame::CloseReq { .. }
+            | Frame::CloseAck { .. }
+            | Frame::PauseReq { .. }
+            | Frame::PauseAck { .. }
+            | Frame::ResumeReq(_)
+            | Frame::ResumeAck(_)
+            | Frame::DataAck(_)
+            | Frame::Connected { .. }
+            | Frame::SetWeight { .. }
+            | Frame::SetWeightAck { .. }
+            | Frame::Drained
+            | Frame::ProviderStart
+            | Frame::ProviderStopped => {
+                "the hub sent a control frame that it must not send now".clone_into(&mut link.reason);
+                Event::Violation { code: code::MALFORMED }
+            }
+        };
+        self.work.push_back(Work::Link(id, event));
+    }
+
+    /// Gives the connections that wait for a session one, in order, as long as there is room.
+    pub(super) fn serve_waiting(&mut self, now: Instant) {
+        while let Some((_, &conn)) = self.waiting.first_key_value() {
+            let Some(id) = self.best_link() else { return };
+            let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+            let Some(stream) = self.quic.open(wire.handle) else {
+                wire.exhausted = true;
+                continue;
+            };
+            wire.streams.insert(stream, conn);
+            let (handle, protocol) = (wire.handle, wire.protocol);
+            // First of all: `request_provider_start` goes before the first stream.
+            self.link_event(now, id, Event::ConnectionOpened);
+            self.carry(now, conn, Carrier { link: id, handle, stream, protocol });
+        }
+    }
+
+    /// Of the sessions with room, the one with the fewest connections; of equal ones the nearest.
+    fn best_link(&mut self) -> Option<LinkId> {
+        let mut best = None;
+        for (&id, link) in &self.links {
+            let Some(wire) = &link.wire else { continue };
+            if wire.has_room() {
+                let rank = (wire.streams.len(), self.quic.rtt(wire.handle));
+                if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+                    best = Some((rank, id));
+                }
+            }
+        }
+        best.map(|(_, id)| id)
+    }
+
+    /// A connection has left the stream that carried it.
+    pub(super) fn release(&mut self, carrier: Carrier) {
+        if let Some(wire) = self.links.get_mut(&carrier.link).and_then(|link| link.wire.as_mut())
+            && wire.handle == carrier.handle
+            && wire.streams.remove(&carrier.stream).is_some()
+        {
+            self.work.push_back(Work::Link(carrier.link, Event::ConnectionEnded));
+            self.serve = true;
+        }
+    }
+}
+
+impl Wire {
+    fn new(handle: Handle, granted: u32) -> Self {
+        Self {
+            handle,
+            protocol: Protocol::Sc02,
+            control: None,
+            up: false,
+            usable: false,
+            standby: false,
+            left: false,
+            exhausted: false,
+            max_connections: 0,
+            session_id: String::new(),
+            service: String::new(),
+            granted,
+            streams: BTreeMap::new(),
+            openings: BTreeMap::new(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let allowed = match self.protocol {
+            Protocol::Sc01 => true,
+            Protocol::Sc02 => (self.streams.len() as u64) < self.max_connections,
+        };
+        self.usable && !self.standby && !self.exhausted && allowed
+    }
+}
