@@ -14,6 +14,7 @@
 mod config;
 mod conn;
 pub mod connection;
+mod flow;
 mod incoming;
 mod link;
 pub mod session;
@@ -57,6 +58,8 @@ pub struct Endpoint {
     generations: Vec<u32>,
     free: Vec<u32>,
     open: usize,
+    /// Bytes that windows of unread streams allow.
+    parked: u64,
     by_key: BTreeMap<ConnKey, ConnId>,
     /// Connections that look for a session, oldest first.
     waiting: BTreeMap<u64, ConnId>,
@@ -96,6 +99,8 @@ enum Due {
     Link(LinkId),
     Conn(ConnId),
     Preamble(LinkId, StreamId),
+    /// The host may have left something unread.
+    Stall(ConnId),
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -145,6 +150,7 @@ impl Endpoint {
             generations: Vec::new(),
             free: Vec::new(),
             open: 0,
+            parked: 0,
             by_key: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
@@ -209,6 +215,7 @@ impl Endpoint {
                 Due::Link(id) => self.expire_link(now, at, id),
                 Due::Conn(id) => self.expire_conn(now, at, id),
                 Due::Preamble(id, stream) => self.expire_preamble(id, stream),
+                Due::Stall(id) => self.expire_stall(now, id),
             }
             self.settle(now);
         }
@@ -337,13 +344,13 @@ impl Endpoint {
             } else if std::mem::take(&mut self.serve) {
                 self.serve_waiting(now);
             } else {
-                return self.close_down();
+                return self.close_down(now);
             }
         }
     }
 
     /// Says when no session is left and none will come.
-    fn close_down(&mut self) {
+    fn close_down(&mut self, now: Instant) {
         if self.told_closed || self.phase == Phase::Running || !self.links.is_empty() {
             return;
         }
@@ -352,7 +359,7 @@ impl Endpoint {
             let left: Vec<_> = self.conns.iter().flatten().map(|conn| conn.id).collect();
             for id in left {
                 self.notices.push_back(Notice::Reset(id, code::NOT_STARTED));
-                self.remove_conn(id);
+                self.remove_conn(now, id);
             }
         }
         self.told_closed = true;

@@ -81,6 +81,10 @@ pub struct Limits {
     pub held_bytes: usize,
     /// How long the preamble of a stream may take.
     pub preamble: Duration,
+    /// The base window of a session grows up to this, in bytes, where the round-trip time asks for it.
+    pub window_max: u32,
+    /// Bytes that the host leaves unread, over all connections, beyond which windows are raised no more for them.
+    pub parked_bytes: u64,
     /// Bytes for a hub that does not read its control stream; over it, that stream is read no further.
     pub control_backlog: usize,
 }
@@ -92,6 +96,8 @@ impl Default for Limits {
             addresses: 64,
             held_bytes: 64 * 1024,
             preamble: Duration::from_secs(10),
+            window_max: 8 * 1024 * 1024,
+            parked_bytes: 256 * 1024 * 1024,
             control_backlog: 64 * 1024,
         }
     }

@@ -8,6 +8,7 @@ use rand_chacha::rand_core::Rng;
 use super::{
     ConnId, Due, Endpoint, Notice,
     connection::{Action, Connection, Event},
+    flow::Unread,
     link::LinkId,
 };
 use crate::{
@@ -42,6 +43,7 @@ pub(super) struct Conn {
     /// The host found nothing when it read, or no room when it wrote, and is to be told.
     wants_read: bool,
     wants_write: bool,
+    pub(super) unread: Unread,
     /// The host may write.
     writing: Writing,
     /// Both halves of the stream are gone as far as QUIC is concerned.
@@ -95,6 +97,7 @@ impl Endpoint {
                 has_received: false,
                 wants_read: false,
                 wants_write: false,
+                unread: Unread::default(),
                 writing: Writing::Open,
                 sent_end: false,
                 received_end: false,
@@ -116,8 +119,8 @@ impl Endpoint {
     }
 
     /// Forgets a connection.
-    pub(super) fn remove_conn(&mut self, id: ConnId) {
-        self.detach(id);
+    pub(super) fn remove_conn(&mut self, now: Instant, id: ConnId) {
+        self.detach(now, id);
         let Some(conn) = self.conns.get_mut(id.index as usize).and_then(|slot| slot.take_if(|conn| conn.id == id))
         else {
             return;
@@ -133,7 +136,8 @@ impl Endpoint {
     }
 
     /// Takes a connection off its stream.
-    fn detach(&mut self, id: ConnId) {
+    fn detach(&mut self, now: Instant, id: ConnId) {
+        self.note_read(now, id, false);
         let Some(conn) = self.conn_mut(id) else { return };
         let (carrier, key) = (conn.carrier.take(), conn.key.take());
         conn.out.clear();
@@ -192,7 +196,7 @@ impl Endpoint {
             let Some(action) = conn.machine.poll_action() else {
                 // Off the stream at once: the pause before the next try must not keep it.
                 if conn.machine.is_looking_up() && conn.carrier.is_some() {
-                    self.detach(id);
+                    self.detach(now, id);
                     continue;
                 }
                 // Nothing is left of the stream that QUIC would tell us about.
@@ -257,7 +261,7 @@ impl Endpoint {
                         None => Notice::Ended(id),
                     };
                     self.notices.push_back(notice);
-                    self.remove_conn(id);
+                    self.remove_conn(now, id);
                 }
             }
         }
@@ -317,6 +321,7 @@ impl Endpoint {
         if let Some(code) = self.quic.received_reset(handle, stream) {
             return self.on_reset(now, id, code);
         }
+        self.note_unread(now, id);
         if let Some(conn) = self.conn_mut(id)
             && std::mem::take(&mut conn.wants_read)
         {
@@ -365,15 +370,18 @@ impl Endpoint {
             chunks.push(std::mem::take(&mut conn.ahead));
             max -= 1;
         }
-        let Some(Carrier { handle, stream, .. }) = conn.carrier else {
+        let Some(carrier) = conn.carrier else {
             conn.wants_read = true;
             return ReadOutcome::Blocked;
         };
         let before = chunks.len();
-        let outcome = self.quic.read(handle, stream, chunks, max);
-        if chunks.len() > before {
+        let outcome = self.quic.read(carrier.handle, carrier.stream, chunks, max);
+        let bytes = chunks.iter().skip(before).map(Bytes::len).sum();
+        if bytes > 0 {
             self.note_received(now, id);
+            self.note_arrived(now, carrier, bytes);
         }
+        self.note_read(now, id, outcome == ReadOutcome::More);
         match outcome {
             ReadOutcome::More | ReadOutcome::Gone => outcome,
             ReadOutcome::Blocked => {
@@ -439,14 +447,14 @@ impl Endpoint {
         }
         let carrier = conn.carrier;
         conn.wants_write = true;
-        let Some(Carrier { handle, stream, protocol, .. }) = carrier else { return NO_ROOM };
+        let Some(carrier) = carrier else { return NO_ROOM };
         if !self.flush_conn(id) {
             return NO_ROOM;
         }
         let most = self.config.limits.held_bytes;
         let Some(conn) = self.conn_mut(id) else { return WriteOutcome::Gone };
         let size: usize = chunks.iter().map(Bytes::len).sum();
-        let release = conn.holding && (protocol == Protocol::Sc01 || conn.held_bytes + size > most);
+        let release = conn.holding && (carrier.protocol == Protocol::Sc01 || conn.held_bytes + size > most);
         if release {
             conn.holding = false;
             conn.held = Vec::new();
@@ -455,12 +463,13 @@ impl Endpoint {
         if conn.holding {
             conn.held.extend(chunks.iter().cloned());
         }
-        let outcome = self.quic.write(handle, stream, chunks);
+        let outcome = self.quic.write(carrier.handle, carrier.stream, chunks);
         let bytes = match outcome {
             WriteOutcome::Written { bytes } | WriteOutcome::Blocked { bytes, .. } => bytes,
             WriteOutcome::Stopped(_) | WriteOutcome::Gone => 0,
         };
         self.note_sent(now, id, from, bytes, release);
+        self.note_taken(now, carrier, bytes);
         match outcome {
             WriteOutcome::Written { .. } => {
                 if let Some(conn) = self.conn_mut(id) {

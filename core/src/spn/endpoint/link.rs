@@ -17,11 +17,12 @@ use super::{
 };
 use crate::{
     machine::{Armed, Describe, Machine},
-    quic::{self, Handle, StreamId},
+    quic::{self, Handle, StreamId, TransportConfig},
     spn::{
         Protocol, Role, code,
         control::{Control, ControlError},
         frame::{Frame, SessionOpen, VERSION},
+        window::Window,
     },
 };
 
@@ -63,6 +64,8 @@ pub(super) struct Wire {
     max_connections: u64,
     session_id: String,
     service: String,
+    pub(super) receive: Window,
+    pub(super) send: Window,
     /// Streams that the hub may have open.
     pub(super) granted: u32,
     /// Connections by their streams.
@@ -193,12 +196,17 @@ impl Endpoint {
         self.arm_link(id);
     }
 
+    /// The QUIC connection of a session, if it is still that one.
+    pub(super) fn wire_mut(&mut self, id: LinkId, handle: Handle) -> Option<&mut Wire> {
+        self.links.get_mut(&id)?.wire.as_mut().filter(|wire| wire.handle == handle)
+    }
+
     fn dial(&mut self, now: Instant, id: LinkId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.begun = now;
         match self.quic.connect(now, &self.client, link.remote, &self.config.server_name) {
             Ok(handle) => {
-                link.wire = Some(Wire::new(handle, self.config.transport.max_streams));
+                link.wire = Some(Wire::new(handle, &self.config.transport, self.config.limits.window_max));
                 self.by_handle.insert(handle, id);
             }
             Err(error) => {
@@ -518,8 +526,7 @@ impl Endpoint {
 
     /// A connection has left the stream that carried it.
     pub(super) fn release(&mut self, carrier: Carrier) {
-        if let Some(wire) = self.links.get_mut(&carrier.link).and_then(|link| link.wire.as_mut())
-            && wire.handle == carrier.handle
+        if let Some(wire) = self.wire_mut(carrier.link, carrier.handle)
             && wire.streams.remove(&carrier.stream).is_some()
         {
             self.work.push_back(Work::Link(carrier.link, Event::ConnectionEnded));
@@ -529,7 +536,8 @@ impl Endpoint {
 }
 
 impl Wire {
-    fn new(handle: Handle, granted: u32) -> Self {
+    fn new(handle: Handle, transport: &TransportConfig, window_max: u32) -> Self {
+        let window = |base: u32| Window::new(base.into(), window_max.into(), transport.stream_window.into());
         Self {
             handle,
             protocol: Protocol::Sc02,
@@ -542,7 +550,9 @@ impl Wire {
             max_connections: 0,
             session_id: String::new(),
             service: String::new(),
-            granted,
+            receive: window(transport.receive_window),
+            send: window(transport.send_window),
+            granted: transport.max_streams,
             streams: BTreeMap::new(),
             openings: BTreeMap::new(),
         }
