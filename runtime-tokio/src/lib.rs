@@ -1,1 +1,16 @@
-//! Towline on tokio.
+//! Towline on tokio: thin loops that carry bytes between sockets and the state machines of `towline-core`.
+//!
+//! - [`hub`]: hubs, each in a thread of its own.
+//! - [`endpoint`]: consumers and providers, as streams or as agents in front of TCP.
+//!
+//! The programs `spnhub`, `spnagent` and `towline` are built from these.
+
+mod bridge;
+pub mod endpoint;
+pub mod hub;
+mod reactor;
+mod stream;
+mod udp;
+mod wakes;
+
+pub use stream::Stream;

@@ -1,0 +1,471 @@
+//! Endpoints on tokio: one task with one socket and one loop, for all sessions and connections of an endpoint.
+
+use std::{
+    collections::BTreeMap,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    net::{TcpListener, lookup_host},
+    sync::{mpsc, oneshot},
+};
+use towline_core::spn::{
+    Role, code,
+    endpoint::{Config, ConfigError, ConnId, ConnectError, Endpoint, Notice},
+};
+
+use crate::{
+    bridge::{Bridge, LocalEnd, Turn, dial},
+    hub::{epoch, seed},
+    reactor::{Reactor, TURNS},
+    stream::{self, Stream},
+    udp::Udp,
+    wakes::{ConnWaker, Wakes},
+};
+
+/// How often the name of the hub is resolved.
+const RESOLVE: Duration = Duration::from_secs(60);
+/// The same, while it has no answer.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
+/// Connections that wait in [`Provider::accept`]'s queue; more are reset.
+const BACKLOG: usize = 1024;
+
+/// Why an endpoint does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No UDP socket.
+    #[error("cannot open a UDP socket: {0}")]
+    Udp(io::Error),
+    /// The TCP address cannot be bound.
+    #[error("cannot listen on TCP {address}: {error} (is something else running there?)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Where connections come from and go to.
+enum Local {
+    /// A consumer's TCP listener.
+    Listener(TcpListener),
+    /// A provider's TCP service.
+    Forward(String),
+    /// A consumer of the library.
+    Connect(mpsc::Receiver<oneshot::Sender<Result<Stream, ConnectError>>>),
+    /// A provider of the library.
+    Accept(mpsc::Sender<Stream>),
+}
+
+enum Command {
+    Addresses(Vec<SocketAddr>),
+    SetWeight(u16),
+    Close,
+    Stop,
+}
+
+/// What an endpoint tells about its sessions.
+pub use towline_core::spn::endpoint::Notice as SessionNotice;
+
+/// Governs a running endpoint. When the last one is dropped the endpoint runs on.
+#[derive(Debug, Clone)]
+pub struct Control(mpsc::UnboundedSender<Command>);
+
+impl Control {
+    /// Changes a provider's share of new connections; 0 retires it.
+    pub fn set_weight(&self, weight: u16) {
+        self.send(Command::SetWeight(weight));
+    }
+
+    /// Ends in good order: no new connections, and the sessions end with their last one, at most 30 s later.
+    pub fn close(&self) {
+        self.send(Command::Close);
+    }
+
+    /// Ends now.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    fn send(&self, command: Command) {
+        // An endpoint that has ended takes none.
+        let _ = self.0.send(command);
+    }
+}
+
+/// The consumer of a service.
+///
+/// ```no_run
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// use towline_core::{quic::{Identity, Roots}, spn::{Role, endpoint::Config}};
+/// use towline_tokio::endpoint::Consumer;
+///
+/// # async fn example(identity: Identity, roots: Roots) -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::new(Role::Consumer, "hub.example.net", identity, roots);
+/// let consumer = Consumer::start(config, 4433)?;
+/// let mut stream = consumer.connect().await?;
+/// stream.write_all(b"hello").await?;
+/// stream.shutdown().await?;
+/// let mut answer = Vec::new();
+/// stream.read_to_end(&mut answer).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Consumer {
+    connects: mpsc::Sender<oneshot::Sender<Result<Stream, ConnectError>>>,
+    control: Control,
+}
+
+impl Consumer {
+    /// Starts a consumer in a task of the current runtime. `port` is the UDP port of the hub; its name is in `config`.
+    ///
+    /// # Errors
+    /// Settings that cannot be used, or no socket.
+    pub fn start(mut config: Config, port: u16) -> Result<Self, StartError> {
+        config.role = Role::Consumer;
+        let (connects, requests) = mpsc::channel(BACKLOG);
+        let (control, task) = prepare(config, port, Local::Connect(requests), |_| {})?;
+        tokio::spawn(task);
+        Ok(Self { connects, control })
+    }
+
+    /// Opens a connection to a provider of the service. It is there at once; while no session is, what is written waits, for at most 10 s.
+    ///
+    /// # Errors
+    /// The endpoint is closed, or has as many connections as it may have.
+    pub async fn connect(&self) -> Result<Stream, ConnectError> {
+        let (answer, result) = oneshot::channel();
+        self.connects.send(answer).await.map_err(|_| ConnectError::Closed)?;
+        result.await.map_err(|_| ConnectError::Closed)?
+    }
+
+    /// Governs it.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.control.close();
+    }
+}
+
+/// The provider of a service.
+#[derive(Debug)]
+pub struct Provider {
+    incoming: mpsc::Receiver<Stream>,
+    control: Control,
+}
+
+impl Provider {
+    /// Starts a provider in a task of the current runtime. `port` is the UDP port of the hub; its name is in `config`.
+    ///
+    /// # Errors
+    /// Settings that cannot be used, or no socket.
+    pub fn listen(mut config: Config, port: u16) -> Result<Self, StartError> {
+        config.role = Role::Provider;
+        let (accepted, incoming) = mpsc::channel(BACKLOG);
+        let (control, task) = prepare(config, port, Local::Accept(accepted), |_| {})?;
+        tokio::spawn(task);
+        Ok(Self { incoming, control })
+    }
+
+    /// The next connection; `None` when the endpoint has ended.
+    pub async fn accept(&mut self) -> Option<Stream> {
+        self.incoming.recv().await
+    }
+
+    /// Governs it.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.control.close();
+    }
+}
+
+/// An agent in front of TCP consumers: listens on `bind` and gives each TCP connection a connection to the service.
+/// Returns its control, where it listens, and its task. `notices` hears of sessions.
+///
+/// # Errors
+/// Settings that cannot be used, no UDP socket, or a TCP address that cannot be bound.
+pub async fn consumer_agent(
+    mut config: Config,
+    port: u16,
+    bind: SocketAddr,
+    notices: impl FnMut(SessionNotice) + Send + 'static,
+) -> Result<(Control, SocketAddr, impl Future<Output = ()> + Send), StartError> {
+    config.role = Role::Consumer;
+    let listener =
+        TcpListener::bind(bind).await.map_err(|error| StartError::Listen { address: bind, error })?;
+    let local = listener.local_addr().map_err(|error| StartError::Listen { address: bind, error })?;
+    let (control, task) = prepare(config, port, Local::Listener(listener), notices)?;
+    Ok((control, local, task))
+}
+
+/// An agent in front of a TCP service: dials `forward` (`host:port`) for each connection. Returns its control and its task. `notices` hears of sessions.
+///
+/// # Errors
+/// Settings that cannot be used, or no UDP socket.
+pub fn provider_agent(
+    mut config: Config,
+    port: u16,
+    forward: &str,
+    notices: impl FnMut(SessionNotice) + Send + 'static,
+) -> Result<(Control, impl Future<Output = ()> + Send), StartError> {
+    config.role = Role::Provider;
+    prepare(config, port, Local::Forward(forward.to_owned()), notices)
+}
+
+fn prepare(
+    config: Config,
+    port: u16,
+    local: Local,
+    notices: impl FnMut(SessionNotice) + Send + 'static,
+) -> Result<(Control, impl Future<Output = ()> + Send), StartError> {
+    let host = config.server_name.clone();
+    let endpoint = Endpoint::new(config, seed(), epoch())?;
+    let udp = Udp::bind_any().map_err(StartError::Udp)?;
+    let has_v6 = udp.local_addr().is_ok_and(|address| address.is_ipv6());
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let resolver = resolve(host, port, has_v6, commands.downgrade());
+    let driver = Driver {
+        reactor: Reactor::new(endpoint, udp),
+        local,
+        inbox,
+        notices,
+        bridges: BTreeMap::new(),
+        wakes: Arc::new(Wakes::default()),
+        woken: Vec::new(),
+        read_buffer: BytesMut::new(),
+        scratch: Vec::new(),
+    };
+    let task = async move {
+        let resolver = tokio::spawn(resolver);
+        driver.run().await;
+        resolver.abort();
+    };
+    Ok((Control(commands), task))
+}
+
+/// Resolves the hub's name again and again, for as long as the endpoint runs.
+async fn resolve(host: String, port: u16, has_v6: bool, commands: mpsc::WeakUnboundedSender<Command>) {
+    let mut is_known = false;
+    loop {
+        match lookup_host((host.as_str(), port)).await {
+            Ok(found) => {
+                let addresses: Vec<SocketAddr> = found.filter(|address| has_v6 || address.is_ipv4()).collect();
+                // An empty answer changes nothing.
+                if !addresses.is_empty() {
+                    is_known = true;
+                    let Some(commands) = commands.upgrade() else { return };
+                    if commands.send(Command::Addresses(addresses)).is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%host, %error, "cannot resolve the hub's name; trying again"),
+        }
+        tokio::time::sleep(if is_known { RESOLVE } else { RESOLVE_AGAIN }).await;
+    }
+}
+
+struct Driver<N> {
+    reactor: Reactor<Endpoint>,
+    local: Local,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    notices: N,
+    bridges: BTreeMap<ConnId, Bridge>,
+    wakes: Arc<Wakes>,
+    /// Scratch: those that are being served.
+    woken: Vec<ConnId>,
+    read_buffer: BytesMut,
+    scratch: Vec<Bytes>,
+}
+
+impl<N: FnMut(SessionNotice)> Driver<N> {
+    async fn run(mut self) {
+        let ended = poll_fn(|cx| self.poll(cx)).await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "the endpoint's socket failed; the endpoint has ended");
+        }
+        for bridge in self.bridges.values_mut() {
+            bridge.break_off(code::PARTNER_LOST);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wakes.register(cx.waker());
+        for _ in 0..TURNS {
+            let now = Instant::now();
+            let mut progress = self.poll_commands(cx, now);
+            progress |= self.poll_local(cx, now);
+            progress |= self.reactor.poll_input(cx, now)?;
+            self.reactor.poll_output(cx, now)?;
+            while let Some(notice) = self.reactor.binding.poll_notice() {
+                progress = true;
+                if self.notice(now, notice) {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            progress |= self.serve(now);
+            if !progress && !self.reactor.poll_deadline(cx) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_commands(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut progress = false;
+        while let Poll::Ready(Some(command)) = self.inbox.poll_recv(cx) {
+            let endpoint = &mut self.reactor.binding;
+            match command {
+                Command::Addresses(addresses) => endpoint.handle_addresses(now, &addresses),
+                Command::SetWeight(weight) => endpoint.set_weight(now, weight),
+                Command::Close => endpoint.close(now),
+                Command::Stop => endpoint.stop(now),
+            }
+            progress = true;
+        }
+        progress
+    }
+
+    /// Takes new local connections, a bounded number.
+    fn poll_local(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut progress = false;
+        for _ in 0..TURNS {
+            match &mut self.local {
+                Local::Listener(listener) => match listener.poll_accept(cx) {
+                    Poll::Ready(Ok((tcp, _))) => {
+                        let connected = self.reactor.binding.connect(now);
+                        let local = LocalEnd::Tcp(tcp);
+                        match connected {
+                            Ok(id) => self.bridge(id, local),
+                            Err(error) => {
+                                tracing::warn!(%error, "TCP connection refused");
+                                self.refuse(local);
+                            }
+                        }
+                    }
+                    Poll::Ready(Err(error)) => {
+                        tracing::warn!(%error, "cannot accept a TCP connection");
+                        return progress;
+                    }
+                    Poll::Pending => return progress,
+                },
+                Local::Connect(requests) => match requests.poll_recv(cx) {
+                    Poll::Ready(Some(answer)) => {
+                        let connected = self.reactor.binding.connect(now).map(|id| {
+                            let (stream, half) = stream::pair();
+                            self.bridge(id, LocalEnd::Stream(half));
+                            stream
+                        });
+                        // An asker that has gone drops its stream, and that ends the connection.
+                        let _ = answer.send(connected);
+                    }
+                    Poll::Ready(None) | Poll::Pending => return progress,
+                },
+                Local::Forward(_) | Local::Accept(_) => return progress,
+            }
+            progress = true;
+        }
+        progress
+    }
+
+    fn bridge(&mut self, id: ConnId, local: LocalEnd) {
+        let waker = ConnWaker::new(&self.wakes, id);
+        waker.wake();
+        self.bridges.insert(id, Bridge::new(local, waker));
+    }
+
+    /// Breaks a local connection off that has no connection to go with.
+    fn refuse(&mut self, local: LocalEnd) {
+        if let LocalEnd::Tcp(tcp) = &local {
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Says whether the endpoint has ended.
+    fn notice(&mut self, now: Instant, notice: Notice) -> bool {
+        match notice {
+            Notice::Incoming(id) => self.incoming(now, id),
+            Notice::Readable(id) | Notice::Writable(id) | Notice::Ended(id) => {
+                if let Some(bridge) = self.bridges.get(&id) {
+                    bridge.waker.wake();
+                }
+            }
+            Notice::Stopped(id, code) => {
+                if let Some(bridge) = self.bridges.get_mut(&id) {
+                    bridge.stopped(code);
+                    bridge.waker.wake();
+                }
+            }
+            Notice::Reset(id, code) => {
+                if let Some(mut bridge) = self.bridges.remove(&id) {
+                    bridge.break_off(code);
+                }
+            }
+            Notice::Closed => return true,
+            notice @ (Notice::SessionUp { .. }
+            | Notice::SessionWaiting { .. }
+            | Notice::SessionEnded { .. }
+            | Notice::Limit { .. }) => (self.notices)(notice),
+        }
+        false
+    }
+
+    fn incoming(&mut self, now: Instant, id: ConnId) {
+        match &mut self.local {
+            Local::Forward(address) => {
+                let local = dial(address);
+                self.bridge(id, local);
+            }
+            Local::Accept(accepted) => {
+                let (stream, half) = stream::pair();
+                match accepted.try_send(stream) {
+                    Ok(()) => self.bridge(id, LocalEnd::Stream(half)),
+                    Err(_) => self.reactor.binding.reset(now, id, code::NOT_STARTED),
+                }
+            }
+            // A consumer is not called.
+            Local::Listener(_) | Local::Connect(_) => self.reactor.binding.reset(now, id, code::MALFORMED),
+        }
+    }
+
+    /// Serves the connections that are ready.
+    fn serve(&mut self, now: Instant) -> bool {
+        let mut woken = std::mem::take(&mut self.woken);
+        self.wakes.take(&mut woken);
+        let progress = !woken.is_empty();
+        for id in woken.drain(..) {
+            let Some(bridge) = self.bridges.get_mut(&id) else { continue };
+            let endpoint = &mut self.reactor.binding;
+            match bridge.turn(now, endpoint, id, &mut self.read_buffer, &mut self.scratch) {
+                Turn::Wait => {}
+                Turn::Again => bridge.waker.wake(),
+                Turn::Over => drop(self.bridges.remove(&id)),
+            }
+        }
+        self.woken = woken;
+        progress
+    }
+}

@@ -1,0 +1,194 @@
+//! Hubs on tokio: each has a thread of its own, with one socket and one loop.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    task::Poll,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::{mpsc, oneshot};
+use towline_core::{
+    quic::Epoch,
+    spn::hub::{Config, ConfigError, Hub, Notice, Status},
+};
+
+use crate::{
+    reactor::{Reactor, TURNS},
+    udp::Udp,
+};
+
+/// Why a hub does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its record cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its address cannot be bound.
+    #[error("cannot bind UDP {address}: {error} (is another hub running there?)")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// No thread or runtime for it.
+    #[error("cannot start its thread: {0}")]
+    Thread(io::Error),
+}
+
+enum Command {
+    Shutdown,
+    Stop,
+    Remove,
+    Reload(Box<Config>, oneshot::Sender<Result<Vec<String>, ConfigError>>),
+    Status(oneshot::Sender<Status>),
+}
+
+/// A running hub. Dropping it lets the hub run on.
+#[derive(Debug, Clone)]
+pub struct HubHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    local: SocketAddr,
+}
+
+/// One moment on both clocks: now.
+#[must_use]
+pub fn epoch() -> Epoch {
+    Epoch { instant: Instant::now(), unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) }
+}
+
+/// Randomness for a seed, from the operating system by way of the TLS library.
+///
+/// # Panics
+/// If the operating system has none; nothing could be encrypted then.
+#[must_use]
+pub fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.secure_random.fill(&mut seed).expect("the operating system has randomness");
+    seed
+}
+
+impl HubHandle {
+    /// Starts a hub in a thread of its own and returns when it listens. `notices` is called in that thread and must not block;
+    /// its last call is [`Notice::Stopped`].
+    ///
+    /// # Errors
+    /// A record that cannot be used, or an address that cannot be bound.
+    pub fn start(config: Config, notices: impl FnMut(Notice) + Send + 'static) -> Result<Self, StartError> {
+        let address = config.bind;
+        let hub = Hub::new(Instant::now(), config, seed(), epoch())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let udp = {
+            let _context = runtime.enter();
+            Udp::bind(address).map_err(|error| StartError::Bind { address, error })?
+        };
+        let local = udp.local_addr().map_err(StartError::Thread)?;
+        let (commands, inbox) = mpsc::unbounded_channel();
+        thread::Builder::new()
+            .name(format!("hub {local}"))
+            .spawn(move || {
+                let reactor = {
+                    let _context = runtime.enter();
+                    Reactor::new(hub, udp)
+                };
+                runtime.block_on(run(reactor, inbox, notices));
+            })
+            .map_err(StartError::Thread)?;
+        Ok(Self { commands, local })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// See [`Hub::shutdown`].
+    pub fn shutdown(&self) {
+        self.send(Command::Shutdown);
+    }
+
+    /// See [`Hub::stop`].
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    /// See [`Hub::remove`].
+    pub fn remove(&self) {
+        self.send(Command::Remove);
+    }
+
+    /// See [`Hub::reload`]; `None` when the hub has ended.
+    pub async fn reload(&self, config: Config) -> Option<Result<Vec<String>, ConfigError>> {
+        let (answer, result) = oneshot::channel();
+        self.send(Command::Reload(Box::new(config), answer));
+        result.await.ok()
+    }
+
+    /// See [`Hub::status`]; `None` when the hub has ended.
+    pub async fn status(&self) -> Option<Status> {
+        let (answer, result) = oneshot::channel();
+        self.send(Command::Status(answer));
+        result.await.ok()
+    }
+
+    fn send(&self, command: Command) {
+        // A hub that has ended takes none; its `Stopped` has been said.
+        let _ = self.commands.send(command);
+    }
+}
+
+async fn run(
+    mut reactor: Reactor<Hub>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+    mut notices: impl FnMut(Notice),
+) {
+    let ended = poll_fn(|cx| {
+        for _ in 0..TURNS {
+            let now = Instant::now();
+            let mut progress = false;
+            while let Poll::Ready(Some(command)) = inbox.poll_recv(cx) {
+                obey(&mut reactor.binding, now, command);
+                progress = true;
+            }
+            progress |= match reactor.poll_input(cx, now) {
+                Ok(progress) => progress,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            if let Err(error) = reactor.poll_output(cx, now) {
+                return Poll::Ready(Err(error));
+            }
+            while let Some(notice) = reactor.binding.poll_notice() {
+                if matches!(notice, Notice::Stopped) {
+                    return Poll::Ready(Ok(()));
+                }
+                notices(notice);
+            }
+            if !progress && !reactor.poll_deadline(cx) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::error!(%error, "the hub's socket failed; this hub has ended");
+    }
+    notices(Notice::Stopped);
+}
+
+fn obey(hub: &mut Hub, now: Instant, command: Command) {
+    match command {
+        Command::Shutdown => hub.shutdown(now),
+        Command::Stop => hub.stop(now),
+        Command::Remove => hub.remove(now),
+        // The asker may have gone.
+        Command::Reload(config, answer) => drop(answer.send(hub.reload(now, *config))),
+        Command::Status(answer) => drop(answer.send(hub.status())),
+    }
+}
