@@ -115,8 +115,7 @@ impl Bridge {
         read_buffer: &mut BytesMut,
         scratch: &mut Vec<Bytes>,
     ) -> Turn {
-        let waker = self.waker.waker();
-        drop(self.waker.context());
+        let waker = self.waker.begin();
         let mut cx = Context::from_waker(&waker);
         if let LocalEnd::Dialing(dialing) = &mut self.local {
             match dialing.as_mut().poll(&mut cx) {
@@ -246,7 +245,7 @@ impl Bridge {
         match &mut self.local {
             LocalEnd::Dialing(_) => {}
             // With a linger time of 0, closing sends RST.
-            LocalEnd::Tcp(tcp) => drop(SockRef::from(tcp).set_linger(Some(Duration::ZERO))),
+            LocalEnd::Tcp(tcp) => drop(SockRef::from(&*tcp).set_linger(Some(Duration::ZERO))),
             LocalEnd::Stream(half) => half.break_off(code),
         }
         (self.up_state, self.down_state) = (Direction::Over, Direction::Over);

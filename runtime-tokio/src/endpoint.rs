@@ -213,8 +213,7 @@ pub async fn consumer_agent(
     notices: impl FnMut(SessionNotice) + Send + 'static,
 ) -> Result<(Control, SocketAddr, impl Future<Output = ()> + Send), StartError> {
     config.role = Role::Consumer;
-    let listener =
-        TcpListener::bind(bind).await.map_err(|error| StartError::Listen { address: bind, error })?;
+    let listener = TcpListener::bind(bind).await.map_err(|error| StartError::Listen { address: bind, error })?;
     let local = listener.local_addr().map_err(|error| StartError::Listen { address: bind, error })?;
     let (control, task) = prepare(config, port, Local::Listener(listener), notices)?;
     Ok((control, local, task))

@@ -142,11 +142,7 @@ impl HubHandle {
     }
 }
 
-async fn run(
-    mut reactor: Reactor<Hub>,
-    mut inbox: mpsc::UnboundedReceiver<Command>,
-    mut notices: impl FnMut(Notice),
-) {
+async fn run(mut reactor: Reactor<Hub>, mut inbox: mpsc::UnboundedReceiver<Command>, mut notices: impl FnMut(Notice)) {
     let ended = poll_fn(|cx| {
         for _ in 0..TURNS {
             let now = Instant::now();

@@ -8,7 +8,9 @@
 mod bridge;
 pub mod endpoint;
 pub mod hub;
+pub mod log;
 mod reactor;
+pub mod settings;
 mod stream;
 mod udp;
 mod wakes;

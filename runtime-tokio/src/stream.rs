@@ -236,12 +236,8 @@ impl Half {
     pub(crate) fn break_off(&mut self, code: u64) {
         let mut pipe = lock(&self.0);
         pipe.broken = Some(code);
-        for flow in [&mut pipe.up.writer, &mut pipe.up.reader] {
-            wake(flow);
-        }
-        for flow in [&mut pipe.down.reader, &mut pipe.down.writer] {
-            wake(flow);
-        }
+        wake(&mut pipe.up.writer);
+        wake(&mut pipe.down.reader);
     }
 }
 

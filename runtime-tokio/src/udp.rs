@@ -74,11 +74,16 @@ impl Udp {
     }
 
     /// Receives one batch, when there is one, and says whether there was.
-    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, mut sink: impl FnMut(Received)) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut sink: impl FnMut(Received),
+    ) -> Poll<io::Result<()>> {
         let count = loop {
             ready!(self.socket.poll_recv_ready(cx))?;
             let (socket, state) = (&self.socket, &self.state);
-            let mut slices: Vec<IoSliceMut<'_>> = self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            let mut slices: Vec<IoSliceMut<'_>> =
+                self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
             let metas = &mut self.metas;
             match socket.try_io(Interest::READABLE, || state.recv(socket.into(), &mut slices, metas)) {
                 Ok(count) => break count,

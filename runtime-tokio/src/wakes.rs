@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Wake, Waker},
+    task::{Wake, Waker},
 };
 
 use towline_core::spn::endpoint::ConnId;
@@ -60,12 +60,8 @@ impl ConnWaker {
     }
 
     /// It is being served: from here on it may be woken again.
-    pub(crate) fn context(&self) -> Context<'_> {
+    pub(crate) fn begin(&self) -> Waker {
         self.wake.is_queued.store(false, Ordering::Release);
-        Context::from_waker(&self.waker)
-    }
-
-    pub(crate) fn waker(&self) -> Waker {
         self.waker.clone()
     }
 }

@@ -1,0 +1,297 @@
+//! `spnagent`: puts a TCP service behind an SPN hub, or reaches one through it.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use towline_core::{
+    quic::{Identity, IdentityError, Roots},
+    spn::{Role, endpoint::Config},
+};
+use towline_tokio::{
+    endpoint::{Control, SessionNotice, StartError, consumer_agent, provider_agent},
+    log,
+    settings::{EnvFile, SettingsError},
+};
+
+/// Puts a TCP service behind an SPN hub, or reaches one through it.
+///
+/// The provider agent stands beside the service: it dials out to the hub, and needs no open port.
+/// The consumer agent stands beside its users: they connect to it as if it were the service.
+///
+/// Every setting is an option, or a variable of the environment, or a line of the --env-file; in that order.
+/// `spnhub pki` writes a complete file for each endpoint:
+///
+///     spnagent provider --env-file pki/PROVIDER.env
+///     spnagent consumer --env-file pki/CONSUMER.env
+#[derive(Parser)]
+#[command(version, verbatim_doc_comment)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve: for each connection, dial the local service.
+    Provider {
+        #[command(flatten)]
+        common: Common,
+        /// The local service, HOST:PORT [env: FORWARD_ADDRESS].
+        #[arg(long, value_name = "HOST:PORT")]
+        forward_address: Option<String>,
+        /// Share of new connections among the providers of the service, 0 to 65535.
+        #[arg(long, default_value_t = 100)]
+        weight: u16,
+    },
+    /// Use: listen on a local TCP address, and give each connection to a provider.
+    Consumer {
+        #[command(flatten)]
+        common: Common,
+        /// Where to listen, IP:PORT; port 0 takes a free one [env: BIND_ADDRESS].
+        #[arg(long, value_name = "IP:PORT")]
+        bind_address: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct Common {
+    /// A file of KEY=value lines with the variables named here. Relative paths in it are relative to it.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Name or IP address of the hub; its certificate must show it [env: SPN_HUB_HOSTNAME].
+    #[arg(long, value_name = "HOST")]
+    spn_hub_hostname: Option<String>,
+    /// UDP port of the hub; 4433 unless given [env: SPN_HUB_PORT].
+    #[arg(long, value_name = "PORT")]
+    spn_hub_port: Option<String>,
+    /// Host and port in one, as https://HOST:PORT, in place of the two above [env: SPN_HUB_URL].
+    #[arg(long, value_name = "URL")]
+    spn_hub_url: Option<String>,
+    /// CA of the hub's certificate, a PEM file [env: SPN_AGENT_TRUST_CERTIFICATE_ROOT].
+    #[arg(long, alias = "spn-agent-trust-certificate-root", value_name = "FILE")]
+    spn_agent_trust_cert_ca: Option<PathBuf>,
+    /// This endpoint's certificate chain, a PEM file [env: SPN_AGENT_CLIENT_CERTIFICATE; or the text itself: SPN_CERTIFICATE].
+    #[arg(long, alias = "spn-agent-client-certificate", value_name = "FILE")]
+    spn_agent_client_cert: Option<PathBuf>,
+    /// Its private key, a PEM file [env: SPN_AGENT_CLIENT_CERTIFICATE_KEY; or the text itself: SPN_CERTIFICATE_KEY].
+    #[arg(long, alias = "spn-agent-client-certificate-key", value_name = "FILE")]
+    spn_agent_client_cert_key: Option<PathBuf>,
+    /// The service, when the certificate is entitled to several [env: SPN_SERVICE_URN].
+    #[arg(long, value_name = "URN")]
+    spn_service_urn: Option<String>,
+    /// Speak sc02 only: refuse hubs that know nothing newer than sc01.
+    #[arg(long)]
+    require_sc02: bool,
+    /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: log::Format,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("{what}: {error}")]
+    Identity { what: String, error: IdentityError },
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (Command::Provider { common, .. } | Command::Consumer { common, .. }) = &cli.command;
+    log::init(common.log_format);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// 1: what was given is bad. 2: usage, or the machine.
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("spnagent: {error}");
+    match error {
+        Error::Identity { .. } | Error::Start(StartError::Config(_)) => ExitCode::from(1),
+        Error::Settings(_) | Error::Start(_) | Error::Io(_) => ExitCode::from(2),
+    }
+}
+
+async fn run(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Provider { common, forward_address, weight } => {
+            let file = env_file(&common)?;
+            let (mut config, port) = config(Role::Provider, &common, &file)?;
+            config.session.weight = weight;
+            let forward = required(
+                file.text(forward_address.as_deref(), "FORWARD_ADDRESS"),
+                ("the local service", "forward-address", "FORWARD_ADDRESS"),
+            )?;
+            if forward.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+                return Err(value("FORWARD_ADDRESS", forward, "HOST:PORT"));
+            }
+            tracing::info!(hub = %config.server_name, port, %forward, "providing");
+            let (control, agent) = provider_agent(config, port, &forward, tell)?;
+            until_signal(control, agent).await
+        }
+        Command::Consumer { common, bind_address } => {
+            let file = env_file(&common)?;
+            let (config, port) = config(Role::Consumer, &common, &file)?;
+            let bind = required(
+                file.text(bind_address.as_deref(), "BIND_ADDRESS"),
+                ("where to listen", "bind-address", "BIND_ADDRESS"),
+            )?;
+            let bind: SocketAddr = bind.parse().map_err(|_| value("BIND_ADDRESS", bind.clone(), "IP:PORT"))?;
+            let hub = config.server_name.clone();
+            let (control, local, agent) = consumer_agent(config, port, bind, tell).await?;
+            tracing::info!(%hub, port, "listening on {local}");
+            until_signal(control, agent).await
+        }
+    }
+}
+
+/// Runs the agent. SIGTERM ends it in good order, SIGINT and SIGQUIT at once.
+async fn until_signal(control: Control, agent: impl Future<Output = ()>) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    tokio::pin!(agent);
+    loop {
+        tokio::select! {
+            () = &mut agent => return Ok(()),
+            _ = terminate.recv() => {
+                tracing::info!("SIGTERM: ending with the last connection; again, or SIGINT, ends at once");
+                control.close();
+            }
+            _ = interrupt.recv() => control.stop(),
+            _ = quit.recv() => control.stop(),
+        }
+    }
+}
+
+fn tell(notice: SessionNotice) {
+    match notice {
+        SessionNotice::SessionUp { remote, protocol, session_id, service } => {
+            tracing::info!(%remote, ?protocol, session_id, service, "session established");
+        }
+        SessionNotice::SessionWaiting { remote, reason, retry_ms } => {
+            tracing::warn!(%remote, retry_ms, "no session: {reason}");
+        }
+        SessionNotice::SessionEnded { remote, reason } => tracing::info!(%remote, "session ended: {reason}"),
+        SessionNotice::Limit { what } => tracing::warn!("limit reached: {what}"),
+        // About connections; the loop has dealt with them.
+        _ => {}
+    }
+}
+
+fn env_file(common: &Common) -> Result<EnvFile, Error> {
+    Ok(common.env_file.as_deref().map(EnvFile::read).transpose()?.unwrap_or_default())
+}
+
+fn config(role: Role, common: &Common, file: &EnvFile) -> Result<(Config, u16), Error> {
+    let (host, port) = hub(common, file)?;
+    let roots = pem(
+        file,
+        common.spn_agent_trust_cert_ca.as_deref(),
+        "SPN_AGENT_TRUST_CERTIFICATE_ROOT",
+        None,
+        ("CA of the hub's certificate", "spn-agent-trust-cert-ca"),
+    )?;
+    let certificate = pem(
+        file,
+        common.spn_agent_client_cert.as_deref(),
+        "SPN_AGENT_CLIENT_CERTIFICATE",
+        Some("SPN_CERTIFICATE"),
+        ("certificate", "spn-agent-client-cert"),
+    )?;
+    let key = pem(
+        file,
+        common.spn_agent_client_cert_key.as_deref(),
+        "SPN_AGENT_CLIENT_CERTIFICATE_KEY",
+        Some("SPN_CERTIFICATE_KEY"),
+        ("private key", "spn-agent-client-cert-key"),
+    )?;
+    let identity = Identity::from_pem(&certificate.text, &key.text).map_err(|error| {
+        let what = format!("{} and {}", certificate.origin, key.origin);
+        Error::Identity { what, error }
+    })?;
+    let roots = Roots::from_pem(&roots.text).map_err(|error| Error::Identity { what: roots.origin, error })?;
+    let mut config = Config::new(role, &host, identity, roots);
+    config.service = file.text(common.spn_service_urn.as_deref(), "SPN_SERVICE_URN").unwrap_or_default();
+    config.require_sc02 = common.require_sc02;
+    Ok((config, port))
+}
+
+/// Host and port of the hub, from either family of settings.
+fn hub(common: &Common, file: &EnvFile) -> Result<(String, u16), Error> {
+    let number = |text: String| text.parse().map_err(|_| value("SPN_HUB_PORT", text, "a UDP port, 1 to 65535"));
+    let port = file.text(common.spn_hub_port.as_deref(), "SPN_HUB_PORT").map(number).transpose()?;
+    if let Some(host) = file.text(common.spn_hub_hostname.as_deref(), "SPN_HUB_HOSTNAME") {
+        return Ok((host, port.unwrap_or(4433)));
+    }
+    let url = required(
+        file.text(common.spn_hub_url.as_deref(), "SPN_HUB_URL"),
+        ("the hub", "spn-hub-hostname", "SPN_HUB_HOSTNAME"),
+    )?;
+    let authority = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    // An IPv6 address stands in brackets.
+    let (host, url_port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(number(port.to_owned())?)),
+        _ => (authority, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() {
+        return Err(value("SPN_HUB_URL", url, "https://HOST:PORT"));
+    }
+    Ok((host.to_owned(), url_port.or(port).unwrap_or(4433)))
+}
+
+/// PEM text and where it is from.
+struct Pem {
+    text: String,
+    origin: String,
+}
+
+/// PEM from a file, or from a variable that holds the text itself.
+fn pem(
+    file: &EnvFile,
+    option: Option<&Path>,
+    variable: &'static str,
+    text_variable: Option<&'static str>,
+    (what, long): (&'static str, &'static str),
+) -> Result<Pem, Error> {
+    if let Some(path) = file.path(option, variable) {
+        let text = fs::read_to_string(&path).map_err(|error| SettingsError::Read {
+            path: path.clone(),
+            what: what.to_owned(),
+            error,
+        })?;
+        return Ok(Pem { text, origin: path.display().to_string() });
+    }
+    let text = text_variable.and_then(|variable| file.text(None, variable));
+    let origin = text_variable.unwrap_or(variable).to_owned();
+    Ok(Pem { text: required(text, (what, long, variable))?, origin })
+}
+
+fn required(
+    value: Option<String>,
+    (what, option, variable): (&'static str, &'static str, &'static str),
+) -> Result<String, SettingsError> {
+    value.ok_or(SettingsError::Missing { what, option, variable })
+}
+
+fn value(variable: &'static str, value: String, expected: &'static str) -> Error {
+    SettingsError::Value { variable, value, expected }.into()
+}
