@@ -30,7 +30,12 @@ impl Window {
     /// What to set in QUIC.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.current + self.parked * self.stream
+        match self.parked() {
+            0 => self.current,
+            // The QUIC library announces fresh credit only in steps of an eighth of the whole window. What is not parked must be
+            // larger than such a step by the base, or a session with much parked data would wait for ever for the next one.
+            parked => (self.current + parked) / 7 * 8,
+        }
     }
 
     /// Bytes that are parked at most.
@@ -108,8 +113,17 @@ mod tests {
 
     #[test]
     fn parked_streams_come_on_top() {
-        let mut window = Window::new(1000, 4000, 100);
-        assert_eq!((window.park(), window.park(), window.parked()), (1100, 1200, 200));
-        assert_eq!((window.unpark(), window.unpark(), window.unpark()), (1100, 1000, 1000));
+        let mut window = Window::new(1000, 4000, 400);
+        assert_eq!((window.park(), window.park(), window.parked()), (1600, 2056, 800));
+        assert_eq!((window.unpark(), window.unpark(), window.unpark()), (1600, 1000, 1000));
+    }
+
+    #[test]
+    fn what_is_not_parked_exceeds_a_step_of_the_library_by_the_base() {
+        let mut window = Window::new(512 * 1024, 8 << 20, 1_250_000);
+        for _ in 0..1000 {
+            let total = window.park();
+            assert!(total - window.parked() >= total / 8 + 512 * 1024 - 8);
+        }
     }
 }
