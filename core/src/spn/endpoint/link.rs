@@ -379,7 +379,9 @@ impl Endpoint {
             quic::Event::Word(word) => self.on_word(id, &word),
             quic::Event::Closed(reason) => {
                 // A peer's text is shown as it came, but never as anything else than text.
-                link.reason = reason.to_string().escape_debug().to_string();
+                if link.reason.is_empty() {
+                    link.reason = reason.to_string().escape_debug().to_string();
+                }
                 self.by_handle.remove(&handle);
                 self.work.push_back(Work::Link(id, Event::Lost));
             }

@@ -1,1 +1,348 @@
+//! The binding over a network in memory: against our hub, and against a server end that a test plays by hand.
 
+mod played;
+mod with_hub;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+
+use super::*;
+use crate::{
+    quic::{ReadOutcome, ServerConfig, TransportConfig, WriteOutcome},
+    spn::{
+        Protocol,
+        hub::{self, Hub, Service},
+    },
+    testing::{
+        first_instant,
+        pki::{self, Ca, identity},
+    },
+};
+
+/// One socket of the network.
+trait Node {
+    fn handle_datagram(&mut self, now: Instant, received: Received);
+    fn handle_timeout(&mut self, now: Instant);
+    fn poll_timeout(&self) -> Option<Instant>;
+    fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit>;
+}
+
+macro_rules! node {
+    ($($kind:ty),*) => {$(
+        impl Node for $kind {
+            fn handle_datagram(&mut self, now: Instant, received: Received) {
+                self.handle_datagram(now, received);
+            }
+            fn handle_timeout(&mut self, now: Instant) {
+                self.handle_timeout(now);
+            }
+            fn poll_timeout(&self) -> Option<Instant> {
+                self.poll_timeout()
+            }
+            fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+                self.poll_transmit(now, buffer)
+            }
+        }
+    )*};
+}
+
+node!(Endpoint, Hub, quic::Endpoint);
+
+/// How a connection ended for its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Clean,
+    Reset(u64),
+}
+
+/// A connection, as its host sees it.
+#[derive(Debug, Default)]
+struct Flow {
+    got: Vec<u8>,
+    /// To be written, and then perhaps FIN.
+    to_send: Vec<Bytes>,
+    finish: bool,
+    finished: bool,
+    stopped: Option<u64>,
+    end: Option<End>,
+    /// Leave what comes unread.
+    deaf: bool,
+}
+
+/// A host of an endpoint, which reads and writes as it is told to.
+struct Peer {
+    endpoint: Endpoint,
+    notices: Vec<Notice>,
+    flows: BTreeMap<ConnId, Flow>,
+    /// Send back what comes.
+    echo: bool,
+    /// Read nothing of what comes from now on.
+    deaf: bool,
+}
+
+impl Peer {
+    fn flow(&mut self, id: ConnId) -> &mut Flow {
+        self.flows.entry(id).or_default()
+    }
+
+    /// The only connection.
+    fn only(&self) -> ConnId {
+        assert_eq!(self.flows.len(), 1);
+        *self.flows.first_key_value().unwrap().0
+    }
+
+    /// Acts on notices; says whether there were any.
+    fn act(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(notice) = self.endpoint.poll_notice() {
+            any = true;
+            match notice {
+                Notice::Incoming(id) => {
+                    self.flow(id).deaf = self.deaf;
+                    self.read(now, id);
+                }
+                Notice::Readable(id) => self.read(now, id),
+                Notice::Writable(id) => self.write(now, id),
+                Notice::Stopped(id, code) => self.flow(id).stopped = Some(code),
+                Notice::Reset(id, code) => assert_eq!(self.flow(id).end.replace(End::Reset(code)), None),
+                Notice::Ended(id) => assert_eq!(self.flow(id).end.replace(End::Clean), None),
+                Notice::SessionUp { .. }
+                | Notice::SessionWaiting { .. }
+                | Notice::SessionEnded { .. }
+                | Notice::Limit { .. }
+                | Notice::Closed => {}
+            }
+            self.notices.push(notice);
+        }
+        any
+    }
+
+    fn read(&mut self, now: Instant, id: ConnId) {
+        if self.flow(id).deaf {
+            return;
+        }
+        loop {
+            let mut chunks = Vec::new();
+            let outcome = self.endpoint.read(now, id, &mut chunks, 4);
+            let echo = self.echo;
+            let flow = self.flow(id);
+            for chunk in chunks {
+                flow.got.extend_from_slice(&chunk);
+                if echo {
+                    flow.to_send.push(chunk);
+                }
+            }
+            match outcome {
+                ReadOutcome::More => continue,
+                ReadOutcome::Finished => {
+                    flow.finished = true;
+                    flow.finish |= echo;
+                }
+                ReadOutcome::Blocked | ReadOutcome::Reset(_) | ReadOutcome::Gone => {}
+            }
+            return self.write(now, id);
+        }
+    }
+
+    fn write(&mut self, now: Instant, id: ConnId) {
+        let mut chunks = std::mem::take(&mut self.flow(id).to_send);
+        match self.endpoint.write(now, id, &mut chunks) {
+            WriteOutcome::Written { .. } => {
+                if self.flow(id).finish {
+                    self.endpoint.finish(now, id);
+                }
+            }
+            WriteOutcome::Blocked { chunks: whole, .. } => self.flow(id).to_send = chunks.split_off(whole),
+            WriteOutcome::Stopped(_) | WriteOutcome::Gone => {}
+        }
+    }
+}
+
+/// The network, in virtual time; datagrams arrive at once.
+struct World {
+    now: Instant,
+    ca: Ca,
+    nodes: BTreeMap<SocketAddr, Side>,
+    /// Nothing gets through to these, or from them.
+    dead: BTreeSet<SocketAddr>,
+}
+
+enum Side {
+    Hub(Box<Hub>),
+    Peer(Box<Peer>),
+    Played(Box<quic::Endpoint>),
+}
+
+impl Side {
+    fn node(&mut self) -> &mut dyn Node {
+        match self {
+            Self::Hub(hub) => &mut **hub,
+            Self::Peer(peer) => &mut peer.endpoint,
+            Self::Played(server) => &mut **server,
+        }
+    }
+}
+
+const SERVICE: &str = "urn:service";
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        Self { now: first_instant(), ca: Ca::new("ca"), nodes: BTreeMap::new(), dead: BTreeSet::new() }
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch { instant: self.now, unix: pki::UNIX }
+    }
+
+    fn add_hub(&mut self, at: &str) -> SocketAddr {
+        let at = address(at);
+        let mut config = hub::Config::new("realm", "hub", at);
+        (config.certificate, config.key) = self.ca.server();
+        config.client_ca = self.ca.pem();
+        let names = |kind: &str| (0..4).map(|n| format!("{kind}{n}")).collect();
+        config.services.push(Service {
+            urn: SERVICE.to_owned(),
+            providers: names("provider"),
+            consumers: names("consumer"),
+            singleton: false,
+        });
+        let hub = Hub::new(self.now, config, [9; 32], self.epoch()).unwrap();
+        self.nodes.insert(at, Side::Hub(Box::new(hub)));
+        at
+    }
+
+    /// A server end that the test plays.
+    fn add_played(&mut self, at: &str, alpn: &[&[u8]], transport: &TransportConfig) -> SocketAddr {
+        let clock = Clock::new(self.epoch());
+        let id = identity(&self.ca.server());
+        let config = ServerConfig::new(&id, &self.ca.roots(), alpn, transport, &clock).unwrap();
+        let server = quic::Endpoint::new(EndpointConfig::new([8; 32], clock), Some(config));
+        self.nodes.insert(address(at), Side::Played(Box::new(server)));
+        address(at)
+    }
+
+    fn config(&self, role: Role, name: &str) -> Config {
+        Config::new(role, "localhost", identity(&self.ca.client(name)), self.ca.roots())
+    }
+
+    fn add_peer(&mut self, at: &str, config: Config, hubs: &[SocketAddr]) -> SocketAddr {
+        let mut seed = [0; 32];
+        seed[..at.len().min(32)].copy_from_slice(&at.as_bytes()[..at.len().min(32)]);
+        let mut endpoint = Endpoint::new(config, seed, self.epoch()).unwrap();
+        endpoint.handle_addresses(self.now, hubs);
+        let peer = Peer { endpoint, notices: Vec::new(), flows: BTreeMap::new(), echo: false, deaf: false };
+        self.nodes.insert(address(at), Side::Peer(Box::new(peer)));
+        address(at)
+    }
+
+    fn consumer(&mut self, hubs: &[SocketAddr]) -> SocketAddr {
+        self.add_peer("192.0.2.10:1", self.config(Role::Consumer, "consumer0"), hubs)
+    }
+
+    fn provider(&mut self, n: usize, hubs: &[SocketAddr]) -> SocketAddr {
+        let config = self.config(Role::Provider, &format!("provider{n}"));
+        self.add_peer(&format!("192.0.2.2{n}:1"), config, hubs)
+    }
+
+    fn peer(&mut self, at: SocketAddr) -> &mut Peer {
+        match self.nodes.get_mut(&at) {
+            Some(Side::Peer(peer)) => peer,
+            _ => panic!("{at} is no peer"),
+        }
+    }
+
+    fn hub(&mut self, at: SocketAddr) -> &mut Hub {
+        match self.nodes.get_mut(&at) {
+            Some(Side::Hub(hub)) => hub,
+            _ => panic!("{at} is no hub"),
+        }
+    }
+
+    fn played(&mut self, at: SocketAddr) -> &mut quic::Endpoint {
+        match self.nodes.get_mut(&at) {
+            Some(Side::Played(server)) => server,
+            _ => panic!("{at} is not played"),
+        }
+    }
+
+    /// Lets all of them talk: long enough for late acknowledgements, too short for anything else.
+    fn run(&mut self) {
+        self.wait(Duration::from_millis(100));
+    }
+
+    fn drive(&mut self) {
+        loop {
+            let mut moved = false;
+            let everybody: Vec<_> = self.nodes.keys().copied().collect();
+            for from in everybody {
+                moved |= self.carry(from);
+                if let Some(Side::Peer(peer)) = self.nodes.get_mut(&from) {
+                    moved |= peer.act(self.now);
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn carry(&mut self, from: SocketAddr) -> bool {
+        let (mut moved, mut buffer) = (false, Vec::new());
+        while let Some(transmit) = self.nodes.get_mut(&from).unwrap().node().poll_transmit(self.now, &mut buffer) {
+            moved = true;
+            let to = transmit.destination;
+            if self.dead.contains(&from) || self.dead.contains(&to) {
+                continue;
+            }
+            for data in buffer.chunks(transmit.segment_size.unwrap_or(buffer.len())) {
+                if let Some(node) = self.nodes.get_mut(&to) {
+                    let received =
+                        Received { remote: from, local_ip: None, ecn: transmit.ecn, data: BytesMut::from(data) };
+                    node.node().handle_datagram(self.now, received);
+                }
+            }
+        }
+        moved
+    }
+
+    /// Lets time pass.
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.drive();
+        loop {
+            let due = self.nodes.values_mut().filter_map(|side| side.node().poll_timeout()).min();
+            let Some(due) = due.filter(|due| *due <= end) else { break };
+            self.now = self.now.max(due);
+            for side in self.nodes.values_mut() {
+                side.node().handle_timeout(self.now);
+            }
+            self.drive();
+        }
+        self.now = end;
+    }
+
+    /// Opens a connection, and has its host write that.
+    fn call(&mut self, at: SocketAddr, bytes: &[u8], finish: bool) -> ConnId {
+        let now = self.now;
+        let peer = self.peer(at);
+        let id = peer.endpoint.connect(now).unwrap();
+        *peer.flow(id) = Flow { to_send: vec![Bytes::copy_from_slice(bytes)], finish, ..Flow::default() };
+        peer.read(now, id);
+        id
+    }
+
+    /// Has a host write more.
+    fn say(&mut self, at: SocketAddr, id: ConnId, bytes: &[u8], finish: bool) {
+        let now = self.now;
+        let peer = self.peer(at);
+        let flow = peer.flow(id);
+        flow.to_send.push(Bytes::copy_from_slice(bytes));
+        flow.finish = finish;
+        peer.write(now, id);
+    }
+}

@@ -1,0 +1,1 @@
+//! Against a server end that the test plays.
