@@ -51,6 +51,8 @@ pub(super) struct Wire {
     pub(super) handle: Handle,
     pub(super) protocol: Protocol,
     pub(super) control: Option<Control>,
+    /// Control frames were left unread, since the hub has left ours unread.
+    control_paused: bool,
     /// Established: streams are served.
     pub(super) up: bool,
     /// New connections may use it.
@@ -311,16 +313,20 @@ impl Endpoint {
 
     /// Sends what control streams have. There are as many as addresses: few.
     pub(super) fn flush_controls(&mut self, now: Instant) {
-        let mut broken = Vec::new();
+        let mut todo = Vec::new();
         for (id, link) in &mut self.links {
-            if let Some(control) = link.wire.as_mut().and_then(|wire| wire.control.as_mut())
-                && let Err(error) = control.flush(&mut self.quic)
-            {
-                broken.push((*id, error));
+            let Some(wire) = &mut link.wire else { continue };
+            let Some(control) = &mut wire.control else { continue };
+            let flushed = control.flush(&mut self.quic);
+            if flushed.is_err() || std::mem::take(&mut wire.control_paused) {
+                todo.push((*id, flushed));
             }
         }
-        for (id, error) in broken {
-            self.violation(id, code::CONTROL_LOST, error.to_string());
+        for (id, flushed) in todo {
+            match flushed {
+                Ok(()) => self.read_control(now, id),
+                Err(error) => self.violation(id, code::CONTROL_LOST, error.to_string()),
+            }
             self.settle(now);
         }
     }
@@ -354,10 +360,7 @@ impl Endpoint {
                 Some(&conn) => self.on_readable(now, conn),
                 None => self.read_preamble(now, id, stream),
             },
-            quic::Event::Writable(stream) if control == Some(stream) => {
-                self.flush = true;
-                self.read_control(now, id);
-            }
+            quic::Event::Writable(stream) if control == Some(stream) => self.flush = true,
             quic::Event::Writable(stream) => {
                 if let Some(&conn) = wire.streams.get(&stream) {
                     self.on_writable(conn);
@@ -409,8 +412,10 @@ impl Endpoint {
 
     /// Reads control frames until there are none, or until the hub leaves our answers unread.
     fn read_control(&mut self, now: Instant, id: LinkId) {
-        while let Some(control) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()?.control.as_mut()) {
+        while let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) {
+            let Some(control) = &mut wire.control else { return };
             if control.backlog() > self.config.limits.control_backlog {
+                wire.control_paused = true;
                 return;
             }
             match control.next_frame(&mut self.quic) {
@@ -544,6 +549,7 @@ impl Wire {
             handle,
             protocol: Protocol::Sc02,
             control: None,
+            control_paused: false,
             up: false,
             usable: false,
             standby: false,

@@ -1,1 +1,714 @@
 //! Against a server end that the test plays.
+
+use super::*;
+use crate::{
+    quic::{CloseReason, Event, StreamId},
+    spn::{
+        control::Control,
+        frame::{AckEntry, Frame, SessionAck},
+        preamble::Preamble,
+    },
+};
+
+const HUB: &str = "192.0.2.1:4433";
+const ANY: [&[u8]; 4] = [b"sc02-provider", b"sc02-consumer", b"sc01-provider", b"sc01-consumer"];
+const LEGACY: [&[u8]; 2] = [b"sc01-provider", b"sc01-consumer"];
+
+/// A hub's side of one session.
+struct Played {
+    world: World,
+    hub: SocketAddr,
+    peer: SocketAddr,
+    session: Handle,
+    control: Option<Control>,
+    /// What has come over QUIC and was not looked for yet.
+    events: Vec<Event>,
+}
+
+fn ack(max_connections: u64) -> Frame {
+    Frame::SessionAck(SessionAck {
+        session_id: "id".to_owned(),
+        service: SERVICE.to_owned(),
+        hub_instance: [1; 16],
+        max_connections,
+        state: 0,
+    })
+}
+
+impl Played {
+    /// Dialled, and no further.
+    fn dialled(role: Role, alpn: &[&[u8]]) -> Self {
+        let mut world = World::new();
+        let hub = world.add_played(HUB, alpn, &TransportConfig::default());
+        let peer = match role {
+            Role::Consumer => world.consumer(&[hub]),
+            Role::Provider => world.provider(0, &[hub]),
+        };
+        world.run();
+        let mut session = None;
+        let mut events = Vec::new();
+        while let Some((handle, event)) = world.played(hub).poll_event() {
+            session = Some(handle);
+            events.push(event);
+        }
+        Self { world, hub, peer, session: session.expect("a connection"), control: None, events }
+    }
+
+    /// On `sc02`, with SESSION_OPEN received.
+    fn asked(role: Role) -> (Self, Frame) {
+        let mut played = Self::dialled(role, &ANY);
+        let stream = played.opened();
+        assert_eq!(stream.index(), 0);
+        let session = played.session;
+        played.control = Some(Control::new(played.quic(), session, stream));
+        let frame = played.frame();
+        (played, frame)
+    }
+
+    fn established(role: Role) -> Self {
+        let (mut played, _) = Self::asked(role);
+        played.send(&ack(1000));
+        assert!(matches!(played.notices()[..], [Notice::SessionUp { .. }]));
+        played
+    }
+
+    fn legacy(role: Role) -> Self {
+        let mut played = Self::dialled(role, &LEGACY);
+        assert!(matches!(played.notices()[..], [Notice::SessionUp { protocol: Protocol::Sc01, .. }]));
+        played
+    }
+
+    fn quic(&mut self) -> &mut quic::Endpoint {
+        self.world.played(self.hub)
+    }
+
+    fn run(&mut self) {
+        self.wait(Duration::from_millis(100));
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.world.wait(time);
+        while let Some((handle, event)) = self.world.played(self.hub).poll_event() {
+            if handle == self.session {
+                self.events.push(event);
+            }
+        }
+    }
+
+    /// Takes the first event that is such a one.
+    fn take<T>(&mut self, which: impl Fn(&Event) -> Option<T>) -> Option<T> {
+        let at = self.events.iter().position(|event| which(event).is_some())?;
+        which(&self.events.remove(at))
+    }
+
+    /// The next stream that the endpoint has opened.
+    fn opened(&mut self) -> StreamId {
+        self.take(|event| if let Event::StreamOpened(stream) = event { Some(*stream) } else { None }).expect("a stream")
+    }
+
+    fn words(&mut self) -> Vec<Bytes> {
+        let word = |event: &Event| if let Event::Word(word) = event { Some(word.clone()) } else { None };
+        std::iter::from_fn(|| self.take(word)).collect()
+    }
+
+    fn closed(&mut self) -> Option<CloseReason> {
+        self.take(|event| if let Event::Closed(reason) = event { Some(reason.clone()) } else { None })
+    }
+
+    #[track_caller]
+    fn assert_closed(&mut self, expected: u64) {
+        match self.closed() {
+            Some(CloseReason::Peer { code, .. }) => assert_eq!(code, expected),
+            other => panic!("not closed with 0x{expected:x}, but {other:?}"),
+        }
+    }
+
+    fn send(&mut self, frame: &Frame) {
+        self.control.as_mut().unwrap().send(frame);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let mut control = self.control.take().unwrap();
+        control.flush(self.quic()).unwrap();
+        self.control = Some(control);
+        self.run();
+    }
+
+    fn frames(&mut self) -> Vec<Frame> {
+        let mut control = self.control.take().unwrap();
+        let frames = std::iter::from_fn(|| control.next_frame(self.quic()).unwrap()).collect();
+        self.control = Some(control);
+        frames
+    }
+
+    #[track_caller]
+    fn frame(&mut self) -> Frame {
+        let mut frames = self.frames();
+        assert_eq!(frames.len(), 1, "{frames:?}");
+        frames.remove(0)
+    }
+
+    fn write(&mut self, stream: StreamId, bytes: &[u8]) {
+        let session = self.session;
+        let outcome = self.quic().write(session, stream, &mut [Bytes::copy_from_slice(bytes)]);
+        assert_eq!(outcome, WriteOutcome::Written { bytes: bytes.len() });
+        self.run();
+    }
+
+    fn finish(&mut self, stream: StreamId) {
+        let session = self.session;
+        self.quic().finish(session, stream);
+        self.run();
+    }
+
+    /// Resets and stops.
+    fn cut(&mut self, stream: StreamId, code: u64) {
+        let session = self.session;
+        self.quic().reset(session, stream, code);
+        self.quic().stop(session, stream, code);
+        self.run();
+    }
+
+    /// Opens a stream to the endpoint, which begins so.
+    fn open(&mut self, bytes: &[u8]) -> StreamId {
+        let session = self.session;
+        let stream = self.quic().open(session).expect("credit");
+        self.write(stream, bytes);
+        stream
+    }
+
+    fn word(&mut self, word: &'static [u8]) {
+        let session = self.session;
+        self.quic().send_word(session, Bytes::from_static(word));
+        self.run();
+    }
+
+    fn read(&mut self, stream: StreamId) -> (Vec<u8>, ReadOutcome) {
+        let mut chunks = Vec::new();
+        let session = self.session;
+        let outcome = self.quic().read(session, stream, &mut chunks, 1000);
+        (chunks.concat(), outcome)
+    }
+
+    /// What the peer's host was told since the last time.
+    fn notices(&mut self) -> Vec<Notice> {
+        let peer = self.peer;
+        std::mem::take(&mut self.world.peer(peer).notices)
+    }
+
+    fn call(&mut self, bytes: &[u8], finish: bool) -> ConnId {
+        let id = self.world.call(self.peer, bytes, finish);
+        self.run();
+        id
+    }
+
+    fn flow(&mut self, id: ConnId) -> &mut Flow {
+        let peer = self.peer;
+        self.world.peer(peer).flow(id)
+    }
+
+    #[track_caller]
+    fn assert_answered(&mut self, id: ConnId, bytes: &[u8]) {
+        let flow = self.flow(id);
+        assert_eq!((flow.got.as_slice(), flow.end), (bytes, Some(End::Clean)));
+    }
+
+    /// The one new caller.
+    fn caller(&mut self) -> ConnId {
+        let incoming = |notice: &Notice| if let Notice::Incoming(id) = notice { Some(*id) } else { None };
+        let callers: Vec<_> = self.notices().iter().filter_map(incoming).collect();
+        assert_eq!(callers.len(), 1);
+        callers[0]
+    }
+
+    /// What the endpoint said against a stream of ours.
+    fn refused(&mut self, stream: StreamId) -> (Option<u64>, ReadOutcome) {
+        let stopped = self.take(|event| match event {
+            Event::Stopped(id, code) if *id == stream => Some(*code),
+            _ => None,
+        });
+        (stopped, self.read(stream).1)
+    }
+}
+
+fn connect(n: u8) -> Bytes {
+    Preamble::Connect { conn: ConnKey([n; 16]), flags: 0 }.to_bytes()
+}
+
+#[test]
+fn session_open_says_who_and_what() {
+    let (mut played, frame) = Played::asked(Role::Provider);
+    let Frame::SessionOpen(open) = frame else { panic!("{frame:?}") };
+    assert_eq!(
+        (open.version, open.role, open.service.as_str(), open.weight, open.flags),
+        (1, Role::Provider, "", 100, 0)
+    );
+    assert_ne!(open.instance, [0; 16]);
+    assert_eq!(played.notices(), []);
+}
+
+#[test]
+fn only_sc02_if_required() {
+    let mut world = World::new();
+    let hub = world.add_played(HUB, &LEGACY, &TransportConfig::default());
+    let config = Config { require_sc02: true, ..world.config(Role::Consumer, "consumer0") };
+    let peer = world.add_peer("192.0.2.10:1", config, &[hub]);
+    world.run();
+    let notices = &world.peer(peer).notices;
+    let [Notice::SessionWaiting { reason, .. }] = &notices[..] else { panic!("{notices:?}") };
+    assert!(reason.contains("0x178"), "{reason}");
+}
+
+#[test]
+fn a_consumer_begins_with_connect() {
+    let mut played = Played::established(Role::Consumer);
+    played.call(b"hello", true);
+    assert_eq!(played.frame(), Frame::ProviderStart);
+    let stream = played.opened();
+    let (bytes, outcome) = played.read(stream);
+    assert_eq!((bytes[0], bytes[17], &bytes[18..], outcome), (1, 0, &b"hello"[..], ReadOutcome::Finished));
+    played.call(b"", false);
+    let other = played.opened();
+    let (again, outcome) = played.read(other);
+    assert_eq!((again.len(), outcome), (18, ReadOutcome::Blocked));
+    assert_ne!(again[1..17], bytes[1..17]);
+    assert_eq!(played.frames(), [], "the provider is started once");
+    played.send(&Frame::ProviderStopped);
+    played.call(b"", false);
+    assert_eq!(played.frame(), Frame::ProviderStart);
+}
+
+#[test]
+fn streams_that_overtake_session_ack_are_held() {
+    let (mut played, _) = Played::asked(Role::Provider);
+    let stream = played.open(&[&connect(1)[..], b"early"].concat());
+    assert_eq!(played.notices(), []);
+    played.send(&ack(0));
+    let id = played.caller();
+    assert_eq!(played.flow(id).got, b"early");
+    let peer = played.peer;
+    played.world.say(peer, id, b"late", true);
+    played.run();
+    assert_eq!(played.read(stream), (b"late".to_vec(), ReadOutcome::Finished));
+    played.finish(stream);
+    assert_eq!(played.flow(id).end, Some(End::Clean));
+}
+
+#[test]
+fn preambles_come_in_pieces() {
+    let mut played = Played::established(Role::Provider);
+    let stream = played.open(&connect(1)[..5]);
+    played.write(stream, &connect(1)[5..17]);
+    assert_eq!(played.notices(), []);
+    played.write(stream, &connect(1)[17..]);
+    let id = played.caller();
+    assert_eq!(played.flow(id).got, b"");
+    played.write(stream, b"x");
+    assert_eq!(played.flow(id).got, b"x");
+}
+
+#[test]
+fn bad_preambles_are_reset() {
+    let resume = Preamble::Resume { conn: ConnKey([1; 16]), flags: 0, generation: 1, offset: 0, received: 0 };
+    for (bytes, finish, code) in [
+        (&b"GET / HTTP/1.1"[..], false, code::MALFORMED),
+        (&connect(1)[..9], true, code::MALFORMED),
+        (&resume.to_bytes(), false, code::RESUME_PARTNER_MISSING),
+    ] {
+        let mut played = Played::established(Role::Provider);
+        let stream = played.open(bytes);
+        if finish {
+            played.finish(stream);
+        }
+        let (stopped, read) = played.refused(stream);
+        assert_eq!(read, ReadOutcome::Reset(code));
+        assert!(finish || stopped == Some(code));
+        assert_eq!(played.notices(), []);
+    }
+    // Nor does one take for ever.
+    let mut played = Played::established(Role::Provider);
+    let stream = played.open(&connect(1)[..9]);
+    played.wait(Duration::from_secs(9));
+    assert_eq!(played.read(stream).1, ReadOutcome::Blocked);
+    played.wait(Duration::from_secs(1));
+    assert_eq!(played.refused(stream), (Some(code::MALFORMED), ReadOutcome::Reset(code::MALFORMED)));
+}
+
+#[test]
+fn a_conn_is_known_only_once() {
+    let mut played = Played::established(Role::Provider);
+    let first = played.open(&connect(1));
+    let id = played.caller();
+    let second = played.open(&connect(1));
+    assert_eq!(played.refused(second), (Some(code::CONN_IN_USE), ReadOutcome::Reset(code::CONN_IN_USE)));
+    played.write(first, b"unharmed");
+    assert_eq!(played.flow(id).got, b"unharmed");
+    // When it is over, it is free again.
+    played.cut(first, code::PEER_ABORTED);
+    assert_eq!(played.flow(id).end, Some(End::Reset(code::PEER_ABORTED)));
+    played.notices();
+    played.open(&connect(1));
+    played.caller();
+}
+
+#[test]
+fn a_provider_grants_what_it_can_serve() {
+    let mut world = World::new();
+    let hub = world.add_played(HUB, &ANY, &TransportConfig::default());
+    let mut config = world.config(Role::Provider, "provider0");
+    config.limits.connections = 150;
+    let peer = world.add_peer("192.0.2.20:1", config, &[hub]);
+    world.run();
+    let session = world.played(hub).poll_event().unwrap().0;
+    let mut played = Played { world, hub, peer, session, control: None, events: Vec::new() };
+    played.run();
+    let stream = played.opened();
+    played.control = Some(Control::new(played.quic(), session, stream));
+    played.send(&ack(0));
+    for n in 0..150 {
+        played.open(&connect(n));
+    }
+    assert_eq!(played.world.peer(peer).flows.len(), 150);
+    assert_eq!(played.quic().open(session), None, "all streams are taken");
+}
+
+#[test]
+fn a_refused_connection_is_said_again_elsewhere() {
+    let mut played = Played::established(Role::Consumer);
+    let id = played.call(b"say it again", true);
+    let first = played.opened();
+    let (bytes, _) = played.read(first);
+    played.cut(first, code::NOT_STARTED);
+    assert_eq!(played.flow(id).end, None);
+    let second = played.opened();
+    let (again, outcome) = played.read(second);
+    assert_eq!((&again[18..], outcome), (&b"say it again"[..], ReadOutcome::Finished));
+    assert_ne!(again[1..17], bytes[1..17], "a new conn");
+    played.write(second, b"done");
+    played.finish(second);
+    played.assert_answered(id, b"done");
+}
+
+#[test]
+fn what_was_answered_is_not_said_again() {
+    let mut played = Played::established(Role::Consumer);
+    let id = played.call(b"q", false);
+    let stream = played.opened();
+    played.write(stream, b"a");
+    played.cut(stream, code::NOT_STARTED);
+    assert_eq!(played.flow(id).end, Some(End::Reset(code::NOT_STARTED)));
+    // Nor is what was too much to hold.
+    let id = played.call(&vec![0; 100_000], false);
+    let stream = played.opened();
+    played.cut(stream, code::NOT_STARTED);
+    assert_eq!(played.flow(id).end, Some(End::Reset(code::NOT_STARTED)));
+}
+
+#[test]
+fn close_req_ends_both_directions() {
+    let mut played = Played::established(Role::Consumer);
+    let id = played.call(b"q", false);
+    let stream = played.opened();
+    let (bytes, _) = played.read(stream);
+    let conn = ConnKey(bytes[1..17].try_into().unwrap());
+    played.frames();
+    played.send(&Frame::CloseReq { conn, code: code::PEER_ABORTED });
+    assert_eq!(played.frame(), Frame::CloseAck { conn });
+    assert_eq!(played.flow(id).end, Some(End::Reset(code::PEER_ABORTED)));
+    assert_eq!(played.refused(stream), (Some(code::PEER_ABORTED), ReadOutcome::Reset(code::PEER_ABORTED)));
+    // One that it does not know any more is answered, too.
+    played.send(&Frame::CloseReq { conn, code: 0 });
+    assert_eq!(played.frame(), Frame::CloseAck { conn });
+    // And what it ends itself is said in the same way.
+    let id = played.call(b"q", false);
+    let stream = played.opened();
+    let (bytes, _) = played.read(stream);
+    let conn = ConnKey(bytes[1..17].try_into().unwrap());
+    let (now, peer) = (played.world.now, played.peer);
+    played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
+    played.run();
+    assert_eq!(played.frame(), Frame::CloseReq { conn, code: code::PEER_ABORTED });
+    assert_eq!(played.refused(stream), (Some(code::PEER_ABORTED), ReadOutcome::Reset(code::PEER_ABORTED)));
+    assert_eq!(played.flow(id).end, Some(End::Clean));
+}
+
+#[test]
+fn the_orderly_close_of_a_hub() {
+    let mut played = Played::established(Role::Provider);
+    let stream = played.open(&connect(1));
+    let id = played.caller();
+    played.send(&Frame::CloseReq { conn: ConnKey([1; 16]), code: 0 });
+    assert_eq!(played.frame(), Frame::CloseAck { conn: ConnKey([1; 16]) });
+    assert_eq!(played.flow(id).stopped, Some(0));
+    assert_eq!(played.read(stream).1, ReadOutcome::Finished);
+    played.finish(stream);
+    assert_eq!(played.flow(id).end, Some(End::Clean));
+}
+
+#[test]
+fn a_refused_session_is_closed_with_its_code() {
+    let (mut played, _) = Played::asked(Role::Consumer);
+    let text = "not you \"\n".to_owned();
+    played.send(&Frame::SessionReject { code: code::NOT_ENTITLED, retry_after_ms: 700, text });
+    played.assert_closed(code::NOT_ENTITLED);
+    let notices = played.notices();
+    let [Notice::SessionWaiting { reason, retry_ms, .. }] = &notices[..] else { panic!("{notices:?}") };
+    assert_eq!(reason, r#"the hub refused the session with code 0x15 (not you \"\n)"#);
+    assert_eq!(*retry_ms, 700);
+    let mut played = Played::established(Role::Consumer);
+    played.send(&Frame::SessionClose { code: code::HUB_REMOVED, text: "gone".to_owned() });
+    played.assert_closed(code::HUB_REMOVED);
+    assert!(matches!(played.notices()[..], [Notice::SessionWaiting { .. }]));
+}
+
+#[test]
+fn violations_close_the_session() {
+    let conn = ConnKey([1; 16]);
+    for (role, frame) in [
+        (Role::Consumer, ack(1)),
+        (Role::Consumer, Frame::SetWeightAck { weight: 1 }),
+        (Role::Provider, Frame::ProviderStopped),
+        (Role::Provider, Frame::Connected { conn, flags: 0 }),
+        (Role::Consumer, Frame::SetWeight { weight: 1 }),
+        (Role::Provider, Frame::Drained),
+        (Role::Consumer, Frame::ProviderStart),
+        (Role::Consumer, Frame::PauseAck { conn }),
+    ] {
+        let mut played = Played::established(role);
+        played.send(&frame);
+        played.assert_closed(code::MALFORMED);
+        assert!(matches!(played.notices()[..], [Notice::SessionWaiting { .. }]), "{frame:?}");
+    }
+    // Before SESSION_ACK.
+    for frame in [
+        Frame::SessionState { state: 0 },
+        Frame::CloseReq { conn, code: 0 },
+        Frame::DataAck(vec![AckEntry { conn, received: 1, flags: 0 }]),
+    ] {
+        let (mut played, _) = Played::asked(Role::Consumer);
+        played.send(&frame);
+        played.assert_closed(code::MALFORMED);
+    }
+    // Bytes that are no frame.
+    let mut played = Played::established(Role::Consumer);
+    let stream = played.control.as_ref().unwrap().stream();
+    played.write(stream, &[0x21, 0x80, 0x00, 0x40, 0x01]);
+    played.assert_closed(code::MALFORMED);
+    // The end of the control stream, either way.
+    let mut played = Played::established(Role::Consumer);
+    played.finish(stream);
+    played.assert_closed(code::CONTROL_LOST);
+    let mut played = Played::established(Role::Consumer);
+    let session = played.session;
+    played.quic().stop(session, stream, 0);
+    played.run();
+    played.assert_closed(code::CONTROL_LOST);
+    // What is for later, or even unknown, is ignored.
+    let mut played = Played::established(Role::Consumer);
+    played.send(&Frame::PauseReq { conn });
+    played.send(&Frame::DataAck(vec![AckEntry { conn, received: 1, flags: 0 }]));
+    played.write(stream, &[0x3e, 0x00]);
+    assert_eq!(played.closed(), None);
+}
+
+#[test]
+fn no_answer_is_told_as_such() {
+    let (mut played, _) = Played::asked(Role::Consumer);
+    played.wait(Duration::from_secs(10));
+    played.assert_closed(code::OPEN_TIMEOUT);
+    let notices = played.notices();
+    let [Notice::SessionWaiting { reason, .. }] = &notices[..] else { panic!("{notices:?}") };
+    assert_eq!(reason, "the hub does not answer SESSION_OPEN");
+
+    let mut world = World::new();
+    let consumer = world.consumer(&[address(HUB)]);
+    world.wait(Duration::from_secs(21));
+    let notices = &world.peer(consumer).notices;
+    let [Notice::SessionWaiting { reason, .. }] = &notices[..] else { panic!("{notices:?}") };
+    assert!(reason == "the hub does not answer" || reason == "the peer has been silent for too long", "{reason}");
+}
+
+#[test]
+fn standby_takes_no_new_connections() {
+    let mut played = Played::established(Role::Consumer);
+    played.send(&Frame::SessionState { state: 1 });
+    let id = played.call(b"x", false);
+    assert!(played.take(|event| matches!(event, Event::StreamOpened(_)).then_some(())).is_none());
+    played.send(&Frame::SessionState { state: 0 });
+    played.opened();
+    assert_eq!(played.flow(id).end, None);
+}
+
+#[test]
+fn no_more_connections_than_the_hub_allows() {
+    let (mut played, _) = Played::asked(Role::Consumer);
+    played.send(&ack(2));
+    let ids = [played.call(b"1", false), played.call(b"2", false), played.call(b"3", false)];
+    let first = played.opened();
+    played.opened();
+    assert!(played.take(|event| matches!(event, Event::StreamOpened(_)).then_some(())).is_none());
+    played.cut(first, code::PEER_ABORTED);
+    let third = played.opened();
+    assert_eq!(played.read(third).0[18..], *b"3");
+    assert_eq!(played.flow(ids[2]).end, None);
+}
+
+#[test]
+fn a_hub_that_reads_nothing_is_read_no_further() {
+    let mut played = Played::established(Role::Consumer);
+    // Each is answered by a CLOSE_ACK that is not read here.
+    let all = 200_000;
+    let control = played.control.as_mut().unwrap();
+    for n in 0..all as u32 {
+        let mut conn = ConnKey([0; 16]);
+        conn.0[..4].copy_from_slice(&n.to_be_bytes());
+        control.send(&Frame::CloseReq { conn, code: 0 });
+    }
+    for _ in 0..20 {
+        played.flush();
+    }
+    assert!(played.control.as_ref().unwrap().backlog() > 1_000_000, "it took nearly all");
+    // When it is read, everything goes on.
+    let mut answers = 0;
+    for _ in 0..200 {
+        answers += played.frames().len();
+        played.flush();
+    }
+    assert_eq!(answers, all);
+}
+
+#[test]
+fn legacy_consumer() {
+    let mut played = Played::legacy(Role::Consumer);
+    let id = played.call(b"raw", true);
+    let stream = played.opened();
+    assert_eq!(stream.index(), 0, "there is no control stream");
+    assert_eq!(played.read(stream), (b"raw".to_vec(), ReadOutcome::Finished));
+    assert_eq!(played.words(), ["request_provider_start"]);
+    played.write(stream, b"answer");
+    played.finish(stream);
+    played.assert_answered(id, b"answer");
+    played.call(b"raw", true);
+    assert_eq!(played.words(), [""; 0]);
+    played.word(b"notify_provider_stopped");
+    played.call(b"raw", true);
+    assert_eq!(played.words(), ["request_provider_start"]);
+}
+
+#[test]
+fn legacy_words_are_obeyed_exactly() {
+    let mut played = Played::legacy(Role::Consumer);
+    let opened = |played: &mut Played| played.take(|event| matches!(event, Event::StreamOpened(_)).then_some(()));
+    for word in [&b"notify_standby "[..], b"NOTIFY_STANDBY", b"whatever", b""] {
+        played.word(word);
+        played.call(b"x", false);
+        assert!(opened(&mut played).is_some(), "{word:?}");
+    }
+    played.word(b"notify_standby");
+    played.call(b"x", false);
+    assert!(opened(&mut played).is_none());
+    played.word(b"notify_active");
+    assert!(opened(&mut played).is_some());
+    // On sc02 there are no words.
+    let mut played = Played::established(Role::Consumer);
+    played.word(b"notify_standby");
+    played.call(b"x", false);
+    assert!(opened(&mut played).is_some());
+}
+
+#[test]
+fn legacy_empty_end_is_a_failure() {
+    let mut played = Played::legacy(Role::Consumer);
+    let id = played.call(b"request", true);
+    let stream = played.opened();
+    played.finish(stream);
+    assert_eq!(played.flow(id).end, Some(End::Reset(code::PARTNER_LOST)));
+    assert!(!played.flow(id).finished, "it was not shown as a clean end");
+    // With nothing sent it is safe to try once more.
+    let id = played.call(b"", true);
+    let stream = played.opened();
+    played.finish(stream);
+    assert_eq!(played.flow(id).end, None);
+    let stream = played.opened();
+    played.write(stream, b"here");
+    played.finish(stream);
+    played.assert_answered(id, b"here");
+}
+
+#[test]
+fn legacy_provider_is_called_by_the_stream_itself() {
+    let mut played = Played::legacy(Role::Provider);
+    let stream = played.open(b"first");
+    let id = played.caller();
+    assert_eq!(played.flow(id).got, b"first");
+    let peer = played.peer;
+    played.world.say(peer, id, b"second", true);
+    played.run();
+    assert_eq!(played.read(stream), (b"second".to_vec(), ReadOutcome::Finished));
+    played.finish(stream);
+    assert_eq!(played.flow(id).end, Some(End::Clean));
+    // A dial that failed.
+    played.world.peer(peer).deaf = true;
+    let stream = played.open(b"first");
+    let (now, id) = (played.world.now, played.caller());
+    played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
+    played.run();
+    assert_eq!(played.refused(stream), (Some(code::DIAL_FAILED), ReadOutcome::Reset(code::DIAL_FAILED)));
+}
+
+#[test]
+fn legacy_shutdown_by_the_hub() {
+    let mut played = Played::legacy(Role::Provider);
+    let stream = played.open(b"work");
+    let id = played.caller();
+    played.word(b"notify_shutdown");
+    assert_eq!(played.words(), ["notify_shutdown"]);
+    let peer = played.peer;
+    played.world.say(peer, id, b"done", true);
+    played.finish(stream);
+    assert_eq!(played.flow(id).end, Some(End::Clean));
+    played.assert_closed(0);
+    assert!(
+        matches!(&played.notices()[..], [.., Notice::SessionEnded { reason, .. }] if reason == "the hub is shutting down")
+    );
+}
+
+#[test]
+fn legacy_retirement_says_so_before_it_closes() {
+    for role in [Role::Provider, Role::Consumer] {
+        let mut played = Played::legacy(role);
+        let (now, peer) = (played.world.now, played.peer);
+        played.world.peer(peer).endpoint.close(now);
+        played.wait(Duration::from_millis(99));
+        assert_eq!(played.words(), ["notify_shutdown"]);
+        assert_eq!(played.closed(), None);
+        played.wait(Duration::from_millis(1));
+        played.assert_closed(0);
+        assert_eq!(played.notices().last(), Some(&Notice::Closed));
+    }
+}
+
+#[test]
+fn a_legacy_refusal_after_the_handshake_backs_off() {
+    let mut played = Played::legacy(Role::Consumer);
+    let mut delays = Vec::new();
+    for _ in 0..5 {
+        let (now, session) = (played.world.now, played.session);
+        played.quic().close(now, session, 2, "Unsupported client role");
+        played.run();
+        let waiting = played.notices().into_iter().find_map(|notice| match notice {
+            Notice::SessionWaiting { reason, retry_ms, .. } => Some((reason, retry_ms)),
+            _ => None,
+        });
+        let (reason, retry_ms) = waiting.expect("a notice");
+        assert_eq!(reason, "closed by the peer with code 0x2 (Unsupported client role)");
+        delays.push(retry_ms);
+        // The next session is up, and is refused at once.
+        played.world.wait(Duration::from_millis(retry_ms));
+        while let Some((handle, _)) = played.world.played(played.hub).poll_event() {
+            played.session = handle;
+        }
+    }
+    assert!(delays.windows(2).all(|pair| pair[0] < pair[1]), "{delays:?}");
+}
