@@ -7,6 +7,7 @@ pub mod control;
 pub mod endpoint;
 pub mod frame;
 pub mod hub;
+pub mod inventory;
 pub mod preamble;
 pub mod record;
 mod types;

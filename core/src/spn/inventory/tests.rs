@@ -1,0 +1,167 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::pki::{Ca, UNIX};
+
+fn good() -> Value {
+    let ca = Ca::new("realm ca");
+    let (certificate, key) = ca.server();
+    json!({"realms": [{
+        "name": "home", "title": "Home", "cacert": ca.pem(),
+        "hubs": [{
+            "name": "h1", "fqdn": "hub.example", "serverAddress": "127.0.0.1", "serverPort": 4433,
+            "serverCert": certificate, "serverCertKey": key,
+            "services": [
+                {"name": "web", "provider": "p", "consumers": ["c"], "singleton": true, "unknown": 1},
+                {"name": "db", "provider": ["q", "r"], "consumers": ["d"], "urn": "urn:db"},
+            ],
+        }],
+    }]})
+}
+
+fn findings(value: &Value) -> Vec<String> {
+    read(value, UNIX).1.iter().map(ToString::to_string).collect()
+}
+
+/// The inventory with one member changed, and everything that is then wrong.
+fn with(pointer: &str, value: Value) -> (Inventory, Vec<String>) {
+    let mut inventory = good();
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    inventory.pointer_mut(parent).unwrap()[name] = value;
+    (read(&inventory, UNIX).0, findings(&inventory))
+}
+
+#[test]
+fn a_good_one() {
+    let (inventory, findings) = read(&good(), UNIX);
+    assert_eq!(findings, []);
+    let hub = &inventory.realms[0].hubs[0];
+    assert!(inventory.realms[0].is_enabled);
+    assert_eq!(hub.bind, "127.0.0.1:4433".parse().unwrap());
+    let config = hub.config(&inventory.realms[0]);
+    assert_eq!(config.services[0].urn, "urn:chip-in:service:home:h1:web");
+    assert!(config.services[0].singleton);
+    assert_eq!(
+        (&config.services[1].urn[..], &config.services[1].providers[..]),
+        ("urn:db", &["q".into(), "r".into()][..])
+    );
+}
+
+#[test]
+fn a_bad_service_drops_itself_only() {
+    let (inventory, findings) = with("/realms/0/hubs/0/services/0/consumers", json!(7));
+    assert_eq!(findings, ["realms[0].hubs[0].services[0].consumers: expected a list of strings, found a number"]);
+    assert_eq!(inventory.realms[0].hubs[0].services.len(), 1);
+    assert_eq!(inventory.broken.into_iter().collect::<Vec<_>>(), ["home/h1/web"]);
+}
+
+#[test]
+fn a_bad_hub_drops_itself_only() {
+    for (member, value, message) in [
+        ("serverCert", json!(""), "no certificate in the PEM text"),
+        ("serverCertKey", json!("x"), "no private key in the PEM text (expected PKCS#8, SEC1 or PKCS#1)"),
+        ("serverCertKey", json!(Ca::new("x").server().1), "the private key does not belong to the certificate"),
+        ("serverPort", json!(70_000), "70000: expected a port, 1 to 65535"),
+        ("serverAddress", json!("hub"), "`hub`: expected an IP address"),
+        ("name", json!("a b"), "`a b`: expected letters, digits, `-`, `_`, `.` and `@`"),
+    ] {
+        let (inventory, findings) = with(&format!("/realms/0/hubs/0/{member}"), value);
+        assert!(findings.contains(&format!("realms[0].hubs[0].{member}: {message}")), "{findings:?}");
+        assert_eq!((inventory.realms.len(), inventory.realms[0].hubs.len()), (1, 0), "{member}");
+    }
+}
+
+#[test]
+fn a_realm_without_a_ca_harms_no_other() {
+    let mut inventory = good();
+    let mut other = inventory["realms"][0].clone();
+    other["name"] = json!("other");
+    other["cacert"] = json!("");
+    other["hubs"][0]["serverPort"] = json!(4434);
+    inventory["realms"].as_array_mut().unwrap().push(other);
+    let (usable, _) = read(&inventory, UNIX);
+    assert_eq!(findings(&inventory), ["realms[1].cacert: no certificate in the PEM text"]);
+    assert_eq!(usable.realms.len(), 1);
+}
+
+#[test]
+fn everything_is_said_in_one_go() {
+    let value = json!({"realms": [{"name": "master", "hubs": [{"name": "h", "services": [{}]}]}, 5]});
+    let findings = findings(&value);
+    for expected in [
+        "realms[0].name: `master` is reserved",
+        "realms[0].cacert: missing",
+        "warning: realms[0].hubs[0].serverPort: missing: 4433 is used",
+        "realms[0].hubs[0].serverCert: missing",
+        "realms[0].hubs[0].serverCertKey: missing",
+        "realms[0].hubs[0].services[0].name: missing",
+        "realms[1]: expected an object, found a number",
+    ] {
+        assert!(findings.iter().any(|finding| finding == expected), "{expected} in {findings:#?}");
+    }
+}
+
+#[test]
+fn names_and_addresses_are_unique() {
+    let mut inventory = good();
+    let again = inventory["realms"][0]["hubs"][0].clone();
+    inventory["realms"][0]["hubs"].as_array_mut().unwrap().push(again);
+    assert_eq!(
+        findings(&inventory)[..2],
+        [
+            "realms[0].hubs[1].name: `h1` is the name of realms[0].hubs[0], too",
+            "realms[0].hubs[1].serverPort: 127.0.0.1:4433 is the address of realms[0].hubs[0], too"
+        ]
+    );
+}
+
+#[test]
+fn a_name_in_two_services_is_a_warning() {
+    let (_, findings) = with("/realms/0/hubs/0/services/1/consumers", json!(["c"]));
+    assert_eq!(findings.len(), 1);
+    assert!(findings[0].starts_with("warning: realms[0].hubs[0].services: `c` is a consumer of `web` and of `db`"));
+}
+
+#[test]
+fn disabled_and_expired_realms_are_off() {
+    assert!(!with("/realms/0/disabled", json!(true)).0.realms[0].is_enabled);
+    assert!(!with("/realms/0/expiredAt", json!("2025-01-01T00:00:00Z")).0.realms[0].is_enabled);
+    assert!(with("/realms/0/expiredAt", json!("2027-01-01T00:00:00Z")).0.realms[0].is_enabled);
+}
+
+#[test]
+fn availability() {
+    let of = |value: Value| {
+        let (inventory, findings) = with("/realms/0/hubs/0/services/0/availabilityManagement", value);
+        let service = inventory.realms[0].hubs[0].services.iter().find(|service| service.name == "web").cloned();
+        (service.and_then(|service| service.availability), findings)
+    };
+    let base = json!({"clusterManagerUrn": "docker:", "serviceId": "s", "command": "run"});
+    let (found, findings) = of(base.clone());
+    assert!(!found.unwrap().is_on_demand());
+    assert!(findings[0].contains("no ondemandStart"), "managed from the load on, with a warning");
+    let mut all = base.clone();
+    all["ondemandStart"] = json!(true);
+    all["mountPoints"] = json!([{"volume_size": 5, "target": "/a"}, {"volumeSize": 6, "target": "/b"}]);
+    all["idleTimeout"] = json!(-1);
+    let (found, findings) = of(all);
+    let found = found.unwrap();
+    assert_eq!(findings, Vec::<String>::new());
+    assert_eq!((found.on_consumer, found.on_payload, found.idle_timeout_s), (true, true, 0));
+    assert_eq!((found.command, found.mount_points), (vec!["run".into()], vec![(5, "/a".into()), (6, "/b".into())]));
+    let (found, findings) = of(json!({"serviceId": "s", "ondemandStartOnPayload": true}));
+    assert_eq!(
+        (found, &findings[0][..]),
+        (None, "realms[0].hubs[0].services[0].availabilityManagement.clusterManagerUrn: missing")
+    );
+}
+
+#[test]
+fn certificates_are_judged_by_the_time() {
+    let far = std::time::Duration::from_secs(70_000_000_000);
+    let texts: Vec<String> = read(&good(), far).1.iter().map(ToString::to_string).collect();
+    assert!(
+        texts.iter().any(|text| text.starts_with("realms[0].hubs[0].serverCert: the certificate expired")),
+        "{texts:?}"
+    );
+}
