@@ -9,6 +9,7 @@ mod bridge;
 pub mod endpoint;
 pub mod hub;
 pub mod log;
+pub mod pki;
 mod reactor;
 pub mod settings;
 mod stream;
