@@ -8,6 +8,7 @@
 mod bridge;
 pub mod endpoint;
 pub mod hub;
+pub mod inventory;
 pub mod log;
 pub mod pki;
 mod reactor;
