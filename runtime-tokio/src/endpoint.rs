@@ -226,11 +226,11 @@ pub async fn consumer_agent(
 pub fn provider_agent(
     mut config: Config,
     port: u16,
-    forward: &str,
+    forward: String,
     notices: impl FnMut(SessionNotice) + Send + 'static,
 ) -> Result<(Control, impl Future<Output = ()> + Send), StartError> {
     config.role = Role::Provider;
-    prepare(config, port, Local::Forward(forward.to_owned()), notices)
+    prepare(config, port, Local::Forward(forward), notices)
 }
 
 fn prepare(

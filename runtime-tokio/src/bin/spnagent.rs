@@ -142,7 +142,7 @@ async fn run(command: Command) -> Result<(), Error> {
                 return Err(value("FORWARD_ADDRESS", forward, "HOST:PORT"));
             }
             tracing::info!(hub = %config.server_name, port, %forward, "providing");
-            let (control, agent) = provider_agent(config, port, &forward, tell)?;
+            let (control, agent) = provider_agent(config, port, forward, tell)?;
             until_signal(control, agent).await
         }
         Command::Consumer { common, bind_address } => {

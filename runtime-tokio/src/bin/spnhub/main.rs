@@ -1,0 +1,146 @@
+//! `spnhub`: joins the consumers of services to their providers.
+
+mod demo;
+mod records;
+mod supervisor;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use towline_core::spn::inventory::Severity;
+use towline_tokio::{
+    inventory::{LoadError, Source},
+    log, pki,
+};
+
+/// Joins the consumers of services to their providers, over QUIC with mutual TLS.
+///
+/// Without a subcommand it runs the hubs of an inventory:
+///
+///     spnhub pki pki --realm home --hub hub.example.net --service web --provider web-1 --consumer laptop
+///     spnhub -c pki/inventory.yaml
+///
+/// Records of sessions and connections go to stdout, one JSON object a line; diagnostics to stderr.
+/// SIGTERM ends in good order, SIGINT at once, SIGUSR1 loads the inventory again.
+#[derive(Parser)]
+#[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say everything that is wrong with an inventory. Exit code 0: all of it can be used; 1: not all.
+    Check(SourceArgs),
+    #[command(about = "Write certificates, inventory and settings for a realm")]
+    Pki(pki::PkiArgs),
+    /// Show it all on this machine: a hub, a provider, a consumer, and certificates that are thrown away.
+    Demo(demo::DemoArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Append records to this file rather than write them to stdout.
+    #[arg(long, value_name = "FILE")]
+    records: Option<PathBuf>,
+    /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: log::Format,
+}
+
+#[derive(Args)]
+struct SourceArgs {
+    /// The inventory: a YAML or JSON file, or the base URL of an HTTP inventory.
+    #[arg(
+        short = 'c',
+        long,
+        visible_alias = "inventory-url",
+        value_name = "FILE_OR_URL",
+        env = "SPNHUB_INVENTORY_URL",
+        default_value = "http://localhost:8080"
+    )]
+    config: String,
+    /// Sent to an HTTP inventory as a bearer token.
+    #[arg(skip = std::env::var("SPNHUB_INVENTORY_TOKEN").ok().filter(|token| !token.is_empty()))]
+    token: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}\nname the inventory with -c FILE_OR_URL or SPNHUB_INVENTORY_URL; `spnhub pki` makes one")]
+    Load(#[from] LoadError),
+    #[error("nothing in {0} can be run; `spnhub check -c {0}` says why")]
+    NothingToRun(Source),
+    #[error("cannot write records to {}: {error}", path.display())]
+    Records { path: PathBuf, error: std::io::Error },
+    #[error(transparent)]
+    Pki(#[from] pki::PkiError),
+    #[error(transparent)]
+    Demo(#[from] demo::DemoError),
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl Error {
+    /// 1: what was given is bad. 2: usage, or the machine.
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Load(LoadError::Syntax { .. }) | Self::NothingToRun(_) => 1,
+            Self::Pki(pki::PkiError::Inventory { .. } | pki::PkiError::Certificate(_)) => 1,
+            Self::Load(_) | Self::Records { .. } | Self::Pki(_) | Self::Demo(_) | Self::Io(_) => 2,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log::init(cli.run.log_format);
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::from)
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("spnhub: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<ExitCode, Error> {
+    match cli.command {
+        None => supervisor::run(cli.run).await,
+        Some(Command::Check(args)) => check(&args).await,
+        Some(Command::Pki(args)) => {
+            print!("{}", pki::run(&args)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Demo(args)) => Ok(demo::run(args).await?),
+    }
+}
+
+async fn check(args: &SourceArgs) -> Result<ExitCode, Error> {
+    let source = Source::parse(&args.config);
+    let loaded = source.load(args.token.as_deref()).await?;
+    for finding in &loaded.findings {
+        println!("{finding}");
+    }
+    let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    let realms = &loaded.inventory.realms;
+    let hubs = || realms.iter().flat_map(|realm| &realm.hubs);
+    eprintln!(
+        "{source}: {errors} errors, {} warnings; usable: {} realms, {} hubs, {} services",
+        loaded.findings.len() - errors,
+        realms.len(),
+        hubs().count(),
+        hubs().flat_map(|hub| &hub.services).count()
+    );
+    Ok(ExitCode::from(u8::from(errors > 0)))
+}

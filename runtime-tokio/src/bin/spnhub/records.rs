@@ -1,0 +1,103 @@
+//! Writes records, one JSON object a line, from a thread of its own: a slow disk or reader holds up no hub.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use towline_core::{quic::Epoch, spn::hub::Notice, spn::record::Record};
+use towline_tokio::hub::epoch;
+
+/// Records that wait to be written. A reader that falls further behind loses some, and hears how many.
+const QUEUE: usize = 100_000;
+
+/// Takes records and writes them.
+pub(crate) struct Records {
+    sender: Option<SyncSender<Record>>,
+    lost: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A hub's way to tell.
+#[derive(Clone)]
+pub(crate) struct Teller {
+    sender: SyncSender<Record>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Records {
+    /// To a file, appended; or to stdout.
+    pub(crate) fn start(file: Option<&Path>) -> io::Result<Self> {
+        let out: Box<dyn Write + Send> = match file {
+            Some(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+            None => Box::new(io::stdout()),
+        };
+        let (sender, receiver) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let counter = lost.clone();
+        let thread = thread::Builder::new()
+            .name("records".to_owned())
+            .spawn(move || write(&receiver, out, &epoch(), &counter))?;
+        Ok(Self { sender: Some(sender), lost, thread: Some(thread) })
+    }
+
+    pub(crate) fn teller(&self) -> Option<Teller> {
+        self.sender.clone().map(|sender| Teller { sender, lost: self.lost.clone() })
+    }
+}
+
+impl Drop for Records {
+    /// Waits until everything is written. All tellers must have gone.
+    fn drop(&mut self) {
+        self.sender = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Teller {
+    /// Tells what a hub has to tell; says whether it has ended.
+    pub(crate) fn tell(&self, notice: Notice) -> bool {
+        match notice {
+            Notice::Record(record) => {
+                if let Err(TrySendError::Full(_)) = self.sender.try_send(record) {
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Notice::Refused(refusal) => tracing::warn!("{refusal}"),
+            Notice::RefusalsSuppressed { count } => tracing::warn!(count, "more refusals in this second"),
+            Notice::Stopped => return true,
+        }
+        false
+    }
+}
+
+fn write(records: &Receiver<Record>, mut out: Box<dyn Write + Send>, epoch: &Epoch, lost: &AtomicU64) {
+    let mut is_broken = false;
+    while let Ok(first) = records.recv() {
+        let mut lines = String::new();
+        // All that wait, in one write; nothing waits for more to come.
+        for record in std::iter::once(first).chain(records.try_iter().take(1000)) {
+            lines.push_str(&record.to_json(epoch));
+            lines.push('\n');
+        }
+        match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => is_broken = false,
+            // Said once, until it works again.
+            Err(error) if !std::mem::replace(&mut is_broken, true) => tracing::error!(%error, "cannot write records"),
+            Err(_) => {}
+        }
+        let lost = lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            tracing::error!(lost, "records were lost: their reader is too slow");
+        }
+    }
+}

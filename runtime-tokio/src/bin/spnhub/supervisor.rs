@@ -1,0 +1,207 @@
+//! Runs the hubs of an inventory, each on its own, and follows the inventory on SIGUSR1.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use towline_core::spn::{
+    hub::Config,
+    inventory::{Finding, HubRecord, Realm, Service, Severity},
+};
+use towline_tokio::{
+    hub::HubHandle,
+    inventory::{LoadError, Loaded, Source},
+};
+
+use super::{
+    Error, RunArgs,
+    records::{Records, Teller},
+};
+
+/// Realm and hub.
+type Name = (String, String);
+
+struct Supervisor {
+    records: Records,
+    hubs: BTreeMap<Name, Running>,
+    /// Every thread that has not ended, those included that drain after they were replaced.
+    alive: BTreeMap<u64, HubHandle>,
+    next: u64,
+    ended: mpsc::UnboundedSender<u64>,
+    is_leaving: bool,
+}
+
+struct Running {
+    id: u64,
+    record: HubRecord,
+    handle: HubHandle,
+}
+
+pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
+    let source = Source::parse(&args.source.config);
+    // Signals first: one that comes while the inventory is loaded is not lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut reload = signal(SignalKind::user_defined1())?;
+    let load = || {
+        let (source, token) = (source.clone(), args.source.token.clone());
+        async move { source.load(token.as_deref()).await }
+    };
+    let loaded = tokio::select! {
+        loaded = load() => loaded?,
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
+    let records = Records::start(args.records.as_deref())
+        .map_err(|error| Error::Records { path: args.records.clone().unwrap_or_default(), error })?;
+    let (ended, mut endings) = mpsc::unbounded_channel();
+    let mut supervisor =
+        Supervisor { records, hubs: BTreeMap::new(), alive: BTreeMap::new(), next: 0, ended, is_leaving: false };
+    tell(&loaded.findings);
+    supervisor.apply(loaded).await;
+    if supervisor.alive.is_empty() {
+        return Err(Error::NothingToRun(source));
+    }
+    let mut loading: Option<JoinHandle<Result<Loaded, LoadError>>> = None;
+    loop {
+        tokio::select! {
+            Some(id) = endings.recv() => {
+                supervisor.alive.remove(&id);
+                if supervisor.alive.is_empty() {
+                    // Without being asked to, a hub ends only with its socket.
+                    return Ok(ExitCode::from(if supervisor.is_leaving { 0 } else { 2 }));
+                }
+            }
+            _ = terminate.recv() => {
+                tracing::info!("SIGTERM: draining, at most 30 s; again, or SIGINT, ends at once");
+                supervisor.leave(HubHandle::shutdown);
+            }
+            _ = interrupt.recv() => supervisor.leave(HubHandle::stop),
+            _ = reload.recv() => {
+                if loading.is_none() && !supervisor.is_leaving {
+                    tracing::info!(%source, "SIGUSR1: loading the inventory again");
+                    loading = Some(tokio::spawn(load()));
+                }
+            }
+            Ok(loaded) = async { match &mut loading { Some(task) => task.await, None => std::future::pending().await } } => {
+                loading = None;
+                match loaded {
+                    Ok(loaded) if loaded.inventory.realms.is_empty() && !loaded.inventory.broken.is_empty() => {
+                        tell(&loaded.findings);
+                        tracing::error!("reload failed: no realm can be used; everything stays as it was");
+                    }
+                    Ok(loaded) if !supervisor.is_leaving => {
+                        tell(&loaded.findings);
+                        supervisor.apply(loaded).await;
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::error!("reload failed: {error}; everything stays as it was"),
+                }
+            }
+        }
+    }
+}
+
+fn tell(findings: &[Finding]) {
+    for finding in findings {
+        match finding.severity {
+            Severity::Error => tracing::error!("inventory: {finding}"),
+            Severity::Warning => tracing::warn!("inventory: {}: {}", finding.path, finding.message),
+        }
+    }
+}
+
+impl Supervisor {
+    fn leave(&mut self, how: fn(&HubHandle)) {
+        self.is_leaving = true;
+        self.alive.values().for_each(how);
+    }
+
+    /// Makes what runs what the inventory says. What it has but cannot be used keeps its old state.
+    async fn apply(&mut self, loaded: Loaded) {
+        let broken = loaded.inventory.broken;
+        let mut wanted = BTreeMap::new();
+        for realm in loaded.inventory.realms.iter().filter(|realm| realm.is_enabled) {
+            for hub in &realm.hubs {
+                wanted.insert((realm.name.clone(), hub.name.clone()), (realm, hub.clone()));
+            }
+        }
+        let gone: Vec<Name> = self.hubs.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        for name in gone {
+            if broken.contains(&name.0) || broken.contains(&format!("{}/{}", name.0, name.1)) {
+                tracing::warn!(realm = name.0, hub = name.1, "its record cannot be used; it keeps its old state");
+            } else if let Some(running) = self.hubs.remove(&name) {
+                tracing::info!(realm = name.0, hub = name.1, "removed: draining");
+                running.handle.remove();
+            }
+        }
+        let mut reloads = Vec::new();
+        for (name, (realm, mut record)) in wanted {
+            match self.hubs.get_mut(&name) {
+                Some(running) if running.record.bind == record.bind && self.alive.contains_key(&running.id) => {
+                    keep_broken_services(&name, &broken, &running.record, &mut record);
+                    let (handle, config) = (running.handle.clone(), record.config(realm));
+                    running.record = record;
+                    // All at once: a hub that is slow to answer holds up no other.
+                    reloads.push(tokio::spawn(async move { (name, handle.reload(config).await) }));
+                }
+                _ => self.start(name, realm, record),
+            }
+        }
+        for reload in reloads {
+            let Ok((name, result)) = reload.await else { continue };
+            let (realm, hub) = (name.0, name.1);
+            match result {
+                Some(Ok(changes)) if changes.is_empty() => tracing::info!(realm, hub, "unchanged"),
+                Some(Ok(changes)) => tracing::info!(realm, hub, "{}", changes.join(", ")),
+                Some(Err(error)) => tracing::error!(realm, hub, "reload failed: {error}; it keeps its old state"),
+                None => {}
+            }
+        }
+    }
+
+    /// Starts a hub; one of the same name that runs at another address drains after that.
+    fn start(&mut self, name: Name, realm: &Realm, record: HubRecord) {
+        let Some(teller) = self.records.teller() else { return };
+        let id = self.next;
+        self.next += 1;
+        match start(record.config(realm), teller, id, self.ended.clone()) {
+            Ok(handle) => {
+                tracing::info!(realm = name.0, hub = name.1, "listening on {}", handle.local_addr());
+                self.alive.insert(id, handle.clone());
+                if let Some(old) = self.hubs.insert(name, Running { id, record, handle }) {
+                    old.handle.remove();
+                }
+            }
+            Err(error) => tracing::error!(realm = name.0, hub = name.1, "cannot start: {error}"),
+        }
+    }
+}
+
+fn start(
+    config: Config,
+    teller: Teller,
+    id: u64,
+    ended: mpsc::UnboundedSender<u64>,
+) -> Result<HubHandle, towline_tokio::hub::StartError> {
+    let mut teller = Some(teller);
+    HubHandle::start(config, move |notice| {
+        if teller.as_ref().is_some_and(|teller| teller.tell(notice)) {
+            // Let go of the records first: the process may end with this.
+            teller = None;
+            let _ = ended.send(id);
+        }
+    })
+}
+
+/// A service that is there but cannot be used stays as it was.
+fn keep_broken_services(name: &Name, broken: &BTreeSet<String>, old: &HubRecord, new: &mut HubRecord) {
+    let is_broken = |service: &&Service| broken.contains(&format!("{}/{}/{}", name.0, name.1, service.name));
+    new.services.extend(old.services.iter().filter(is_broken).cloned());
+}
