@@ -1,6 +1,7 @@
 //! The binding over a network in memory: against our hub, and against a server end that a test plays by hand.
 
 mod played;
+mod random;
 mod with_hub;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -166,6 +167,25 @@ struct World {
     nodes: BTreeMap<SocketAddr, Side>,
     /// Nothing gets through to these, or from them.
     dead: BTreeSet<SocketAddr>,
+    /// Loses one datagram in twenty, and swaps one pair in ten.
+    lossy: Option<Dice>,
+}
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % sides as u64) as usize
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        if from.is_empty() { None } else { Some(from[self.roll(from.len())]) }
+    }
 }
 
 enum Side {
@@ -192,7 +212,8 @@ fn address(text: &str) -> SocketAddr {
 
 impl World {
     fn new() -> Self {
-        Self { now: first_instant(), ca: Ca::new("ca"), nodes: BTreeMap::new(), dead: BTreeSet::new() }
+        let ca = Ca::new("ca");
+        Self { now: first_instant(), ca, nodes: BTreeMap::new(), dead: BTreeSet::new(), lossy: None }
     }
 
     fn epoch(&self) -> Epoch {
@@ -299,7 +320,16 @@ impl World {
             if self.dead.contains(&from) || self.dead.contains(&to) {
                 continue;
             }
-            for data in buffer.chunks(transmit.segment_size.unwrap_or(buffer.len())) {
+            let mut datagrams: Vec<_> = buffer.chunks(transmit.segment_size.unwrap_or(buffer.len())).collect();
+            if let Some(dice) = &mut self.lossy {
+                datagrams.retain(|_| dice.roll(20) > 0);
+                for at in 1..datagrams.len() {
+                    if dice.roll(10) == 0 {
+                        datagrams.swap(at - 1, at);
+                    }
+                }
+            }
+            for data in datagrams {
                 if let Some(node) = self.nodes.get_mut(&to) {
                     let received =
                         Received { remote: from, local_ip: None, ecn: transmit.ecn, data: BytesMut::from(data) };
