@@ -1,3 +1,5 @@
 //! What crosses crates.
 
+pub mod programs;
+pub mod servers;
 pub mod tables;

@@ -1,0 +1,219 @@
+//! The real programs, started and watched by tests.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take that is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where cargo has put the programs: beside this test's own directory.
+#[must_use]
+pub fn path_of(program: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let directory = test.parent().and_then(Path::parent).expect("target/PROFILE");
+    let path = directory.join(program);
+    assert!(path.exists(), "{} is missing: run `cargo test --workspace`, which builds it", path.display());
+    path
+}
+
+/// A free UDP port; somebody else may take it before it is used, but hardly does.
+#[must_use]
+pub fn free_udp_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a UDP port").port()
+}
+
+/// A free TCP address on loopback.
+#[must_use]
+pub fn free_tcp_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a TCP port")
+}
+
+/// Lines that a program has written so far.
+#[derive(Default)]
+struct Lines {
+    lines: Mutex<Vec<String>>,
+    more: Condvar,
+}
+
+impl Lines {
+    fn collect(self: Arc<Self>, pipe: impl Read + Send + 'static) {
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                self.lines.lock().expect("lines").push(line);
+                self.more.notify_all();
+            }
+        });
+    }
+
+    fn wait(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.lines.lock().expect("lines");
+        loop {
+            if let Some(line) = lines.iter().find(|line| is_it(line)) {
+                return line.clone();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no line with {what}; there are:\n{}", lines.join("\n"));
+            lines = self.more.wait_timeout(lines, left).expect("lines").0;
+        }
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.lines.lock().expect("lines").clone()
+    }
+}
+
+/// A running program; killed when it is dropped.
+pub struct Program {
+    child: Child,
+    out: Arc<Lines>,
+    err: Arc<Lines>,
+}
+
+impl Program {
+    /// Starts one of ours.
+    #[must_use]
+    pub fn start(program: &str, arguments: &[&str]) -> Self {
+        Self::spawn(Command::new(path_of(program)).args(arguments))
+    }
+
+    /// Starts any.
+    #[must_use]
+    pub fn spawn(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1");
+        let mut child = command.spawn().expect("the program starts");
+        let (out, err) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
+        out.clone().collect(child.stdout.take().expect("stdout"));
+        err.clone().collect(child.stderr.take().expect("stderr"));
+        Self { child, out, err }
+    }
+
+    /// Waits for a line on stdout.
+    pub fn out_line(&self, part: &str) -> String {
+        self.out.wait(part, |line| line.contains(part))
+    }
+
+    /// Waits for a line on stderr.
+    pub fn err_line(&self, part: &str) -> String {
+        self.err.wait(part, |line| line.contains(part))
+    }
+
+    /// Everything on stdout so far.
+    #[must_use]
+    pub fn out(&self) -> Vec<String> {
+        self.out.all()
+    }
+
+    /// Everything on stderr so far.
+    #[must_use]
+    pub fn err(&self) -> Vec<String> {
+        self.err.all()
+    }
+
+    /// Sends a signal, e.g. `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its status") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end; stderr:\n{}", self.err().join("\n"));
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Its resident memory, in bytes.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number");
+        kib * 1024
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- stderr of {}:\n{}", self.child.id(), self.err().join("\n"));
+        }
+    }
+}
+
+/// A realm made by `spnhub pki`, and the programs that run in it.
+pub struct Realm {
+    directory: tempfile::TempDir,
+    /// The hub.
+    pub hub: Program,
+    /// UDP port of the hub.
+    pub port: u16,
+}
+
+impl Realm {
+    /// A hub with the service `s`, its provider `p` and its consumer `c`. `change` may edit the inventory first.
+    #[must_use]
+    pub fn start(change: impl FnOnce(String) -> String) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let port = free_udp_port();
+        let path = directory.path().to_str().expect("UTF-8").to_owned();
+        let names = ["--realm", "r", "--hub", "127.0.0.1", "--service", "s", "--provider", "p", "--consumer", "c"];
+        let mut pki = Command::new(path_of("spnhub"));
+        let made = pki.args(["pki", &path, "--port", &port.to_string()]).args(names).output().expect("spnhub pki");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let inventory = format!("{path}/inventory.yaml");
+        let text = fs::read_to_string(&inventory).expect("an inventory");
+        fs::write(&inventory, change(text)).expect("a changed inventory");
+        let hub = Program::start("spnhub", &["-c", &inventory]);
+        hub.err_line("listening on");
+        Self { directory, hub, port }
+    }
+
+    /// A file of the realm.
+    #[must_use]
+    pub fn file(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    /// Runs `spnhub pki` again, to add to the realm.
+    pub fn add(&self, arguments: &[&str]) {
+        let path = self.directory.path().to_str().expect("UTF-8");
+        let status = Command::new(path_of("spnhub")).args(["pki", path]).args(arguments).stdout(Stdio::null()).status();
+        assert!(status.expect("spnhub pki").success());
+    }
+
+    /// A provider agent in front of a TCP service, with its session.
+    #[must_use]
+    pub fn provider(&self, name: &str, forward: SocketAddr) -> Program {
+        let (file, forward) = (self.file(&format!("{name}.env")), forward.to_string());
+        let agent = Program::start("spnagent", &["provider", "--env-file", &file, "--forward-address", &forward]);
+        agent.err_line("session established");
+        agent
+    }
+
+    /// A consumer agent with its session, and where it listens.
+    #[must_use]
+    pub fn consumer(&self, name: &str) -> (Program, SocketAddr) {
+        let file = self.file(&format!("{name}.env"));
+        let agent = Program::start("spnagent", &["consumer", "--env-file", &file, "--bind-address", "127.0.0.1:0"]);
+        let line = agent.err_line("listening on ");
+        agent.err_line("session established");
+        let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
+        (agent, address.and_then(|text| text.parse().ok()).expect("an address"))
+    }
+}

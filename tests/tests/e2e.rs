@@ -1,0 +1,380 @@
+//! The real programs on loopback, end to end.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
+    process::Command,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use towline_tests::{
+    programs::{Program, Realm, free_tcp_address},
+    servers::{Pattern, abort, connect, digest, echo, send, serve},
+};
+
+/// Hub, provider, consumer.
+struct Path {
+    realm: Realm,
+    provider: Program,
+    consumer: Program,
+    address: SocketAddr,
+}
+
+fn path(server: SocketAddr) -> Path {
+    let realm = Realm::start(|inventory| inventory);
+    let provider = realm.provider("p", server);
+    let (consumer, address) = realm.consumer("c");
+    Path { realm, provider, consumer, address }
+}
+
+fn read_all(mut tcp: &TcpStream) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    tcp.read_to_end(&mut bytes).map(|_| bytes)
+}
+
+/// A whole echo over one connection.
+fn echo_works(address: SocketAddr, text: &[u8]) {
+    let tcp = connect(address);
+    (&tcp).write_all(text).unwrap();
+    tcp.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&tcp).unwrap(), text);
+}
+
+#[test]
+fn curl_through_the_demo() {
+    let mut demo = Program::start("spnhub", &["demo"]);
+    let address = demo.err_line("listening on ").replace("listening on ", "");
+    let page = Command::new("curl").args(["-sS", "-m", "10", &format!("http://{address}/")]).output().unwrap();
+    assert!(String::from_utf8_lossy(&page.stdout).contains("came through an SPN hub"), "{page:?}");
+    let end = demo.out_line("endSpnConnection");
+    assert!(end.contains(r#""disconnectReason":"closed""#), "{end}");
+    demo.signal("INT");
+    assert_eq!(demo.wait().code(), Some(0));
+    demo.out_line("endSpnSession");
+    let count = |event| demo.out().iter().filter(|line| line.contains(event)).count();
+    assert_eq!((count("startSpnSession"), count("endSpnSession")), (2, 2), "{:#?}", demo.out());
+}
+
+#[test]
+fn a_gibibyte_each_way() {
+    const SIZE: u64 = 1 << 30;
+    let (hashes, hashed) = mpsc::channel();
+    let server = serve(move |tcp| {
+        let down = tcp.try_clone()?;
+        let sender = thread::spawn(move || {
+            send(&down, Pattern::new(2, SIZE))?;
+            down.shutdown(Shutdown::Write)
+        });
+        let _ = hashes.send(digest(&tcp)?);
+        sender.join().expect("the sender")
+    });
+    let path = path(server);
+    let tcp = connect(path.address);
+    let up = tcp.try_clone().unwrap();
+    let sender = thread::spawn(move || {
+        send(&up, Pattern::new(1, SIZE)).unwrap();
+        up.shutdown(Shutdown::Write).unwrap();
+    });
+    assert_eq!(digest(&tcp).unwrap(), digest(Pattern::new(2, SIZE)).unwrap(), "down");
+    sender.join().unwrap();
+    assert_eq!(hashed.recv().unwrap(), digest(Pattern::new(1, SIZE)).unwrap(), "up");
+    let record = path.realm.hub.out_line("endSpnConnection");
+    assert!(record.contains(&format!(r#""totalSentBytes":{SIZE},"totalReceiveBytes":{SIZE}"#)), "{record}");
+    assert!(path.realm.hub.resident() < 100 << 20, "{} bytes", path.realm.hub.resident());
+}
+
+#[test]
+fn five_hundred_at_once() {
+    let path = path(serve(echo));
+    let clients: Vec<TcpStream> = (0..500).map(|_| connect(path.address)).collect();
+    for (nth, mut client) in clients.iter().enumerate() {
+        client.write_all(format!("client {nth}").as_bytes()).unwrap();
+    }
+    // All are open, and each has its own echo.
+    for (nth, mut client) in clients.iter().enumerate() {
+        let expected = format!("client {nth}");
+        let mut got = vec![0; expected.len()];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(got, expected.as_bytes());
+    }
+    for client in &clients {
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(client).unwrap(), b"");
+    }
+}
+
+#[test]
+fn a_server_that_speaks_first() {
+    let path = path(serve(|mut tcp| tcp.write_all(b"220 ready\r\n")));
+    assert_eq!(read_all(&connect(path.address)).unwrap(), b"220 ready\r\n");
+}
+
+#[test]
+fn half_closes_pass_in_both_ways() {
+    // It answers only after the client's end of data, and the client after the server's.
+    let (ends, ended) = mpsc::channel();
+    let path = path(serve(move |mut tcp| {
+        let mut first = [0; 5];
+        tcp.read_exact(&mut first)?;
+        match &first {
+            b"UPEND" => {
+                let rest = read_all(&tcp)?;
+                tcp.write_all(&rest)
+            }
+            _ => {
+                tcp.write_all(b"done")?;
+                tcp.shutdown(Shutdown::Write)?;
+                ends.send(read_all(&tcp)?).map_err(io::Error::other)
+            }
+        }
+    }));
+    echo_like(path.address);
+    let tcp = connect(path.address);
+    (&tcp).write_all(b"DOWNE").unwrap();
+    assert_eq!(read_all(&tcp).unwrap(), b"done");
+    (&tcp).write_all(b"late").unwrap();
+    tcp.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(ended.recv_timeout(Duration::from_secs(10)).unwrap(), b"late");
+}
+
+fn echo_like(address: SocketAddr) {
+    let tcp = connect(address);
+    (&tcp).write_all(b"UPENDabc").unwrap();
+    tcp.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&tcp).unwrap(), b"abc");
+}
+
+fn is_reset(result: io::Result<Vec<u8>>) -> bool {
+    result.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+}
+
+#[test]
+fn a_reset_is_a_reset_at_the_other_end() {
+    let (results, result) = mpsc::channel();
+    let path = path(serve(move |mut tcp| {
+        let mut first = [0; 4];
+        tcp.read_exact(&mut first)?;
+        tcp.write_all(&[7; 200_000])?;
+        if &first == b"DOWN" {
+            abort(tcp);
+            return Ok(());
+        }
+        results.send(read_all(&tcp)).map_err(io::Error::other)
+    }));
+    let down = connect(path.address);
+    (&down).write_all(b"DOWN").unwrap();
+    assert!(is_reset(read_all(&down)), "the server's RST reaches the client");
+
+    let mut up = connect(path.address);
+    up.write_all(b"UPUP").unwrap();
+    up.read_exact(&mut vec![0; 200_000]).unwrap();
+    abort(up);
+    assert!(is_reset(result.recv_timeout(Duration::from_secs(10)).unwrap()), "the client's RST reaches the server");
+    for line in 0..2 {
+        let ends: Vec<String> = path.realm.hub.out().into_iter().filter(|l| l.contains("endSpnConnection")).collect();
+        if let Some(end) = ends.get(line) {
+            assert!(end.contains(r#""disconnectReason":"closedByPeer""#), "no abort is recorded as closed: {end}");
+        }
+    }
+}
+
+#[test]
+fn a_service_that_cannot_be_reached_is_a_reset() {
+    let path = path(free_tcp_address());
+    assert!(is_reset(read_all(&connect(path.address))));
+    path.provider.err_line("cannot reach the service");
+}
+
+#[test]
+fn a_killed_provider_is_noticed_and_the_next_takes_over() {
+    let realm = Realm::start(|inventory| inventory);
+    realm.add(&["--service", "s", "--provider", "p2"]);
+    realm.hub.signal("USR1");
+    realm.hub.err_line("changed");
+    let named = |name: &'static [u8]| {
+        serve(move |mut tcp: TcpStream| {
+            tcp.write_all(name)?;
+            read_all(&tcp).map(drop)
+        })
+    };
+    let (mut first, _second) = (realm.provider("p", named(b"1")), realm.provider("p2", named(b"2")));
+    let (_consumer, address) = realm.consumer("c");
+    let greeting = || {
+        let mut tcp = connect(address);
+        let mut name = [0];
+        tcp.read_exact(&mut name).map(|()| (tcp, name[0]))
+    };
+    // They are balanced: of two connections each gets one.
+    let (a, b) = (greeting().unwrap(), greeting().unwrap());
+    let mut names = [a.1, b.1];
+    names.sort_unstable();
+    assert_eq!(&names, b"12");
+    let (of_first, of_second) = if a.1 == b'1' { (a.0, b.0) } else { (b.0, a.0) };
+    // SIGINT closes its session, so the hub knows at once.
+    first.signal("INT");
+    first.wait();
+    let began = Instant::now();
+    assert!(is_reset(read_all(&of_first)));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(greeting().unwrap().1, b'2');
+    of_second.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&of_second).unwrap(), b"", "the other provider's connection is untouched");
+}
+
+#[test]
+fn stalled_readers_cost_no_memory_and_no_neighbour_its_speed() {
+    // A server that never reads, beside one that echoes.
+    let path = path(serve(|tcp| {
+        let mut first = [0];
+        (&tcp).read_exact(&mut first)?;
+        if first[0] == b'S' {
+            thread::sleep(Duration::from_secs(60));
+            return Ok(());
+        }
+        echo(tcp)
+    }));
+    let before = path.realm.hub.resident();
+    let stalled: Vec<TcpStream> = (0..8)
+        .map(|_| {
+            let tcp = connect(path.address);
+            (&tcp).write_all(b"S").unwrap();
+            tcp.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            // Until nothing more goes in: every buffer on the way is full.
+            while (&tcp).write(&[0; 65_536]).is_ok() {}
+            tcp
+        })
+        .collect();
+    let grown = path.realm.hub.resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes for 8 stalled readers");
+    // The neighbours in the same session still have the whole path, down to the last byte.
+    let tcp = connect(path.address);
+    (&tcp).write_all(b"E").unwrap();
+    let up = tcp.try_clone().unwrap();
+    let sender = thread::spawn(move || {
+        send(&up, Pattern::new(3, 64 << 20)).unwrap();
+        up.shutdown(Shutdown::Write).unwrap();
+    });
+    assert_eq!(digest(&tcp).unwrap(), digest(Pattern::new(3, 64 << 20)).unwrap());
+    sender.join().unwrap();
+    drop(stalled);
+}
+
+#[test]
+fn sigterm_drains_and_says_so() {
+    let mut path = path(serve(echo));
+    let tcp = connect(path.address);
+    (&tcp).write_all(b"before").unwrap();
+    let mut got = [0; 6];
+    (&tcp).read_exact(&mut got).unwrap();
+    path.realm.hub.signal("TERM");
+    path.realm.hub.err_line("SIGTERM");
+    // A connection that is there lives on.
+    (&tcp).write_all(b"during").unwrap();
+    (&tcp).read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"during");
+    tcp.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&tcp).unwrap(), b"");
+    assert_eq!(path.realm.hub.wait().code(), Some(0));
+    let ends = path.realm.hub.out();
+    assert_eq!(ends.iter().filter(|line| line.contains("endSpnSession")).count(), 2, "{ends:#?}");
+    path.consumer.err_line("session ended");
+}
+
+#[test]
+fn a_restarted_hub_is_found_again() {
+    let mut path = path(serve(echo));
+    echo_works(path.address, b"one");
+    path.realm.hub.signal("KILL");
+    path.realm.hub.wait();
+    path.realm.hub = Program::start("spnhub", &["-c", &path.realm.file("inventory.yaml")]);
+    // Its stateless resets are believed, so this takes no idle timeout.
+    let began = Instant::now();
+    let end = path.realm.hub.out_line("serviceConsumer");
+    assert!(end.contains("startSpnSession") && began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    echo_works(path.address, b"two");
+}
+
+#[test]
+fn refusals_name_their_reason() {
+    let realm = Realm::start(|inventory| inventory);
+    let (other, server) = (Realm::start(|inventory| inventory), serve(echo));
+    let _provider = realm.provider("p", server);
+    let start = |role: &str, env: &str, more: &[&str]| {
+        let mut arguments = vec![role, "--env-file", env, "--bind-address", "127.0.0.1:0"];
+        if role == "provider" {
+            arguments[3] = "--forward-address";
+        }
+        arguments.extend(more);
+        Program::start("spnagent", &arguments)
+    };
+    // A consumer's certificate with the provider's role.
+    let c = realm.file("c.env");
+    let agent = start("provider", &c, &[]);
+    agent.err_line("code 0x15");
+    realm.hub.err_line("(sc02-provider) \"CN=c\": identity not entitled to this service in this role (code 0x15)");
+    // A service that is not there.
+    let agent = start("consumer", &c, &["--spn-service-urn", "urn:nothing"]);
+    agent.err_line("code 0x16");
+    realm.hub.err_line("\"CN=c\": unknown service (code 0x16)");
+    // Another realm's CA on both sides: the endpoint does not believe the hub.
+    let agent = start("consumer", &other.file("c.env"), &["--spn-hub-port", &realm.port.to_string()]);
+    agent.err_line("UnknownIssuer");
+    // Another realm's certificate, although the endpoint believes the hub.
+    let ca = realm.file("ca.pem");
+    let port = realm.port.to_string();
+    let agent = start("consumer", &other.file("c.env"), &["--spn-hub-port", &port, "--spn-agent-trust-cert-ca", &ca]);
+    realm.hub.err_line("handshake failed: invalid peer certificate: UnknownIssuer");
+    agent.err_line("no session");
+    // A name that the inventory does not have any more.
+    let inventory = realm.file("inventory.yaml");
+    let text = std::fs::read_to_string(&inventory).unwrap();
+    std::fs::write(&inventory, text.replace("- c\n", "- someone\n")).unwrap();
+    realm.hub.signal("USR1");
+    realm.hub.err_line("changed");
+    let agent = start("consumer", &c, &[]);
+    agent.err_line("code 0x15");
+    realm.hub.err_line("(sc02-consumer) \"CN=c\": identity not entitled");
+}
+
+#[test]
+fn garbage_datagrams_are_ignored() {
+    let path = path(serve(echo));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut noise = Pattern::new(9, 1 << 20);
+    for length in (0..1400).step_by(7) {
+        let mut datagram = vec![0; length];
+        noise.read_exact(&mut datagram).unwrap();
+        socket.send_to(&datagram, ("127.0.0.1", path.realm.port)).unwrap();
+    }
+    echo_works(path.address, b"still here");
+}
+
+#[test]
+fn a_reload_changes_rights_and_leaves_the_rest_alone() {
+    let path = path(serve(echo));
+    let tcp = connect(path.address);
+    (&tcp).write_all(b"a").unwrap();
+    (&tcp).read_exact(&mut [0]).unwrap();
+    let inventory = path.realm.file("inventory.yaml");
+    let good = std::fs::read_to_string(&inventory).unwrap();
+    // A failed reload keeps the old state and says why.
+    std::fs::write(&inventory, "realms: [").unwrap();
+    path.realm.hub.signal("USR1");
+    path.realm.hub.err_line("reload failed");
+    (&tcp).write_all(b"b").unwrap();
+    (&tcp).read_exact(&mut [0]).unwrap();
+    // A realm without CA harms nobody, not even its own hub that runs.
+    std::fs::write(&inventory, good.replace("BEGIN CERTIFICATE", "BEGIN NONSENSE")).unwrap();
+    path.realm.hub.signal("USR1");
+    path.realm.hub.err_line("no certificate in the PEM text");
+    (&tcp).write_all(b"c").unwrap();
+    (&tcp).read_exact(&mut [0]).unwrap();
+    // The consumer loses its right, and with it its session.
+    std::fs::write(&inventory, good.replace("- c\n", "- someone\n")).unwrap();
+    path.realm.hub.signal("USR1");
+    path.realm.hub.err_line("service urn:chip-in:service:r:hub:s changed");
+    assert!(is_reset(read_all(&tcp)));
+    path.consumer.err_line("0x15");
+}
