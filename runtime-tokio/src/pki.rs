@@ -142,12 +142,13 @@ impl Authority {
     /// A name that fits into no certificate.
     pub fn new(realm: &str) -> Result<Self, PkiError> {
         let mut params = CertificateParams::default();
-        // Another name than any leaf's: a chain must not look self-signed.
-        params.distinguished_name = subject(&format!("Towline CA of realm {realm}"));
+        let pair = KeyPair::generate()?;
+        // Another name than any leaf's, for a chain must not look self-signed; and another than that of a realm of the same name made elsewhere.
+        let mark: String = pair.public_key_raw().iter().rev().take(4).map(|byte| format!("{byte:02x}")).collect();
+        params.distinguished_name = subject(&format!("Towline CA of realm {realm}, {mark}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         validity(&mut params, CA_DAYS);
-        let pair = KeyPair::generate()?;
         let certificate = params.self_signed(&pair)?.pem();
         let key = pair.serialize_pem();
         Ok(Self { issuer: Issuer::new(params, pair), certificate, key })

@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -47,7 +47,7 @@ impl Lines {
     fn collect(self: Arc<Self>, pipe: impl Read + Send + 'static) {
         thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                self.lines.lock().expect("lines").push(line);
+                self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                 self.more.notify_all();
             }
         });
@@ -55,19 +55,19 @@ impl Lines {
 
     fn wait(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let deadline = Instant::now() + PATIENCE;
-        let mut lines = self.lines.lock().expect("lines");
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(line) = lines.iter().find(|line| is_it(line)) {
                 return line.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "no line with {what}; there are:\n{}", lines.join("\n"));
-            lines = self.more.wait_timeout(lines, left).expect("lines").0;
+            lines = self.more.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     fn all(&self) -> Vec<String> {
-        self.lines.lock().expect("lines").clone()
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

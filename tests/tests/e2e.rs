@@ -366,7 +366,7 @@ fn a_reload_changes_rights_and_leaves_the_rest_alone() {
     (&tcp).write_all(b"b").unwrap();
     (&tcp).read_exact(&mut [0]).unwrap();
     // A realm without CA harms nobody, not even its own hub that runs.
-    std::fs::write(&inventory, good.replace("BEGIN CERTIFICATE", "BEGIN NONSENSE")).unwrap();
+    std::fs::write(&inventory, good.replace("CERTIFICATE-----", "NONSENSE-----")).unwrap();
     path.realm.hub.signal("USR1");
     path.realm.hub.err_line("no certificate in the PEM text");
     (&tcp).write_all(b"c").unwrap();

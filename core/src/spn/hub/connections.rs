@@ -304,9 +304,7 @@ impl Hub {
     pub(super) fn writable(&mut self, now: Instant, handle: Handle, stream: StreamId) {
         let Some(session) = self.sessions.get(&handle) else { return };
         if session.control.as_ref().is_some_and(|control| control.stream() == stream) {
-            self.flush(now, handle);
-            // It may have been left unread because its answers were not taken.
-            return self.read_control(now, handle);
+            return self.flush(now, handle);
         }
         if let Some(&DataStream::Relayed(id)) = session.streams.get(&stream) {
             let source = session.side().other();

@@ -19,8 +19,8 @@ impl Hub {
         let (rate, backlog) = limits;
         while let Some(session) = self.sessions.get_mut(&handle).filter(|session| !session.machine.is_over()) {
             let Some(control) = &mut session.control else { return };
-            // Writable tells when to go on.
             if control.backlog() > backlog {
+                session.control_paused = true;
                 return;
             }
             let gauge = &mut session.control_gauge;

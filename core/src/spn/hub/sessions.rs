@@ -50,6 +50,8 @@ pub(super) struct Session {
     instance: [u8; 16],
     pub(super) control: Option<Control>,
     pub(super) control_gauge: ControlGauge,
+    /// It is left unread until its peer has read our answers.
+    pub(super) control_paused: bool,
     /// SESSION_ACK is on its way: data streams may come.
     pub(super) is_open: bool,
     unflushed: bool,
@@ -117,6 +119,7 @@ impl Hub {
             instance: [0; 16],
             control: None,
             control_gauge: ControlGauge::default(),
+            control_paused: false,
             is_open: false,
             unflushed: false,
             streams: BTreeMap::new(),
@@ -481,7 +484,8 @@ impl Hub {
 
     /// Sends the control frames that have gathered.
     pub(super) fn flush_control(&mut self, now: Instant) {
-        for handle in std::mem::take(&mut self.unflushed) {
+        // Reading on behind a flush may queue answers again; the control rate bounds it.
+        while let Some(handle) = self.unflushed.pop() {
             self.flush(now, handle);
         }
     }
@@ -491,8 +495,15 @@ impl Hub {
         session.unflushed = false;
         session.is_open |= session.machine.is_established();
         let Some(control) = &mut session.control else { return };
-        if let Err(error) = control.flush(&mut self.quic) {
-            self.violation(now, handle, code::CONTROL_LOST, error.to_string());
+        match control.flush(&mut self.quic) {
+            Err(error) => self.violation(now, handle, code::CONTROL_LOST, error.to_string()),
+            Ok(()) if control.backlog() <= self.config.limits.control_backlog => {
+                if std::mem::take(&mut session.control_paused) {
+                    self.read_control(now, handle);
+                }
+            }
+            // Writable brings us back here.
+            Ok(()) => {}
         }
     }
 }
