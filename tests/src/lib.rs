@@ -1,5 +1,6 @@
 //! What crosses crates.
 
+pub mod legacy;
 pub mod programs;
 pub mod servers;
 pub mod tables;

@@ -6,8 +6,8 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
 };
@@ -20,16 +20,24 @@ const QUEUE: usize = 100_000;
 
 /// Takes records and writes them.
 pub(crate) struct Records {
-    sender: Option<SyncSender<Record>>,
-    lost: Arc<AtomicU64>,
+    sender: Option<Sender<Record>>,
+    queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// A hub's way to tell.
 #[derive(Clone)]
 pub(crate) struct Teller {
-    sender: SyncSender<Record>,
-    lost: Arc<AtomicU64>,
+    sender: Sender<Record>,
+    queue: Arc<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Records that wait.
+    length: AtomicUsize,
+    /// Records that found no room since it was last said.
+    lost: AtomicU64,
 }
 
 impl Records {
@@ -39,17 +47,17 @@ impl Records {
             Some(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
             None => Box::new(io::stdout()),
         };
-        let (sender, receiver) = sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
-        let counter = lost.clone();
+        let (sender, receiver) = channel();
+        let queue = Arc::new(Queue::default());
+        let waiting = queue.clone();
         let thread = thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || write(&receiver, out, &epoch(), &counter))?;
-        Ok(Self { sender: Some(sender), lost, thread: Some(thread) })
+            .spawn(move || write(&receiver, out, &epoch(), &waiting))?;
+        Ok(Self { sender: Some(sender), queue, thread: Some(thread) })
     }
 
     pub(crate) fn teller(&self) -> Option<Teller> {
-        self.sender.clone().map(|sender| Teller { sender, lost: self.lost.clone() })
+        self.sender.clone().map(|sender| Teller { sender, queue: self.queue.clone() })
     }
 }
 
@@ -68,8 +76,12 @@ impl Teller {
     pub(crate) fn tell(&self, notice: Notice) -> bool {
         match notice {
             Notice::Record(record) => {
-                if let Err(TrySendError::Full(_)) = self.sender.try_send(record) {
-                    self.lost.fetch_add(1, Ordering::Relaxed);
+                if self.queue.length.fetch_add(1, Ordering::Relaxed) < QUEUE {
+                    // The thread ends only after the last teller.
+                    let _ = self.sender.send(record);
+                } else {
+                    self.queue.length.fetch_sub(1, Ordering::Relaxed);
+                    self.queue.lost.fetch_add(1, Ordering::Relaxed);
                 }
             }
             Notice::Refused(refusal) => tracing::warn!("{refusal}"),
@@ -80,12 +92,13 @@ impl Teller {
     }
 }
 
-fn write(records: &Receiver<Record>, mut out: Box<dyn Write + Send>, epoch: &Epoch, lost: &AtomicU64) {
+fn write(records: &Receiver<Record>, mut out: Box<dyn Write + Send>, epoch: &Epoch, queue: &Queue) {
     let mut is_broken = false;
     while let Ok(first) = records.recv() {
         let mut lines = String::new();
         // All that wait, in one write; nothing waits for more to come.
         for record in std::iter::once(first).chain(records.try_iter().take(1000)) {
+            queue.length.fetch_sub(1, Ordering::Relaxed);
             lines.push_str(&record.to_json(epoch));
             lines.push('\n');
         }
@@ -95,7 +108,7 @@ fn write(records: &Receiver<Record>, mut out: Box<dyn Write + Send>, epoch: &Epo
             Err(error) if !std::mem::replace(&mut is_broken, true) => tracing::error!(%error, "cannot write records"),
             Err(_) => {}
         }
-        let lost = lost.swap(0, Ordering::Relaxed);
+        let lost = queue.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             tracing::error!(lost, "records were lost: their reader is too slow");
         }

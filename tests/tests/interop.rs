@@ -1,0 +1,350 @@
+//! Our programs with those of `sc01`, in both directions (docs/protocols/spn.md, Legacy protocol).
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use towline_core::{
+    quic::{Identity, Roots},
+    spn::{
+        Role,
+        endpoint::Config as EndpointConfig,
+        hub::{Config, Notice, Service},
+        record::RecordEvent,
+    },
+};
+use towline_tests::legacy;
+use towline_tokio::{
+    endpoint::{Consumer, Provider, provider_agent},
+    hub::HubHandle,
+    pki::{Authority, Pair},
+};
+
+/// Certificates of a realm.
+struct Realm {
+    authority: Authority,
+}
+
+impl Realm {
+    fn new() -> Self {
+        Self { authority: Authority::new("r").unwrap() }
+    }
+
+    fn pair(&self, name: &str) -> Pair {
+        self.authority.endpoint(name).unwrap()
+    }
+
+    fn ca(&self) -> &str {
+        &self.authority.certificate
+    }
+
+    fn hub_pair(&self) -> Pair {
+        self.authority.hub(&["127.0.0.1".to_owned()]).unwrap()
+    }
+
+    fn endpoint(&self, role: Role, name: &str) -> EndpointConfig {
+        let pair = self.pair(name);
+        let identity = Identity::from_pem(&pair.certificate, &pair.key).unwrap();
+        EndpointConfig::new(role, "127.0.0.1", identity, Roots::from_pem(self.ca()).unwrap())
+    }
+}
+
+/// Our hub, with what it told.
+struct OurHub {
+    handle: HubHandle,
+    notices: Arc<Mutex<Vec<Notice>>>,
+}
+
+impl OurHub {
+    fn start(realm: &Realm, singleton: bool) -> Self {
+        let pair = realm.hub_pair();
+        let mut config = Config::new("r", "hub", SocketAddr::from(([127, 0, 0, 1], 0)));
+        (config.certificate, config.key) = (pair.certificate, pair.key);
+        config.client_ca = realm.ca().to_owned();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        config.services = vec![Service {
+            urn: "urn:s".to_owned(),
+            providers: names(&["p", "p2"]),
+            consumers: names(&["c"]),
+            singleton,
+        }];
+        let notices = Arc::new(Mutex::new(Vec::new()));
+        let told = notices.clone();
+        let handle = HubHandle::start(config, move |notice| told.lock().unwrap().push(notice)).unwrap();
+        Self { handle, notices }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.handle.local_addr()
+    }
+
+    async fn wait(&self, what: &str, is_it: impl Fn(&Notice) -> bool) {
+        for _ in 0..2000 {
+            if self.notices.lock().unwrap().iter().any(&is_it) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no {what} in {:#?}", self.notices.lock().unwrap());
+    }
+
+    async fn session_of(&self, role: Role) {
+        self.wait("session", |notice| {
+            matches!(notice, Notice::Record(record)
+                if matches!(&record.event, RecordEvent::StartSession(session) if session.role == role))
+        })
+        .await;
+    }
+
+    async fn refusal(&self, text: &str) {
+        self.wait(text, |notice| matches!(notice, Notice::Refused(refusal) if refusal.to_string().contains(text)))
+            .await;
+    }
+}
+
+fn is_session_end(notice: &Notice) -> bool {
+    matches!(notice, Notice::Record(record) if matches!(record.event, RecordEvent::EndSession { .. }))
+}
+
+/// A TCP server that sends everything back.
+async fn echo() -> SocketAddr {
+    server(|mut tcp| async move {
+        let (mut read, mut write) = tcp.split();
+        tokio::io::copy(&mut read, &mut write).await.map(drop)
+    })
+    .await
+}
+
+async fn server<F: Future<Output = io::Result<()>> + Send + 'static>(
+    habit: impl Fn(TcpStream) -> F + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tokio::spawn(habit(tcp));
+        }
+    });
+    address
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(20), what).await.expect("in time")
+}
+
+/// A megabyte there and back, with a half-close in between.
+async fn round_trip(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let data: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
+    let expected = data.clone();
+    let (mut read, mut write) = tokio::io::split(&mut stream);
+    let up = async {
+        write.write_all(&data).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let down = async {
+        let mut got = Vec::new();
+        read.read_to_end(&mut got).await.unwrap();
+        got
+    };
+    let ((), got) = soon(async { tokio::join!(up, down) }).await;
+    assert!(got == expected, "{} bytes came back", got.len());
+}
+
+#[tokio::test]
+async fn our_hub_between_their_agents() {
+    let realm = Realm::new();
+    let hub = OurHub::start(&realm, false);
+    let provider = legacy::provider_agent(&realm.pair("p"), realm.ca(), hub.address(), echo().await);
+    hub.session_of(Role::Provider).await;
+    let (consumer, address) = legacy::consumer_agent(&realm.pair("c"), realm.ca(), hub.address()).await;
+    hub.session_of(Role::Consumer).await;
+    for _ in 0..3 {
+        round_trip(TcpStream::connect(address).await.unwrap()).await;
+    }
+    // SIGTERM: the word, their answer, their close.
+    hub.handle.shutdown();
+    soon(provider.journal.wait("word: notify_shutdown")).await;
+    soon(consumer.journal.wait("word: notify_shutdown")).await;
+    soon(hub.wait("end", |notice| matches!(notice, Notice::Stopped))).await;
+    assert_eq!(hub.notices.lock().unwrap().iter().filter(|notice| is_session_end(notice)).count(), 2);
+}
+
+#[tokio::test]
+async fn more_connections_of_theirs_than_credit_wait_in_order() {
+    let realm = Realm::new();
+    let hub = OurHub::start(&realm, false);
+    let _provider = legacy::provider_agent(&realm.pair("p"), realm.ca(), hub.address(), echo().await);
+    hub.session_of(Role::Provider).await;
+    let (_consumer, address) = legacy::consumer_agent(&realm.pair("c"), realm.ca(), hub.address()).await;
+    hub.session_of(Role::Consumer).await;
+    // Their provider allows 100 at once; the others are served as those end.
+    let mut held = Vec::new();
+    for _ in 0..150 {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(b"x").await.unwrap();
+        held.push(tcp);
+    }
+    for mut tcp in held {
+        let mut got = [0];
+        soon(tcp.read_exact(&mut got)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn our_endpoints_with_their_hub() {
+    let realm = Realm::new();
+    let hub = legacy::Hub::start(&realm.hub_pair(), realm.ca(), 0);
+    let port = hub.address().port();
+    let config = realm.endpoint(Role::Provider, "p");
+    let (control, task) = provider_agent(config, port, echo().await.to_string(), |_| {}).unwrap();
+    tokio::spawn(task);
+    soon(hub.journal.wait("session: sc01-provider")).await;
+    let consumer = Consumer::start(realm.endpoint(Role::Consumer, "c"), port).unwrap();
+    round_trip(consumer.connect().await.unwrap()).await;
+    soon(hub.journal.wait("word: request_provider_start")).await;
+    round_trip(consumer.connect().await.unwrap()).await;
+    // The word makes our endpoints leave in good order.
+    hub.say("notify_shutdown");
+    soon(hub.journal.wait("word: notify_shutdown")).await;
+    control.close();
+}
+
+#[tokio::test]
+async fn their_consumer_with_our_provider() {
+    let realm = Realm::new();
+    let hub = OurHub::start(&realm, false);
+    let mut ours = Provider::listen(realm.endpoint(Role::Provider, "p"), hub.address().port()).unwrap();
+    hub.session_of(Role::Provider).await;
+    let (_theirs, address) = legacy::consumer_agent(&realm.pair("c"), realm.ca(), hub.address()).await;
+    hub.session_of(Role::Consumer).await;
+    tokio::spawn(async move {
+        while let Some(mut stream) = ours.accept().await {
+            tokio::spawn(async move {
+                let (mut read, mut write) = tokio::io::split(&mut stream);
+                tokio::io::copy(&mut read, &mut write).await.unwrap();
+                write.shutdown().await.unwrap();
+            });
+        }
+    });
+    round_trip(TcpStream::connect(address).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn our_consumer_with_their_provider() {
+    let realm = Realm::new();
+    let hub = OurHub::start(&realm, false);
+    let _theirs = legacy::provider_agent(&realm.pair("p"), realm.ca(), hub.address(), echo().await);
+    hub.session_of(Role::Provider).await;
+    let ours = Consumer::start(realm.endpoint(Role::Consumer, "c"), hub.address().port()).unwrap();
+    round_trip(ours.connect().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_heard_without_a_byte_from_the_client() {
+    let realm = Realm::new();
+    let hub = OurHub::start(&realm, false);
+    let greeting = server(|mut tcp| async move {
+        tcp.write_all(b"220 hello\r\n").await?;
+        tcp.shutdown().await
+    })
+    .await;
+    let config = realm.endpoint(Role::Provider, "p");
+    let (_control, task) = provider_agent(config, hub.address().port(), greeting.to_string(), |_| {}).unwrap();
+    tokio::spawn(task);
+    hub.session_of(Role::Provider).await;
+    let consumer = Consumer::start(realm.endpoint(Role::Consumer, "c"), hub.address().port()).unwrap();
+    let mut stream = consumer.connect().await.unwrap();
+    let mut got = vec![0; 11];
+    soon(stream.read_exact(&mut got)).await.unwrap();
+    assert_eq!(got, b"220 hello\r\n");
+}
+
+#[tokio::test]
+async fn their_provider_that_cannot_dial_is_a_reset_for_our_consumer() {
+    let realm = Realm::new();
+    let hub = OurHub::start(&realm, false);
+    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let _theirs = legacy::provider_agent(&realm.pair("p"), realm.ca(), hub.address(), nowhere);
+    hub.session_of(Role::Provider).await;
+    let consumer = Consumer::start(realm.endpoint(Role::Consumer, "c"), hub.address().port()).unwrap();
+    let mut stream = consumer.connect().await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    let error = soon(stream.read(&mut [0; 8])).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn strangers_are_refused_on_sc01_too() {
+    let realm = Realm::new();
+    let hub = OurHub::start(&realm, false);
+    let somewhere = echo().await;
+    // A name that is not in the inventory.
+    let stranger = legacy::provider_agent(&realm.pair("x"), realm.ca(), hub.address(), somewhere);
+    soon(stranger.journal.wait("identity not entitled")).await;
+    // A consumer's certificate in the provider's role.
+    let impostor = legacy::provider_agent(&realm.pair("c"), realm.ca(), hub.address(), somewhere);
+    soon(impostor.journal.wait("identity not entitled")).await;
+    // Another realm's certificate.
+    let _foreign = legacy::provider_agent(&Realm::new().pair("p"), realm.ca(), hub.address(), somewhere);
+    hub.refusal("UnknownIssuer").await;
+    hub.refusal("(sc01-provider) \"CN=c\": identity not entitled").await;
+}
+
+#[tokio::test]
+async fn a_singletons_second_provider_is_refused() {
+    let realm = Realm::new();
+    let hub = OurHub::start(&realm, true);
+    let somewhere = echo().await;
+    let first = legacy::provider_agent(&realm.pair("p"), realm.ca(), hub.address(), somewhere);
+    hub.session_of(Role::Provider).await;
+    let second = legacy::provider_agent(&realm.pair("p2"), realm.ca(), hub.address(), somewhere);
+    soon(second.journal.wait("singleton")).await;
+    hub.refusal("code 0x17").await;
+    // It redials, and so becomes a stand-by.
+    first.endpoint.close(0u32.into(), b"shutting down");
+    drop(first);
+    let is_second = |notice: &Notice| {
+        matches!(notice, Notice::Record(record)
+            if matches!(&record.event, RecordEvent::StartSession(session) if session.end_point == "CN=p2"))
+    };
+    soon(hub.wait("the second", is_second)).await;
+}
+
+#[tokio::test]
+async fn a_consumer_of_theirs_waits_for_a_provider_and_keeps_its_session() {
+    let realm = Realm::new();
+    let hub = OurHub::start(&realm, false);
+    let (_consumer, address) = legacy::consumer_agent(&realm.pair("c"), realm.ca(), hub.address()).await;
+    hub.session_of(Role::Consumer).await;
+    let mut early = TcpStream::connect(address).await.unwrap();
+    early.write_all(b"early").await.unwrap();
+    let _provider = legacy::provider_agent(&realm.pair("p"), realm.ca(), hub.address(), echo().await);
+    let mut got = [0; 5];
+    soon(early.read_exact(&mut got)).await.unwrap();
+    assert_eq!(&got, b"early");
+    round_trip(TcpStream::connect(address).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_provider_of_theirs_that_comes_back_serves_the_very_next_connection() {
+    let realm = Realm::new();
+    let hub = OurHub::start(&realm, false);
+    let somewhere = echo().await;
+    let provider = legacy::provider_agent(&realm.pair("p"), realm.ca(), hub.address(), somewhere);
+    hub.session_of(Role::Provider).await;
+    let (_consumer, address) = legacy::consumer_agent(&realm.pair("c"), realm.ca(), hub.address()).await;
+    round_trip(TcpStream::connect(address).await.unwrap()).await;
+    provider.endpoint.close(0u32.into(), b"shutting down");
+    drop(provider);
+    soon(hub.wait("the provider's end", is_session_end)).await;
+    let _again = legacy::provider_agent(&realm.pair("p"), realm.ca(), hub.address(), somewhere);
+    round_trip(TcpStream::connect(address).await.unwrap()).await;
+}
