@@ -22,25 +22,29 @@ const LEAF_DAYS: i64 = 825;
 /// X.520 allows no longer Common Name.
 const MAX_COMMON_NAME: usize = 64;
 
-/// Writes the certificates, the inventory and the settings of a realm.
-///
-/// First form, for a new realm:
-///
-///     spnhub pki DIR --realm home --hub hub.example.net --service web \
-///         --provider web-1 --consumer laptop \
-///         --forward 127.0.0.1:8080 --bind 127.0.0.1:9090
-///
-/// It makes DIR with inventory.yaml for the hub, ca.pem and ca.key, and for each endpoint CN.pem, CN.key and CN.env. Then
-///
-///     spnhub -c DIR/inventory.yaml
-///     spnagent provider --env-file DIR/web-1.env
-///     spnagent consumer --env-file DIR/laptop.env
-///
-/// Copy ca.pem, CN.pem, CN.key and CN.env of an endpoint to its machine, into one directory. Keep ca.key away from all of them.
-///
-/// Second form, for more in an existing DIR: the same without --realm and --hub. It adds the service, or an endpoint to a service that is there.
+/// The help text of `spnhub pki`.
+pub const HELP: &str = "\
+Writes the certificates, the inventory and the settings of a realm.
+
+First form, for a new realm:
+
+    spnhub pki DIR --realm home --hub hub.example.net --service web \\
+        --provider web-1 --consumer laptop \\
+        --forward 127.0.0.1:8080 --bind 127.0.0.1:9090
+
+It makes DIR with inventory.yaml for the hub, ca.pem and ca.key, and for each endpoint CN.pem, CN.key and CN.env. Then
+
+    spnhub -c DIR/inventory.yaml
+    spnagent provider --env-file DIR/web-1.env
+    spnagent consumer --env-file DIR/laptop.env
+
+Copy ca.pem, CN.pem, CN.key and CN.env of an endpoint to its machine, into one directory. Keep ca.key away from all of them.
+
+Second form, for more in an existing DIR: the same without --realm and --hub.
+It adds the service, or an endpoint to a service that is there.";
+
+/// What `spnhub pki` is asked for.
 #[derive(Args, Debug, Clone)]
-#[command(verbatim_doc_comment)]
 pub struct PkiArgs {
     /// Where to write; a new or empty directory, or one that this command has made before.
     pub dir: PathBuf,

@@ -530,7 +530,7 @@ impl Endpoint {
         self.settle(now);
     }
 
-    /// Breaks the connection off, in both directions. A provider that cannot dial says it with [`code::PEER_ABORTED`].
+    /// Breaks the connection off, in both directions. A provider that cannot dial says it with [`PEER_ABORTED`](crate::spn::code::PEER_ABORTED).
     pub fn reset(&mut self, now: Instant, id: ConnId, code: u64) {
         self.conn_event(now, id, Event::LocalAbort { code });
         self.settle(now);

@@ -1,6 +1,6 @@
 //! A connection, as the hub sees it: a consumer's stream and a provider's stream (docs/protocols/spn.md, Hub connection).
 //!
-//! The bytes themselves are moved by the [relay](super::relay); this machine decides what follows from everything that is not a byte.
+//! The bytes themselves are moved by the relay (`relay.rs`); this machine decides what follows from everything that is not a byte.
 //!
 //! Diagram: `docs/states/spn.hub_connection.md`.
 

@@ -1,6 +1,6 @@
 //! A session, as the hub sees it (docs/protocols/spn.md, Hub session).
 //!
-//! Whether an endpoint may come in is judged by the [registry](super::registry) and arrives here as an event; this machine decides what follows from it.
+//! Whether an endpoint may come in is judged by the registry (`registry.rs`) and arrives here as an event; this machine decides what follows from it.
 //!
 //! Diagram: `docs/states/spn.hub_session.md`.
 

@@ -35,7 +35,7 @@ struct Cli {
 enum Command {
     /// Say everything that is wrong with an inventory. Exit code 0: all of it can be used; 1: not all.
     Check(SourceArgs),
-    #[command(about = "Write certificates, inventory and settings for a realm")]
+    #[command(about = "Write certificates, inventory and settings for a realm", long_about = pki::HELP)]
     Pki(pki::PkiArgs),
     /// Show it all on this machine: a hub, a provider, a consumer, and certificates that are thrown away.
     Demo(demo::DemoArgs),
