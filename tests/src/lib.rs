@@ -3,4 +3,5 @@
 pub mod legacy;
 pub mod programs;
 pub mod servers;
+pub mod sim;
 pub mod tables;

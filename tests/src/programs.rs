@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -44,13 +44,13 @@ struct Lines {
 }
 
 impl Lines {
-    fn collect(self: Arc<Self>, pipe: impl Read + Send + 'static) {
+    fn collect(self: Arc<Self>, pipe: impl Read + Send + 'static) -> JoinHandle<()> {
         thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                 self.more.notify_all();
             }
-        });
+        })
     }
 
     fn wait(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
@@ -76,6 +76,7 @@ pub struct Program {
     child: Child,
     out: Arc<Lines>,
     err: Arc<Lines>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Program {
@@ -91,9 +92,11 @@ impl Program {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1");
         let mut child = command.spawn().expect("the program starts");
         let (out, err) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
-        out.clone().collect(child.stdout.take().expect("stdout"));
-        err.clone().collect(child.stderr.take().expect("stderr"));
-        Self { child, out, err }
+        let readers = vec![
+            out.clone().collect(child.stdout.take().expect("stdout")),
+            err.clone().collect(child.stderr.take().expect("stderr")),
+        ];
+        Self { child, out, err, readers }
     }
 
     /// Waits for a line on stdout.
@@ -124,11 +127,14 @@ impl Program {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and for its last line.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("its status") {
+                for reader in self.readers.drain(..) {
+                    reader.join().expect("a reader");
+                }
                 return status;
             }
             assert!(Instant::now() < deadline, "it does not end; stderr:\n{}", self.err().join("\n"));
