@@ -1,0 +1,382 @@
+//! Connections: what goes through, and how they end.
+
+use super::*;
+use crate::spn::record::DisconnectReason;
+
+/// A provider, a consumer, and a connection between them with its two streams.
+fn joined(consumer: Protocol, provider: Protocol) -> (Bench, (usize, StreamId), (usize, StreamId)) {
+    let mut bench = Bench::new(|_| {});
+    let p = match provider {
+        Protocol::Sc02 => bench.session(Role::Provider, "p"),
+        Protocol::Sc01 => bench.dial(b"sc01-provider", "p"),
+    };
+    let c = match consumer {
+        Protocol::Sc02 => bench.session(Role::Consumer, "c"),
+        Protocol::Sc01 => bench.dial(b"sc01-consumer", "c"),
+    };
+    let up = match consumer {
+        Protocol::Sc02 => bench.connect(c, 1, b"hello"),
+        Protocol::Sc01 => bench.stream(c, b"hello"),
+    };
+    let [down] = bench.opened(p)[..] else { panic!("{} streams", bench.opened(p).len()) };
+    let (bytes, _) = bench.read(p, down);
+    let payload = match provider {
+        Protocol::Sc02 => {
+            assert_eq!((bytes[0], bytes[17]), (1, 0), "CONNECT, not resumable");
+            assert!(consumer == Protocol::Sc01 || bytes[1..17] == [1; 16], "the consumer's key");
+            &bytes[18..]
+        }
+        Protocol::Sc01 => &bytes[..],
+    };
+    assert_eq!(payload, b"hello");
+    if consumer == Protocol::Sc02 {
+        assert_eq!(bench.frames(c), [Frame::Connected { conn: ConnKey([1; 16]), flags: 0 }]);
+    }
+    (bench, (c, up), (p, down))
+}
+
+const PAIRS: [(Protocol, Protocol); 4] = [
+    (Protocol::Sc02, Protocol::Sc02),
+    (Protocol::Sc02, Protocol::Sc01),
+    (Protocol::Sc01, Protocol::Sc02),
+    (Protocol::Sc01, Protocol::Sc01),
+];
+
+fn end(bench: &Bench) -> (u64, u64, DisconnectReason) {
+    let ends: Vec<_> = bench
+        .records
+        .iter()
+        .filter_map(|record| match record {
+            RecordEvent::EndConnection { sent, received, reason, .. } => Some((*sent, *received, *reason)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends.len(), 1, "one end record");
+    ends[0]
+}
+
+#[test]
+fn half_closes_and_totals_in_all_pairs() {
+    for (consumer, provider) in PAIRS {
+        let (mut bench, (c, up), (p, down)) = joined(consumer, provider);
+        bench.write(c, up, b" world");
+        bench.finish(c, up);
+        assert_eq!(bench.read(p, down), (b" world".to_vec(), ReadOutcome::Finished));
+        // The other direction goes on.
+        bench.write(p, down, b"answer");
+        assert_eq!(bench.read(c, up), (b"answer".to_vec(), ReadOutcome::Blocked));
+        bench.finish(p, down);
+        assert_eq!(bench.read(c, up), (Vec::new(), ReadOutcome::Finished));
+        assert_eq!(end(&bench), (11, 6, DisconnectReason::Closed), "preambles do not count");
+        assert_eq!(bench.hub.status().connections, 0);
+    }
+}
+
+#[test]
+fn codes_are_copied_between_equals_and_translated_from_sc01() {
+    for (consumer, provider) in PAIRS {
+        for code in [7, 0x27] {
+            let (mut bench, (c, up), (p, down)) = joined(consumer, provider);
+            let it = &mut bench.hands[p];
+            it.quic.reset(it.session, down, code);
+            bench.settle();
+            let expected = match (provider, consumer) {
+                (Protocol::Sc01, Protocol::Sc02) => 0x20,
+                (Protocol::Sc01, Protocol::Sc01) if code == 0x27 => 0x20,
+                _ => code,
+            };
+            assert_eq!(bench.reset_code(c, up), Some(expected), "{provider:?} to {consumer:?}");
+            // One way only.
+            bench.write(c, up, b"more");
+            assert_eq!(bench.read(p, down).0, b"more");
+            bench.finish(c, up);
+            assert_eq!(end(&bench).2, DisconnectReason::ClosedByPeer);
+        }
+    }
+}
+
+#[test]
+fn a_stop_reaches_the_writer_and_leaves_the_other_direction() {
+    let (mut bench, (c, up), (p, down)) = joined(Protocol::Sc02, Protocol::Sc02);
+    let it = &mut bench.hands[c];
+    it.quic.stop(it.session, up, 9);
+    bench.settle();
+    assert!(bench.was_stopped(p, down, 9));
+    bench.write(c, up, b"still");
+    assert_eq!(bench.read(p, down).0, b"still");
+}
+
+#[test]
+fn a_stop_is_heard_while_the_writer_is_blocked() {
+    let (mut bench, (c, up), (p, down)) = joined(Protocol::Sc02, Protocol::Sc02);
+    // The consumer does not read, until nothing moves.
+    let block = vec![0; 100_000];
+    for _ in 0..60 {
+        bench.write(p, down, &block);
+    }
+    let it = &mut bench.hands[c];
+    it.quic.stop(it.session, up, 9);
+    bench.settle();
+    assert!(bench.was_stopped(p, down, 9));
+}
+
+#[test]
+fn a_reset_is_heard_while_its_reader_is_stalled() {
+    let (mut bench, (c, up), (p, down)) = joined(Protocol::Sc02, Protocol::Sc02);
+    let block = vec![0; 100_000];
+    for _ in 0..60 {
+        bench.write(p, down, &block);
+    }
+    let it = &mut bench.hands[p];
+    it.quic.reset(it.session, down, 0x20);
+    bench.settle();
+    bench.wait(Duration::from_millis(100));
+    let mut outcome = bench.read(c, up).1;
+    while outcome == ReadOutcome::More {
+        outcome = bench.read(c, up).1;
+    }
+    assert_eq!(outcome, ReadOutcome::Reset(0x20));
+}
+
+#[test]
+fn a_lost_session_resets_the_partner_at_once() {
+    for (consumer, provider) in PAIRS {
+        let (mut bench, (c, up), (p, _)) = joined(consumer, provider);
+        let now = bench.now;
+        let it = &mut bench.hands[p];
+        it.quic.close(now, it.session, 0, "bye");
+        bench.settle();
+        assert_eq!(bench.reset_code(c, up), Some(0x21));
+        assert_eq!(end(&bench).2, DisconnectReason::Error);
+    }
+}
+
+#[test]
+fn close_request_is_forwarded_and_answered() {
+    let (mut bench, (c, up), (p, down)) = joined(Protocol::Sc02, Protocol::Sc02);
+    let conn = ConnKey([1; 16]);
+    bench.send(c, &Frame::CloseReq { conn, code: 0x20 });
+    assert_eq!(bench.frames(p), [Frame::CloseReq { conn, code: 0x20 }]);
+    bench.send(p, &Frame::CloseAck { conn });
+    assert_eq!(bench.reset_code(p, down), Some(0x20));
+    assert_eq!(bench.reset_code(c, up), Some(0x20));
+    assert_eq!(end(&bench).2, DisconnectReason::ClosedByPeer);
+    bench.send(c, &Frame::CloseReq { conn, code: 0 });
+    assert_eq!(bench.frames(c), [Frame::CloseAck { conn }], "for a connection that is not there");
+}
+
+#[test]
+fn close_request_towards_sc01_is_a_reset() {
+    let (mut bench, (c, _), (p, down)) = joined(Protocol::Sc02, Protocol::Sc01);
+    bench.send(c, &Frame::CloseReq { conn: ConnKey([1; 16]), code: 0x20 });
+    assert_eq!(bench.reset_code(p, down), Some(0x20));
+}
+
+#[test]
+fn preambles_that_are_none() {
+    let mut bench = Bench::new(|_| {});
+    bench.session(Role::Provider, "p");
+    let c = bench.session(Role::Consumer, "c");
+    let wrong = bench.stream(c, b"GET / HTTP/1.1");
+    assert_eq!(bench.reset_code(c, wrong), Some(0x10));
+    let cut = bench.stream(c, b"\x01123");
+    bench.finish(c, cut);
+    assert_eq!(bench.reset_code(c, cut), Some(0x10));
+    let slow = bench.stream(c, b"\x01123");
+    bench.wait(Duration::from_secs(9));
+    assert_eq!(bench.reset_code(c, slow), None);
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.reset_code(c, slow), Some(0x10));
+    let resume = Preamble::Resume { conn: ConnKey([3; 16]), flags: 0, generation: 1, offset: 0, received: 0 };
+    let resume = bench.stream(c, &resume.to_bytes());
+    assert_eq!(bench.reset_code(c, resume), Some(0x27));
+    assert_eq!(bench.hub.status().consumers, 1, "the session lives");
+}
+
+#[test]
+fn a_connection_id_belongs_to_its_consumer() {
+    let (mut bench, (c, _), _) = joined(Protocol::Sc02, Protocol::Sc02);
+    let again = bench.connect(c, 1, b"x");
+    assert_eq!(bench.reset_code(c, again), Some(0x23));
+    let other = bench.session(Role::Consumer, "c2");
+    let stolen = bench.connect(other, 1, b"x");
+    assert_eq!(bench.reset_code(other, stolen), Some(0x15));
+    bench.send(other, &Frame::CloseReq { conn: ConnKey([1; 16]), code: 0x20 });
+    assert_eq!(bench.frames(other), [Frame::CloseAck { conn: ConnKey([1; 16]) }]);
+    assert_eq!(bench.hub.status().connections, 1, "and is not forwarded");
+}
+
+#[test]
+fn a_provider_opens_no_streams() {
+    let mut bench = Bench::new(|_| {});
+    let p = bench.session(Role::Provider, "p");
+    let stream = bench.stream(p, b"x");
+    assert_eq!(bench.reset_code(p, stream), Some(0x10));
+    assert_eq!(bench.close_code(p), None);
+}
+
+#[test]
+fn connections_above_the_limit_are_reset() {
+    let mut bench = Bench::new(|config| config.limits.connections_per_session = 2);
+    bench.session(Role::Provider, "p");
+    let c = bench.session(Role::Consumer, "c");
+    for key in 1..3 {
+        bench.connect(c, key, b"x");
+    }
+    let third = bench.connect(c, 3, b"x");
+    assert_eq!(bench.reset_code(c, third), Some(0x25));
+}
+
+#[test]
+fn without_credit_at_the_provider_connections_wait_in_order() {
+    // The hand grants 4 streams.
+    let mut bench = Bench::new(|_| {});
+    let p = bench.session(Role::Provider, "p");
+    let c = bench.session(Role::Consumer, "c");
+    let ups: Vec<StreamId> = (1..=6).map(|key| bench.connect(c, key, &[key])).collect();
+    assert_eq!(bench.opened(p).len(), 4);
+    let downs = bench.opened(p);
+    for nth in 0..2 {
+        bench.finish(c, ups[nth]);
+        bench.finish(p, downs[nth]);
+        bench.read(p, downs[nth]);
+        bench.read(c, ups[nth]);
+    }
+    // Acknowledgements may take a moment.
+    bench.wait(Duration::from_millis(100));
+    let downs = bench.opened(p);
+    assert_eq!(downs.len(), 6);
+    let payloads: Vec<u8> = downs[4..].iter().map(|down| bench.read(p, *down).0[18]).collect();
+    assert_eq!(payloads, [5, 6]);
+}
+
+#[test]
+fn a_connection_waits_a_minute_for_a_provider() {
+    let mut bench = Bench::new(|_| {});
+    let c = bench.dial(b"sc01-consumer", "c");
+    let stream = bench.stream(c, b"x");
+    bench.wait(Duration::from_secs(59));
+    assert_eq!(bench.reset_code(c, stream), None);
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.reset_code(c, stream), Some(0x28));
+    assert!(!bench.records.iter().any(|record| matches!(record, RecordEvent::StartConnection(_))));
+}
+
+#[test]
+fn weights_share_connections_out() {
+    let mut bench = Bench::new(|_| {});
+    let (p, p2) = (bench.session(Role::Provider, "p"), bench.session(Role::Provider, "p2"));
+    bench.send(p2, &Frame::SetWeight { weight: 50 });
+    let c = bench.session(Role::Consumer, "c");
+    for key in 1..=6 {
+        bench.connect(c, key, b"x");
+    }
+    assert_eq!((bench.opened(p).len(), bench.opened(p2).len()), (4, 2));
+    bench.send(p2, &Frame::SetWeight { weight: 0 });
+    bench.send(p, &Frame::SetWeight { weight: 0 });
+    let waiting = bench.connect(c, 7, b"x");
+    assert_eq!((bench.opened(p).len(), bench.opened(p2).len()), (4, 2), "weight 0 takes none");
+    bench.send(p2, &Frame::SetWeight { weight: 1 });
+    assert_eq!(bench.opened(p2).len(), 3);
+    assert_eq!(bench.reset_code(c, waiting), None);
+}
+
+#[test]
+fn a_retiring_provider_of_sc01_gets_no_new_connections() {
+    let mut bench = Bench::new(|_| {});
+    let (old, new) = (bench.dial(b"sc01-provider", "p"), bench.session(Role::Provider, "p2"));
+    let it = &mut bench.hands[old];
+    it.quic.send_word(it.session, Bytes::from_static(b" notify_shutdown\n"));
+    bench.settle();
+    let c = bench.session(Role::Consumer, "c");
+    for key in 1..=3 {
+        bench.connect(c, key, b"x");
+    }
+    assert_eq!((bench.opened(old).len(), bench.opened(new).len()), (0, 3));
+}
+
+#[test]
+fn a_stalled_reader_blocks_no_neighbour_and_no_control() {
+    let (mut bench, (c, up), (p, down)) = joined(Protocol::Sc02, Protocol::Sc02);
+    // The provider does not read this one.
+    let block = vec![7; 100_000];
+    for _ in 0..60 {
+        bench.write(c, up, &block);
+        bench.wait(Duration::from_millis(5));
+    }
+    bench.wait(Duration::from_millis(200));
+    let parked = bench.hub.parked;
+    assert!(parked > 0 && parked <= bench.hub.config.limits.relay_memory, "{parked}");
+    // A neighbour in the same sessions moves more than any window holds.
+    let up2 = bench.connect(c, 2, b"");
+    let down2 = bench.opened(p)[1];
+    let mut total = 0;
+    for _ in 0..40 {
+        bench.write(c, up2, &block);
+        total += bench.read(p, down2).0.len();
+        bench.wait(Duration::from_millis(5));
+        total += bench.read(p, down2).0.len();
+    }
+    assert!(total > 3_000_000, "{total} bytes");
+    bench.send(p, &Frame::SetWeight { weight: 3 });
+    assert_eq!(bench.frames(p).last(), Some(&Frame::SetWeightAck { weight: 3 }));
+    // When it reads again, everything comes, and the window goes back.
+    let mut got = 0;
+    for _ in 0..200 {
+        got += bench.read(p, down).0.len();
+        bench.wait(Duration::from_millis(5));
+    }
+    assert!(got > 1_000_000, "{got} bytes");
+    assert_eq!(bench.hub.parked, 0);
+}
+
+#[test]
+fn a_flood_of_control_frames_is_read_at_its_rate() {
+    let mut bench = Bench::new(|config| config.limits.control_rate = 100);
+    let p = bench.session(Role::Provider, "p");
+    for weight in 0..300 {
+        bench.send(p, &Frame::SetWeight { weight });
+    }
+    let first = bench.frames(p).len();
+    assert!(first <= 100, "{first} in the first second");
+    bench.wait(Duration::from_secs(5));
+    let more = bench.frames(p);
+    assert_eq!(first + more.len(), 300, "none is lost");
+    assert_eq!(more.last(), Some(&Frame::SetWeightAck { weight: 299 }));
+}
+
+#[test]
+fn answers_that_nobody_reads_are_bounded() {
+    let mut bench = Bench::new(|config| config.limits.control_rate = u32::MAX);
+    let p = bench.session(Role::Provider, "p");
+    // Each asks for an answer, and none is read.
+    let mut asks = Vec::new();
+    for _ in 0..2000 {
+        Frame::CloseReq { conn: ConnKey([9; 16]), code: 0 }.encode(&mut asks);
+    }
+    for _ in 0..100 {
+        let stream = bench.hands[p].control.as_ref().unwrap().stream();
+        bench.write(p, stream, &asks);
+        bench.wait(Duration::from_millis(10));
+    }
+    let handle = *bench.hub.sessions.keys().next().unwrap();
+    let backlog = bench.hub.sessions[&handle].control.as_ref().unwrap().backlog();
+    assert!(backlog < 2 * bench.hub.config.limits.control_backlog, "{backlog} bytes");
+    // They are all answered once they are read.
+    let mut answered = 0;
+    for _ in 0..400 {
+        answered += bench.frames(p).len();
+        bench.wait(Duration::from_millis(10));
+    }
+    assert!(answered > 10_000, "{answered}");
+}
+
+#[test]
+fn resume_has_nobody_to_resume_with() {
+    let mut bench = Bench::new(|_| {});
+    let p = bench.session(Role::Provider, "p");
+    let conn = ConnKey([5; 16]);
+    let ask = crate::spn::frame::ResumeReq { conn, generation: 0, received: 0, sent: 0, flags: 0, code: 0 };
+    bench.send(p, &Frame::ResumeReq(ask));
+    assert!(matches!(bench.frames(p)[..], [Frame::ResumeAck(ref ack)] if ack.status == 0x24 && ack.conn == conn));
+}
