@@ -99,13 +99,15 @@ impl Drop for Agent {
     }
 }
 
-fn client(alpn: &str, pair: &Pair, ca: &str) -> ClientConfig {
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+fn client(alpn: &str, pair: Option<&Pair>, ca: &str) -> ClientConfig {
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
-        .with_root_certificates(roots(ca))
-        .with_client_auth_cert(chain(&pair.certificate), key(pair))
-        .expect("a certificate");
+        .with_root_certificates(roots(ca));
+    let mut tls = match pair {
+        Some(pair) => builder.with_client_auth_cert(chain(&pair.certificate), key(pair)).expect("a certificate"),
+        None => builder.with_no_client_auth(),
+    };
     tls.alpn_protocols = vec![alpn.into()];
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("a QUIC suite")));
     config.transport_config(transport());
@@ -119,7 +121,7 @@ where
     F: Future<Output = ()> + Send,
 {
     let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
-    endpoint.set_default_client_config(client(alpn, pair, ca));
+    endpoint.set_default_client_config(client(alpn, Some(pair), ca));
     let journal = Arc::new(Journal::default());
     let (dialler, seen) = (endpoint.clone(), journal.clone());
     let task = tokio::spawn(async move {
@@ -330,4 +332,30 @@ async fn consumer(connection: Connection, providers: &Mutex<Vec<Connection>>) {
 async fn glue(mut from: RecvStream, mut to: SendStream) {
     let _ = tokio::io::copy(&mut from, &mut to).await;
     let _ = to.finish();
+}
+
+/// A consumer that does nothing but send words, as fast as it can.
+pub async fn flood(pair: &Pair, ca: &str, hub: SocketAddr, words: usize) {
+    let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
+    endpoint.set_default_client_config(client("sc01-consumer", Some(pair), ca));
+    let connection = endpoint.connect(hub, "127.0.0.1").expect("a dial").await.expect("a session");
+    for _ in 0..words {
+        connection.send_datagram_wait(Bytes::from_static(b"hello, is anybody there?")).await.expect("a word");
+    }
+    connection.close(0u32.into(), b"done");
+    endpoint.wait_idle().await;
+}
+
+/// Tries a session, and says how it ended within its first second; with whatever certificate, or none.
+pub async fn attempt(alpn: &str, pair: Option<&Pair>, ca: &str, hub: SocketAddr) -> String {
+    let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
+    endpoint.set_default_client_config(client(alpn, pair, ca));
+    match endpoint.connect(hub, "127.0.0.1").expect("a dial").await {
+        // In TLS 1.3 a refused client hears of it only afterwards.
+        Ok(connection) => match tokio::time::timeout(Duration::from_secs(1), connection.closed()).await {
+            Ok(reason) => reason.to_string(),
+            Err(_) => "established".to_owned(),
+        },
+        Err(error) => error.to_string(),
+    }
 }

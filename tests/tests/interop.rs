@@ -7,6 +7,9 @@ use std::{
     time::Duration,
 };
 
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, date_time_ymd,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -65,10 +68,14 @@ struct OurHub {
 
 impl OurHub {
     fn start(realm: &Realm, singleton: bool) -> Self {
+        Self::start_for(realm, singleton, realm.ca())
+    }
+
+    fn start_for(realm: &Realm, singleton: bool, client_ca: &str) -> Self {
         let pair = realm.hub_pair();
         let mut config = Config::new("r", "hub", SocketAddr::from(([127, 0, 0, 1], 0)));
         (config.certificate, config.key) = (pair.certificate, pair.key);
-        config.client_ca = realm.ca().to_owned();
+        config.client_ca = client_ca.to_owned();
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         config.services = vec![Service {
             urn: "urn:s".to_owned(),
@@ -347,4 +354,45 @@ async fn a_provider_of_theirs_that_comes_back_serves_the_very_next_connection() 
     soon(hub.wait("the provider's end", is_session_end)).await;
     let _again = legacy::provider_agent(&realm.pair("p"), realm.ca(), hub.address(), somewhere);
     round_trip(TcpStream::connect(address).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn certificates_that_are_none_are_refused_by_name() {
+    // A CA of its own, for certificates that no good one would make.
+    let params = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        if !name.is_empty() {
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
+        params
+    };
+    let mut root = params("odd ca");
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
+    let sign = |params: CertificateParams| {
+        let key = KeyPair::generate().unwrap();
+        Pair { certificate: params.signed_by(&key, &ca).unwrap().pem(), key: key.serialize_pem() }
+    };
+    let expired = {
+        let mut params = params("c");
+        params.not_after = date_time_ymd(2020, 1, 1);
+        sign(params)
+    };
+    let (nameless, good) = (sign(params("")), sign(params("c")));
+    let realm = Realm::new();
+    let hub = OurHub::start_for(&realm, false, &ca.pem());
+    let attempt = async |pair| legacy::attempt("sc01-consumer", pair, realm.ca(), hub.address()).await;
+    assert_eq!(attempt(Some(&good)).await, "established");
+    assert!(attempt(Some(&expired)).await.contains("expired"));
+    hub.refusal("certificate expired").await;
+    assert!(attempt(None).await.contains("certificate"));
+    hub.refusal("peer sent no certificates").await;
+    let reason = attempt(Some(&nameless)).await;
+    assert!(reason.contains("no Common Name") && reason.contains("1"), "{reason}");
+    hub.refusal("code 0x1").await;
+    // And a client that offers neither protocol.
+    let reason = legacy::attempt("sc03-consumer", Some(&good), realm.ca(), hub.address()).await;
+    assert_ne!(reason, "established");
+    hub.refusal("0x178").await;
 }

@@ -1,0 +1,243 @@
+//! What the core costs without sockets: `cargo bench -p towline-core`.
+//!
+//! - `session event`: one event of the hub's session machine.
+//! - `relay`: a hub between a consumer and a provider in memory, 64 MiB one way; only the time inside the hub counts.
+
+#![allow(clippy::wildcard_enum_match_arm, reason = "a benchmark may panic on all the rest")]
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use allocation_counter::measure;
+use bytes::{Bytes, BytesMut};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
+use towline_core::{
+    machine::Machine,
+    quic::{Epoch, Identity, ReadOutcome, Received, Roots, Transmit, WriteOutcome},
+    spn::{
+        Role,
+        endpoint::{self, ConnId, Endpoint},
+        hub::{
+            Config, Hub, Service,
+            session::{self, HubSession},
+        },
+    },
+    testing::first_instant,
+};
+
+const HUB: &str = "192.0.2.1:4433";
+const BULK: usize = 64 << 20;
+
+fn main() {
+    session_event();
+    relay();
+}
+
+#[allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+fn session_event() {
+    const EVENTS: u32 = 10_000_000;
+    let now = first_instant();
+    let mut machine = HubSession::new(session::Config::default());
+    machine.handle_event(now, session::Event::ExtendedHandshake);
+    machine.handle_event(now, session::Event::OpenAdmitted { weight: 100 });
+    while machine.poll_action().is_some() {}
+    let mut took = Duration::ZERO;
+    let allocations = measure(|| {
+        let began = clock();
+        for nth in 0..EVENTS {
+            machine.handle_event(now, session::Event::SetWeight { weight: nth as u16 | 1 });
+            while std::hint::black_box(machine.poll_action()).is_some() {}
+        }
+        took = clock() - began;
+    });
+    println!(
+        "session event: {:.1} ns, {} allocations in {EVENTS} events",
+        took.as_nanos() as f64 / f64::from(EVENTS),
+        allocations.count_total
+    );
+}
+
+/// What the hub has cost.
+#[derive(Default)]
+struct Cost {
+    time: Duration,
+    allocations: u64,
+    datagrams: u64,
+}
+
+struct Bench {
+    now: Instant,
+    hub: Hub,
+    peers: [(SocketAddr, Endpoint); 2],
+    cost: Cost,
+    buffer: Vec<u8>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = first_instant();
+        let epoch = Epoch { instant: now, unix: Duration::from_secs(1_767_225_600) };
+        let params = |name: &str, names: Vec<String>| {
+            let mut params = CertificateParams::new(names).expect("names");
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params
+        };
+        let mut root = params("ca", Vec::new());
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(root, KeyPair::generate().expect("a key")).expect("a CA");
+        let leaf = |name: &str, names: Vec<String>| {
+            let key = KeyPair::generate().expect("a key");
+            (params(name, names).signed_by(&key, &ca).expect("a leaf").pem(), key.serialize_pem())
+        };
+        let mut config = Config::new("r", "hub", HUB.parse().expect("an address"));
+        (config.certificate, config.key) = leaf("hub", vec!["hub.example".to_owned()]);
+        config.client_ca = ca.pem();
+        config.services = vec![Service {
+            urn: "urn:s".to_owned(),
+            providers: vec!["p".to_owned()],
+            consumers: vec!["c".to_owned()],
+            singleton: false,
+        }];
+        let hub = Hub::new(now, config, [1; 32], epoch).expect("a hub");
+        let peer = |nth: u8, role, name: &str| {
+            let (certificate, key) = leaf(name, Vec::new());
+            let identity = Identity::from_pem(&certificate, &key).expect("an identity");
+            let roots = Roots::from_pem(&ca.pem()).expect("roots");
+            let config = endpoint::Config::new(role, "hub.example", identity, roots);
+            let mut endpoint = Endpoint::new(config, [nth; 32], epoch).expect("an endpoint");
+            endpoint.handle_addresses(now, &[HUB.parse().expect("an address")]);
+            (SocketAddr::from(([192, 0, 2, nth], 999)), endpoint)
+        };
+        let peers = [peer(2, Role::Provider, "p"), peer(3, Role::Consumer, "c")];
+        Self { now, hub, peers, cost: Cost::default(), buffer: Vec::new() }
+    }
+
+    /// Carries everything that there is to carry at this moment, and lets 200 µs pass.
+    fn turn(&mut self) {
+        let now = self.now;
+        let mut inbox = Vec::new();
+        for (address, peer) in &mut self.peers {
+            if peer.poll_timeout().is_some_and(|due| due <= now) {
+                peer.handle_timeout(now);
+            }
+            while let Some(transmit) = peer.poll_transmit(now, &mut self.buffer) {
+                inbox.extend(split(&self.buffer, &transmit).into_iter().map(|data| (*address, data)));
+            }
+        }
+        let mut outbox = Vec::with_capacity(1024);
+        let (hub, buffer, cost) = (&mut self.hub, &mut self.buffer, &mut self.cost);
+        cost.datagrams += inbox.len() as u64;
+        let mut spent = Duration::ZERO;
+        let allocations = measure(|| {
+            let began = clock();
+            for (remote, data) in inbox {
+                hub.handle_datagram(now, Received { remote, local_ip: None, ecn: None, data });
+            }
+            if hub.poll_timeout().is_some_and(|due| due <= now) {
+                hub.handle_timeout(now);
+            }
+            spent = clock() - began;
+        });
+        cost.time += spent;
+        cost.allocations += allocations.count_total;
+        loop {
+            let mut transmit = None;
+            let allocations = measure(|| {
+                let began = clock();
+                transmit = hub.poll_transmit(now, buffer);
+                spent = clock() - began;
+            });
+            cost.time += spent;
+            cost.allocations += allocations.count_total;
+            let Some(transmit) = transmit else { break };
+            for data in split(buffer, &transmit) {
+                cost.datagrams += 1;
+                outbox.push((transmit.destination, data));
+            }
+        }
+        while hub.poll_notice().is_some() {}
+        for (to, data) in outbox {
+            if let Some((_, peer)) = self.peers.iter_mut().find(|(address, _)| *address == to) {
+                let remote = HUB.parse().expect("an address");
+                peer.handle_datagram(now, Received { remote, local_ip: None, ecn: None, data });
+            }
+        }
+        self.now += Duration::from_micros(200);
+    }
+
+    fn notices(&mut self, peer: usize) -> Vec<endpoint::Notice> {
+        std::iter::from_fn(|| self.peers[peer].1.poll_notice()).collect()
+    }
+}
+
+fn split(buffer: &[u8], transmit: &Transmit) -> Vec<BytesMut> {
+    // One buffer for all segments, as a socket with GRO gives it.
+    let mut whole = BytesMut::from(buffer);
+    let size = transmit.segment_size.unwrap_or(buffer.len().max(1));
+    let mut segments = Vec::new();
+    while !whole.is_empty() {
+        segments.push(whole.split_to(size.min(whole.len())));
+    }
+    segments
+}
+
+fn relay() {
+    let mut bench = Bench::new();
+    for _ in 0..20_000 {
+        bench.turn();
+    }
+    bench.notices(0);
+    bench.notices(1);
+    let now = bench.now;
+    let up = bench.peers[1].1.connect(now).expect("a connection");
+    bench.peers[1].1.write(now, up, &mut [Bytes::from_static(b"x")]);
+    let mut down: Option<ConnId> = None;
+    while down.is_none() {
+        bench.turn();
+        down = bench.notices(0).into_iter().find_map(|notice| match notice {
+            endpoint::Notice::Incoming(conn) => Some(conn),
+            _ => None,
+        });
+    }
+    let down = down.expect("found");
+    bench.cost = Cost::default();
+    let block = Bytes::from(vec![7; 64 * 1024]);
+    let (mut sent, mut got, mut pending, mut chunks) = (0, 0, block.clone(), Vec::new());
+    while got < BULK {
+        while sent < BULK {
+            let length = pending.len();
+            let mut piece = [pending];
+            match bench.peers[1].1.write(bench.now, up, &mut piece) {
+                WriteOutcome::Written { .. } => {
+                    sent += length;
+                    pending = block.clone();
+                }
+                WriteOutcome::Blocked { bytes, .. } => {
+                    sent += bytes;
+                    [pending] = piece;
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        bench.turn();
+        bench.notices(1);
+        bench.notices(0);
+        while bench.peers[0].1.read(bench.now, down, &mut chunks, 32) == ReadOutcome::More {}
+        got += chunks.drain(..).map(|chunk| chunk.len()).sum::<usize>();
+    }
+    let Cost { time, allocations, datagrams } = bench.cost;
+    println!(
+        "relay: {:.0} MB/s, {:.0} ns and {:.2} allocations a datagram ({datagrams} datagrams in and out)",
+        BULK as f64 / 1e6 / time.as_secs_f64(),
+        time.as_nanos() as f64 / datagrams as f64,
+        allocations as f64 / datagrams as f64
+    );
+}

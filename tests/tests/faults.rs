@@ -1,0 +1,192 @@
+//! Faults of the deployed programs, which ours must not have. Most are proved where they belong:
+//!
+//! | fault | proved by |
+//! |---|---|
+//! | B1 a realm without CA ends the process | `inventory::tests::a_realm_without_a_ca_harms_no_other`, `e2e::a_reload_changes_rights_and_leaves_the_rest_alone` |
+//! | B2, B3 strangers and impostors come in | `interop::strangers_are_refused_on_sc01_too`, `e2e::refusals_name_their_reason` |
+//! | B4, B15 a consumer without provider is forgotten | `interop::a_consumer_of_theirs_waits_for_a_provider_and_keeps_its_session`, `relaying::a_connection_waits_a_minute_for_a_provider` |
+//! | B5 the first connection after a provider's return is lost | `interop::a_provider_of_theirs_that_comes_back_serves_the_very_next_connection` |
+//! | B6 a dead provider is a clean end, late | `e2e::a_killed_provider_is_noticed_and_the_next_takes_over` |
+//! | B7 an abort looks like success | `e2e::a_reset_is_a_reset_at_the_other_end` |
+//! | B8 a connection goes on with another back-end | here |
+//! | B9 `volume_size` refuses everything | `inventory::tests::availability` |
+//! | B10 more than 100 connections hang | `e2e::five_hundred_at_once`, `interop::more_connections_of_theirs_than_credit_wait_in_order` |
+//! | B11 aborted downloads leak streams | here |
+//! | B12 words fill the log | here |
+//! | B13 agents come back late after a stop | here |
+//! | B14 a server that speaks first is not heard | `e2e::a_server_that_speaks_first` |
+//! | B16 one hub's reload holds up another | here |
+//! | B17, B24 withdrawn rights stay | `e2e::a_reload_changes_rights_and_leaves_the_rest_alone`, `admission::a_reload_ends_what_has_lost_its_right` |
+//! | B18 session ids repeat, records vanish with the log level | here |
+//! | B19 control can be lost | `sim::seeds_keep_the_invariants`: SET_WEIGHT and SESSION_SHUTDOWN on a network that loses packets |
+//! | B20 nothing is limited | `admission::sessions_of_one_identity_are_bounded`, `relaying::connections_above_the_limit_are_reset`, `quic::tests::retry_above_the_limit_still_connects` |
+//! | B21 a retiring provider gets new streams | `relaying::a_retiring_provider_of_sc01_gets_no_new_connections` |
+//! | B22 redial without jitter | `spn::endpoint::session` tests |
+//! | B23 many streams are slower than one | the figures in `docs/performance.md` |
+//! | B25 STOP_SENDING one way | `relaying::a_stop_reaches_the_writer_and_leaves_the_other_direction` |
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use towline_tests::{
+    legacy,
+    programs::{Program, Realm, path_of},
+    servers::{abort, connect, echo, serve},
+};
+use towline_tokio::pki::Pair;
+
+fn path(server: SocketAddr) -> (Realm, Program, Program, SocketAddr) {
+    let realm = Realm::start(|inventory| inventory);
+    let provider = realm.provider("p", server);
+    let (consumer, address) = realm.consumer("c");
+    (realm, provider, consumer, address)
+}
+
+fn echo_works(address: SocketAddr) -> io::Result<()> {
+    let mut tcp = connect(address);
+    tcp.write_all(b"ping")?;
+    tcp.shutdown(Shutdown::Write)?;
+    let mut got = Vec::new();
+    tcp.read_to_end(&mut got)?;
+    if got == b"ping" { Ok(()) } else { Err(io::Error::other(format!("{got:?}"))) }
+}
+
+#[test]
+fn b08_no_connection_goes_on_with_another_back_end() {
+    static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+    let (mut realm, _provider, _consumer, address) = path(serve(|tcp| {
+        CONNECTIONS.fetch_add(1, Ordering::SeqCst);
+        echo(tcp)
+    }));
+    let mut tcp = connect(address);
+    tcp.write_all(b"half of").unwrap();
+    tcp.read_exact(&mut [0; 7]).unwrap();
+    realm.hub.signal("KILL");
+    realm.hub.wait();
+    realm.hub = Program::start("spnhub", &["-c", &realm.file("inventory.yaml")]);
+    let error = tcp.read(&mut [0; 8]).expect_err("a reset, not an end and not more bytes");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(CONNECTIONS.load(Ordering::SeqCst), 1, "and no second back-end");
+}
+
+#[test]
+fn b11_aborted_downloads_leave_nothing_behind() {
+    static OPEN: AtomicUsize = AtomicUsize::new(0);
+    let (_realm, _provider, _consumer, address) = path(serve(|mut tcp: TcpStream| {
+        OPEN.fetch_add(1, Ordering::SeqCst);
+        let block = [7; 65_536];
+        while tcp.write_all(&block).is_ok() {}
+        OPEN.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }));
+    for _ in 0..40 {
+        let clients: Vec<TcpStream> = (0..8).map(|_| connect(address)).collect();
+        for mut client in clients {
+            client.read_exact(&mut vec![0; 100_000]).unwrap();
+            abort(client);
+        }
+    }
+    // 320 of them, three times the stream credit: every server has been told.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while OPEN.load(Ordering::SeqCst) > 0 {
+        assert!(Instant::now() < deadline, "{} still write", OPEN.load(Ordering::SeqCst));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    connect(address).read_exact(&mut [0; 1000]).unwrap();
+}
+
+#[test]
+fn b12_words_fill_no_log() {
+    let realm = Realm::start(|inventory| inventory);
+    let text = |name| fs::read_to_string(realm.file(name)).unwrap();
+    let pair = Pair { certificate: text("c.pem"), key: text("c.key") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(legacy::flood(&pair, &text("ca.pem"), SocketAddr::from(([127, 0, 0, 1], realm.port)), 20_000));
+    realm.hub.out_line("endSpnSession");
+    assert!(realm.hub.err().len() < 5, "{} lines", realm.hub.err().len());
+    assert_eq!(realm.hub.out().len(), 2, "one session");
+}
+
+#[test]
+fn b13_agents_are_back_soon_after_a_restart() {
+    let (mut realm, _provider, _consumer, address) = path(serve(echo));
+    echo_works(address).unwrap();
+    realm.hub.signal("TERM");
+    realm.hub.wait();
+    realm.hub = Program::start("spnhub", &["-c", &realm.file("inventory.yaml")]);
+    let began = Instant::now();
+    realm.hub.out_line("serviceConsumer");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    echo_works(address).unwrap();
+}
+
+#[test]
+fn b16_a_hub_that_drains_holds_up_no_other() {
+    // Two realms in one process. The second is taken out while a connection of it is open, so it drains.
+    let second = Realm::start(|inventory| inventory);
+    let other = fs::read_to_string(second.file("inventory.yaml")).unwrap();
+    let other = other.replace("realms:\n", "").replace("name: r\n", "name: r2\n");
+    let (mut second, other) = (second, other);
+    second.hub.signal("INT");
+    second.hub.wait();
+    let mut first_only = String::new();
+    let first = Realm::start(|inventory| {
+        first_only.clone_from(&inventory);
+        inventory + &other
+    });
+    let _p2 = second.provider("p", serve(echo));
+    let (_c2, address2) = second.consumer("c");
+    let mut held = connect(address2);
+    held.write_all(b"x").unwrap();
+    held.read_exact(&mut [0]).unwrap();
+    fs::write(first.file("inventory.yaml"), &first_only).unwrap();
+    first.hub.signal("USR1");
+    first.hub.err_line("removed: draining");
+    // Meanwhile the first is served, and follows another reload.
+    let began = Instant::now();
+    fs::write(first.file("inventory.yaml"), first_only.replace("- c\n", "- c\n      - d\n")).unwrap();
+    first.hub.signal("USR1");
+    first.hub.err_line("service urn:chip-in:service:r:hub:s changed");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    held.write_all(b"y").unwrap();
+    held.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn b18_session_ids_are_unique() {
+    let realm = Realm::start(|inventory| inventory);
+    let mut ids = BTreeSet::new();
+    for nth in 1..=5 {
+        let mut provider = realm.provider("p", serve(echo));
+        provider.signal("INT");
+        provider.wait();
+        while realm.hub.out().len() < 2 * nth {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    for line in realm.hub.out().iter().filter(|line| line.contains("startSpnSession")) {
+        let id = line.split("\"spnSessionId\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        assert!(ids.insert(id.to_owned()) && id.len() == 16, "{id} in {ids:?}");
+    }
+    assert_eq!(ids.len(), 5);
+}
+
+#[test]
+fn records_do_not_depend_on_the_log_level() {
+    let mut command = Command::new(path_of("spnhub"));
+    let mut demo = Program::spawn(command.arg("demo").env("RUST_LOG", "off"));
+    let address: SocketAddr = demo.err_line("listening on ").replace("listening on ", "").parse().unwrap();
+    let mut tcp = connect(address);
+    tcp.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    tcp.read_to_end(&mut Vec::new()).unwrap();
+    demo.signal("TERM");
+    assert_eq!(demo.wait().code(), Some(0));
+    assert_eq!(demo.out().len(), 6, "{:#?}", demo.out());
+}

@@ -1,0 +1,79 @@
+//! Nothing in the documents or in the code points to what is not there.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// Files with that extension, but for what cargo makes.
+fn files(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        let name = entry.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if entry.is_dir() && name != "target" && !name.starts_with('.') {
+            files(&entry, extension, found);
+        } else if entry.extension().is_some_and(|found| found == extension) {
+            found.push(entry);
+        }
+    }
+}
+
+/// Headings as GitHub makes anchors of them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let slug = |heading: &str| {
+        let kept =
+            heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
+        kept.replace(' ', "-")
+    };
+    headings.map(slug).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut documents = Vec::new();
+    files(&root(), "md", &mut documents);
+    assert!(documents.len() > 5);
+    let mut faults = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document).expect("text");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+            let target = if file.is_empty() { document.clone() } else { document.with_file_name(file) };
+            let is_there = target.exists()
+                && anchor
+                    .is_none_or(|anchor| fs::read_to_string(&target).is_ok_and(|text| anchors(&text).contains(anchor)));
+            if !is_there {
+                faults.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn comments_cite_chapters_that_exist() {
+    let reference = fs::read_to_string(root().join("docs/protocols/spn.md")).expect("the reference");
+    let chapters: Vec<&str> =
+        reference.lines().filter_map(|line| line.strip_prefix("## ").or(line.strip_prefix("### "))).collect();
+    let mut sources = Vec::new();
+    files(&root(), "rs", &mut sources);
+    let (mut citations, mut faults) = (0, Vec::new());
+    for source in sources {
+        let text = fs::read_to_string(&source).expect("text").replace("\n//! ", " ").replace("\n    /// ", " ");
+        for rest in text.split(&["docs/protocols/spn.md", ", "].concat()).skip(1) {
+            citations += 1;
+            if !chapters.iter().any(|chapter| rest.starts_with(chapter)) {
+                faults.push(format!("{}: {}", source.display(), rest.chars().take(30).collect::<String>()));
+            }
+        }
+    }
+    assert!(citations > 10 && faults.is_empty(), "{citations} citations; {faults:#?}");
+}
