@@ -166,8 +166,12 @@ impl Reader {
         let Some(root) = self.record(String::new(), value) else { return Inventory::default() };
         if !root.members.contains_key("realms") {
             self.error("realms", "missing: expected a list of realms");
+            return Inventory::default();
         }
         let realms = self.list("", "realms", root.members);
+        if realms.is_empty() {
+            self.warning("realms", "empty: nothing will run");
+        }
         let realms = realms.into_iter().filter_map(|(path, value)| self.realm(path, value)).collect();
         Inventory { realms, broken: BTreeSet::new() }
     }

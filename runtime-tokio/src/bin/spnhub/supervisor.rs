@@ -190,14 +190,26 @@ fn start(
     id: u64,
     ended: mpsc::UnboundedSender<u64>,
 ) -> Result<HubHandle, towline_tokio::hub::StartError> {
-    let mut teller = Some(teller);
+    // Dropped with the hub, however it ends. The records go first: the process may end with this.
+    let mut alive = Some((teller, Ending { id, ended }));
     HubHandle::start(config, move |notice| {
-        if teller.as_ref().is_some_and(|teller| teller.tell(notice)) {
-            // Let go of the records first: the process may end with this.
-            teller = None;
-            let _ = ended.send(id);
+        if alive.as_ref().is_some_and(|(teller, _)| teller.tell(notice)) {
+            alive = None;
         }
     })
+}
+
+/// Tells the end of a hub when it is dropped.
+struct Ending {
+    id: u64,
+    ended: mpsc::UnboundedSender<u64>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Nobody listens any more when the process ends.
+        let _ = self.ended.send(self.id);
+    }
 }
 
 /// A service that is there but cannot be used stays as it was.

@@ -1,0 +1,180 @@
+//! What can be done with a connection and its streams.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use quinn_proto::{Dir, ReadError, StreamId, WriteError};
+
+use super::{CloseReason, Endpoint, Handle, ReadOutcome, WriteOutcome, varint};
+
+impl Endpoint {
+    /// Opens a bidirectional stream; `None` while the peer gives no credit ([`Event::StreamsAvailable`] tells of more).
+    pub fn open(&mut self, handle: Handle) -> Option<StreamId> {
+        self.live(handle)?.quic.streams().open(Dir::Bi)
+    }
+
+    /// Takes up to `max` chunks of what has arrived in order, appending them to `chunks`.
+    pub fn read(&mut self, handle: Handle, id: StreamId, chunks: &mut Vec<Bytes>, max: usize) -> ReadOutcome {
+        let Some(conn) = self.live(handle) else { return ReadOutcome::Gone };
+        let mut stream = conn.quic.recv_stream(id);
+        let Ok(mut arrived) = stream.read(true) else { return ReadOutcome::Gone };
+        let mut left = max;
+        let outcome = loop {
+            if left == 0 {
+                break ReadOutcome::More;
+            }
+            match arrived.next(usize::MAX) {
+                Ok(Some(chunk)) => {
+                    chunks.push(chunk.bytes);
+                    left -= 1;
+                }
+                Ok(None) => break ReadOutcome::Finished,
+                Err(ReadError::Blocked) => break ReadOutcome::Blocked,
+                Err(ReadError::Reset(code)) => break ReadOutcome::Reset(code.into_inner()),
+            }
+        };
+        if arrived.finalize().should_transmit() {
+            self.wants_to_send(handle);
+        }
+        outcome
+    }
+
+    /// Writes chunks, uncopied, as far as there is room.
+    pub fn write(&mut self, handle: Handle, id: StreamId, chunks: &mut [Bytes]) -> WriteOutcome {
+        let Some(conn) = self.live(handle) else { return WriteOutcome::Gone };
+        let mut stream = conn.quic.send_stream(id);
+        let (mut bytes, mut whole) = (0, 0);
+        let outcome = loop {
+            let rest = chunks.get_mut(whole..).unwrap_or_default();
+            if rest.is_empty() {
+                break WriteOutcome::Written { bytes };
+            }
+            match stream.write_chunks(rest) {
+                Ok(written) => {
+                    bytes += written.bytes;
+                    whole += written.chunks;
+                }
+                Err(WriteError::Blocked) => break WriteOutcome::Blocked { bytes, chunks: whole },
+                Err(WriteError::Stopped(code)) => break WriteOutcome::Stopped(code.into_inner()),
+                Err(WriteError::ClosedStream) => break WriteOutcome::Gone,
+            }
+        };
+        if bytes > 0 {
+            self.wants_to_send(handle);
+        }
+        outcome
+    }
+
+    /// The code with which the peer aborted a stream that is not being read, told once.
+    pub fn received_reset(&mut self, handle: Handle, id: StreamId) -> Option<u64> {
+        let code = self.live(handle)?.quic.recv_stream(id).received_reset().ok()??;
+        self.wants_to_send(handle);
+        Some(code.into_inner())
+    }
+
+    /// Ends our direction in good order.
+    pub fn finish(&mut self, handle: Handle, id: StreamId) {
+        if let Some(conn) = self.live(handle) {
+            // It fails when the stream was stopped or is closed already: both have been told by events.
+            let _ = conn.quic.send_stream(id).finish();
+            self.wants_to_send(handle);
+        }
+    }
+
+    /// Aborts our direction (RESET_STREAM).
+    pub fn reset(&mut self, handle: Handle, id: StreamId, code: u64) {
+        if let Some(conn) = self.live(handle) {
+            // It fails when everything has been acknowledged: then there is nothing to abort.
+            let _ = conn.quic.send_stream(id).reset(varint(code));
+            self.wants_to_send(handle);
+        }
+    }
+
+    /// Asks the peer to end its direction (STOP_SENDING); nothing can be read any more.
+    pub fn stop(&mut self, handle: Handle, id: StreamId, code: u64) {
+        if let Some(conn) = self.live(handle) {
+            // It fails when everything has been read: then there is nothing to stop.
+            let _ = conn.quic.recv_stream(id).stop(varint(code));
+            self.wants_to_send(handle);
+        }
+    }
+
+    /// Streams of higher priority are sent first; 0 at first.
+    pub fn set_priority(&mut self, handle: Handle, id: StreamId, priority: i32) {
+        if let Some(conn) = self.live(handle) {
+            let _ = conn.quic.send_stream(id).set_priority(priority);
+        }
+    }
+
+    /// Sends a word (QUIC DATAGRAM): best effort, and nothing at all to a peer that takes none.
+    pub fn send_word(&mut self, handle: Handle, word: Bytes) {
+        if let Some(conn) = self.live(handle) {
+            let _ = conn.quic.datagrams().send(word, true);
+            self.wants_to_send(handle);
+        }
+    }
+
+    /// Closes a connection at once: what is unsent is lost. [`Event::Closed`] with [`CloseReason::Local`] follows.
+    pub fn close(&mut self, now: Instant, handle: Handle, code: u64, reason: &str) {
+        if let Some(conn) = self.live(handle) {
+            conn.quic.close(now, varint(code), Bytes::copy_from_slice(reason.as_bytes()));
+            self.say_closed(handle, CloseReason::Local);
+            self.touch(handle);
+        }
+    }
+
+    /// Lets the peer have `streams` bidirectional streams open at once.
+    pub fn set_max_streams(&mut self, handle: Handle, streams: u32) {
+        if let Some(conn) = self.live(handle) {
+            conn.quic.set_max_concurrent_streams(Dir::Bi, streams.into());
+            self.wants_to_send(handle);
+        }
+    }
+
+    /// Bytes the peer may send ahead on this connection from now on.
+    pub fn set_receive_window(&mut self, handle: Handle, bytes: u64) {
+        if let Some(conn) = self.live(handle) {
+            conn.quic.set_receive_window(varint(bytes));
+            self.wants_to_send(handle);
+        }
+    }
+
+    /// Bytes we may have sent without acknowledgement on this connection from now on.
+    pub fn set_send_window(&mut self, handle: Handle, bytes: u64) {
+        if let Some(conn) = self.live(handle) {
+            conn.quic.set_send_window(bytes);
+            self.wants_to_send(handle);
+        }
+    }
+
+    /// Sends a PING: proof of life, if the peer answers.
+    pub fn ping(&mut self, handle: Handle) {
+        if let Some(conn) = self.live(handle) {
+            conn.quic.ping();
+            self.wants_to_send(handle);
+        }
+    }
+
+    /// Datagrams that have come from the peer: it lives as long as this grows.
+    pub fn received_datagrams(&mut self, handle: Handle) -> u64 {
+        self.get(handle).map_or(0, |conn| conn.quic.stats().udp_rx.datagrams)
+    }
+
+    /// The smoothed round-trip time.
+    pub fn rtt(&mut self, handle: Handle) -> Option<Duration> {
+        self.get(handle).map(|conn| conn.quic.rtt())
+    }
+
+    /// The peer's address.
+    pub fn remote(&mut self, handle: Handle) -> Option<SocketAddr> {
+        self.get(handle).map(|conn| conn.quic.remote_address())
+    }
+
+    /// Hex of our first connection id on it.
+    pub fn id(&mut self, handle: Handle) -> Option<&str> {
+        self.get(handle).map(|conn| conn.id.as_str())
+    }
+}
