@@ -4,14 +4,14 @@ use std::{
     collections::VecDeque,
     future::Future,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncReadExt, net::TcpStream};
 use towline_core::{
     quic::{ReadOutcome, WriteOutcome},
     spn::{
@@ -264,21 +264,15 @@ impl LocalEnd {
             Self::Stream(half) => return half.poll_read(cx),
             Self::Tcp(tcp) => tcp,
         };
-        loop {
-            match tcp.poll_read_ready(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(Local::Broken(code::PEER_ABORTED)),
-                Poll::Ready(Ok(())) => {}
-            }
-            if buffer.capacity() < READ / 4 {
-                buffer.reserve(READ);
-            }
-            match tcp.try_read_buf(buffer) {
-                Ok(0) => return Poll::Ready(Local::End),
-                Ok(_) => return Poll::Ready(Local::Data(buffer.split().freeze())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Local::Broken(code::PEER_ABORTED)),
-            }
+        if buffer.capacity() < READ / 4 {
+            buffer.reserve(READ);
+        }
+        // A short read tells tokio that there is no more: the next one is no system call.
+        match pin!(tcp.read_buf(buffer)).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => Poll::Ready(Local::End),
+            Poll::Ready(Ok(_)) => Poll::Ready(Local::Data(buffer.split().freeze())),
+            Poll::Ready(Err(_)) => Poll::Ready(Local::Broken(code::PEER_ABORTED)),
         }
     }
 
