@@ -235,7 +235,7 @@ impl Half {
 
     pub(crate) fn break_off(&mut self, code: u64) {
         let mut pipe = lock(&self.0);
-        pipe.broken = Some(code);
+        pipe.broken.get_or_insert(code);
         wake(&mut pipe.up.writer);
         wake(&mut pipe.down.reader);
     }

@@ -108,3 +108,16 @@ impl Roots {
         Ok(Self(Arc::new(roots)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::NamedGroup;
+
+    use super::*;
+
+    #[test]
+    fn the_post_quantum_exchange_comes_first_and_x25519_next() {
+        let groups: Vec<NamedGroup> = provider().kx_groups.iter().map(|group| group.name()).collect();
+        assert_eq!(groups[..2], [NamedGroup::X25519MLKEM768, NamedGroup::X25519]);
+    }
+}

@@ -22,6 +22,7 @@ use towline_tokio::{
 ///
 /// Records of sessions and connections go to stdout, one JSON object a line; diagnostics to stderr.
 /// SIGTERM ends in good order, SIGINT at once, SIGUSR1 loads the inventory again.
+/// An HTTP inventory is asked with the bearer token in SPNHUB_INVENTORY_TOKEN, if that is set.
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 struct Cli {
