@@ -1,6 +1,7 @@
 //! What the core costs without sockets: `cargo bench -p towline-core`.
 //!
 //! - `session event`: one event of the hub's session machine.
+//! - `admission`: consumer sessions one after another: handshake with client certificate, SESSION_OPEN, SESSION_ACK; time and memory inside the hub.
 //! - `relay`: a hub between a consumer and a provider in memory, 64 MiB one way; only the time inside the hub counts.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a benchmark may panic on all the rest")]
@@ -32,6 +33,7 @@ const BULK: usize = 64 << 20;
 
 fn main() {
     session_event();
+    admission();
     relay();
 }
 
@@ -68,13 +70,18 @@ fn session_event() {
 struct Cost {
     time: Duration,
     allocations: u64,
+    /// Allocated and not freed.
+    bytes: i64,
     datagrams: u64,
 }
 
 struct Bench {
     now: Instant,
     hub: Hub,
-    peers: [(SocketAddr, Endpoint); 2],
+    peers: Vec<(SocketAddr, Endpoint)>,
+    consumer: (String, String),
+    ca: String,
+    epoch: Epoch,
     cost: Cost,
     buffer: Vec<u8>,
 }
@@ -106,17 +113,36 @@ impl Bench {
             singleton: false,
         }];
         let hub = Hub::new(now, config, [1; 32], epoch).expect("a hub");
-        let peer = |nth: u8, role, name: &str| {
-            let (certificate, key) = leaf(name, Vec::new());
-            let identity = Identity::from_pem(&certificate, &key).expect("an identity");
-            let roots = Roots::from_pem(&ca.pem()).expect("roots");
-            let config = endpoint::Config::new(role, "hub.example", identity, roots);
-            let mut endpoint = Endpoint::new(config, [nth; 32], epoch).expect("an endpoint");
-            endpoint.handle_addresses(now, &[HUB.parse().expect("an address")]);
-            (SocketAddr::from(([192, 0, 2, nth], 999)), endpoint)
+        let mut bench = Self {
+            now,
+            hub,
+            peers: Vec::new(),
+            consumer: leaf("c", Vec::new()),
+            ca: ca.pem(),
+            epoch,
+            cost: Cost::default(),
+            buffer: Vec::new(),
         };
-        let peers = [peer(2, Role::Provider, "p"), peer(3, Role::Consumer, "c")];
-        Self { now, hub, peers, cost: Cost::default(), buffer: Vec::new() }
+        bench.join(Role::Provider, &leaf("p", Vec::new()));
+        bench.join(Role::Consumer, &bench.consumer.clone());
+        bench
+    }
+
+    /// Adds an endpoint, and carries until it has its session.
+    fn join(&mut self, role: Role, (certificate, key): &(String, String)) {
+        let identity = Identity::from_pem(certificate, key).expect("an identity");
+        let roots = Roots::from_pem(&self.ca).expect("roots");
+        let config = endpoint::Config::new(role, "hub.example", identity, roots);
+        let nth = self.peers.len() as u16 + 1;
+        let mut seed = [0; 32];
+        seed[..2].copy_from_slice(&nth.to_le_bytes());
+        let mut endpoint = Endpoint::new(config, seed, self.epoch).expect("an endpoint");
+        endpoint.handle_addresses(self.now, &[HUB.parse().expect("an address")]);
+        self.peers.push((SocketAddr::from(([198, 18, (nth >> 8) as u8, nth as u8], 999)), endpoint));
+        let last = self.peers.len() - 1;
+        while !self.notices(last).iter().any(|notice| matches!(notice, endpoint::Notice::SessionUp { .. })) {
+            self.turn();
+        }
     }
 
     /// Carries everything that there is to carry at this moment, and lets 200 µs pass.
@@ -147,6 +173,7 @@ impl Bench {
         });
         cost.time += spent;
         cost.allocations += allocations.count_total;
+        cost.bytes += allocations.bytes_current;
         loop {
             let mut transmit = None;
             let allocations = measure(|| {
@@ -156,6 +183,7 @@ impl Bench {
             });
             cost.time += spent;
             cost.allocations += allocations.count_total;
+            cost.bytes += allocations.bytes_current;
             let Some(transmit) = transmit else { break };
             for data in split(buffer, &transmit) {
                 cost.datagrams += 1;
@@ -188,13 +216,26 @@ fn split(buffer: &[u8], transmit: &Transmit) -> Vec<BytesMut> {
     segments
 }
 
+fn admission() {
+    const SESSIONS: u32 = 500;
+    let mut bench = Bench::new();
+    bench.cost = Cost::default();
+    for _ in 0..SESSIONS {
+        bench.join(Role::Consumer, &bench.consumer.clone());
+    }
+    println!(
+        "admission: {:.0} sessions a second of the hub's time, {:.1} kB each",
+        f64::from(SESSIONS) / bench.cost.time.as_secs_f64(),
+        bench.cost.bytes as f64 / f64::from(SESSIONS) / 1000.0
+    );
+}
+
 fn relay() {
     let mut bench = Bench::new();
+    // Path MTU discovery takes its time.
     for _ in 0..20_000 {
         bench.turn();
     }
-    bench.notices(0);
-    bench.notices(1);
     let now = bench.now;
     let up = bench.peers[1].1.connect(now).expect("a connection");
     bench.peers[1].1.write(now, up, &mut [Bytes::from_static(b"x")]);
@@ -233,7 +274,7 @@ fn relay() {
         while bench.peers[0].1.read(bench.now, down, &mut chunks, 32) == ReadOutcome::More {}
         got += chunks.drain(..).map(|chunk| chunk.len()).sum::<usize>();
     }
-    let Cost { time, allocations, datagrams } = bench.cost;
+    let Cost { time, allocations, datagrams, .. } = bench.cost;
     println!(
         "relay: {:.0} MB/s, {:.0} ns and {:.2} allocations a datagram ({datagrams} datagrams in and out)",
         BULK as f64 / 1e6 / time.as_secs_f64(),
