@@ -111,8 +111,11 @@ impl Hub {
             }
             (Role::Consumer, Protocol::Sc02) => {
                 session.streams.insert(stream, DataStream::Preamble(Collector::default()));
-                self.remind(now + PREAMBLE_TIME, Due::Preamble(handle, stream));
                 self.read_preamble(now, handle, stream);
+                // Most are complete at once, and need no deadline.
+                if self.awaits_preamble(handle, stream) {
+                    self.remind(now + PREAMBLE_TIME, Due::Preamble(handle, stream));
+                }
             }
         }
         self.grant_streams(handle);
@@ -141,13 +144,14 @@ impl Hub {
     }
 
     pub(super) fn preamble_timeout(&mut self, handle: Handle, stream: StreamId) {
-        let waits = self
-            .sessions
-            .get(&handle)
-            .is_some_and(|session| matches!(session.streams.get(&stream), Some(DataStream::Preamble(_))));
-        if waits {
+        if self.awaits_preamble(handle, stream) {
             self.refuse_stream(handle, stream, code::MALFORMED);
         }
+    }
+
+    fn awaits_preamble(&self, handle: Handle, stream: StreamId) -> bool {
+        let session = self.sessions.get(&handle);
+        session.is_some_and(|session| matches!(session.streams.get(&stream), Some(DataStream::Preamble(_))))
     }
 
     fn read_preamble(&mut self, now: Instant, handle: Handle, stream: StreamId) {
@@ -208,8 +212,10 @@ impl Hub {
         self.next_connection += 1;
         session.streams.insert(stream, DataStream::Relayed(id));
         let service = session.service;
+        let mut machine = HubConnection::new(self.config.connection);
+        machine.handle_event(now, Event::ConnectStream);
         let connection = Connection {
-            machine: HubConnection::new(self.config.connection),
+            machine,
             armed: Armed::default(),
             key,
             service,
@@ -223,11 +229,12 @@ impl Hub {
         };
         self.connections.insert(id, connection);
         self.keys.insert(key, id);
-        self.connection_event(now, id, Event::ConnectStream);
         if let Some(entry) = self.registry.get_mut(service) {
             entry.choosing.push_back(id);
         }
         self.choose_for_waiting(now, service);
+        // Only now, since most have their provider by now, and no deadline any more.
+        self.perform_connection(now, id);
         Some(id)
     }
 

@@ -28,7 +28,10 @@ impl Hub {
             if now >= second + Duration::from_secs(1) {
                 (gauge.second, gauge.count) = (Some(now), 0);
             } else if gauge.count >= rate {
-                return self.remind(second + Duration::from_secs(1), Due::Control(handle));
+                if !std::mem::replace(&mut gauge.is_reminded, true) {
+                    self.remind(second + Duration::from_secs(1), Due::Control(handle));
+                }
+                return;
             }
             match control.next_frame(&mut self.quic) {
                 Ok(Some(frame)) => {
@@ -43,6 +46,13 @@ impl Hub {
                     return self.violation(now, handle, code::CONTROL_LOST, error.to_string());
                 }
             }
+        }
+    }
+
+    pub(super) fn control_timeout(&mut self, now: Instant, handle: Handle) {
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            session.control_gauge.is_reminded = false;
+            self.read_control(now, handle);
         }
     }
 

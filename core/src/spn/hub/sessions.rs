@@ -78,6 +78,8 @@ pub(super) struct Session {
 pub(super) struct ControlGauge {
     pub(super) second: Option<Instant>,
     pub(super) count: u32,
+    /// The next second will be told.
+    pub(super) is_reminded: bool,
 }
 
 impl Session {
