@@ -11,7 +11,7 @@ use quinn_proto::{Dir, ReadError, StreamId, WriteError};
 use super::{CloseReason, Endpoint, Handle, ReadOutcome, WriteOutcome, varint};
 
 impl Endpoint {
-    /// Opens a bidirectional stream; `None` while the peer gives no credit ([`Event::StreamsAvailable`] tells of more).
+    /// Opens a bidirectional stream; `None` while the peer gives no credit ([`Event::StreamsAvailable`](super::Event::StreamsAvailable) tells of more).
     pub fn open(&mut self, handle: Handle) -> Option<StreamId> {
         self.live(handle)?.quic.streams().open(Dir::Bi)
     }
@@ -117,7 +117,7 @@ impl Endpoint {
         }
     }
 
-    /// Closes a connection at once: what is unsent is lost. [`Event::Closed`] with [`CloseReason::Local`] follows.
+    /// Closes a connection at once: what is unsent is lost. [`Event::Closed`](super::Event::Closed) with [`CloseReason::Local`] follows.
     pub fn close(&mut self, now: Instant, handle: Handle, code: u64, reason: &str) {
         if let Some(conn) = self.live(handle) {
             conn.quic.close(now, varint(code), Bytes::copy_from_slice(reason.as_bytes()));
