@@ -12,6 +12,7 @@ pub mod inventory;
 pub mod log;
 pub mod pki;
 mod reactor;
+pub mod resolve;
 pub mod settings;
 mod stream;
 mod udp;
