@@ -13,3 +13,4 @@ pub mod quic;
 pub mod spn;
 #[doc(hidden)]
 pub mod testing;
+pub mod txn;

@@ -45,6 +45,7 @@ pub mod example;
 pub mod explore;
 pub mod ms;
 pub mod script;
+pub mod text;
 mod timers;
 
 use std::time::Instant;

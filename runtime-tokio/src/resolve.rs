@@ -32,8 +32,7 @@ impl Resolver {
     /// # Errors
     /// When the system's settings cannot be read.
     pub fn system() -> Result<Self, ResolveError> {
-        let builder =
-            hickory_resolver::Resolver::builder(Runtime::default()).map_err(ResolveError::Settings)?;
+        let builder = hickory_resolver::Resolver::builder(Runtime::default()).map_err(ResolveError::Settings)?;
         Self::build(builder)
     }
 

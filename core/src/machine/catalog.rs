@@ -7,7 +7,7 @@ use super::{
     explore::{self, Bounds, Exploration, Violation},
     script,
 };
-use crate::spn;
+use crate::{spn, txn};
 
 /// A machine, without its type.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +66,8 @@ pub fn catalog() -> Vec<Entry> {
         Entry::of::<spn::hub::connection::HubConnection>(),
         Entry::of::<spn::endpoint::session::Session>(),
         Entry::of::<spn::endpoint::connection::Connection>(),
+        Entry::of::<txn::accept::Accept>(),
+        Entry::of::<txn::transaction::Transaction>(),
     ]
 }
 

@@ -43,6 +43,14 @@ impl<K: Ord> Deadlines<K> {
         self.0.pop().map(|Reverse(entry)| entry)
     }
 
+    /// Drops the entries of machines that are no more, now and then: only when they are most of all, so that each costs little.
+    /// `live` is how many machines there are, and `is_live` whether one is.
+    pub fn sweep(&mut self, live: usize, mut is_live: impl FnMut(&K) -> bool) {
+        if self.0.len() > 64 + 4 * live {
+            self.0.retain(|Reverse((_, key))| is_live(key));
+        }
+    }
+
     /// When the earliest entry is due.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
@@ -80,6 +88,21 @@ mod tests {
         assert!(armed.take(at(5)));
         deadlines.arm(&mut armed, Some(at(9)), 'a');
         assert_eq!(deadlines.next(), Some(at(9)));
+    }
+
+    #[test]
+    fn what_is_no_more_is_swept_when_it_is_most() {
+        let start = crate::testing::first_instant();
+        let mut deadlines = Deadlines::default();
+        for key in 0..64u32 {
+            deadlines.push(start, key);
+        }
+        deadlines.sweep(0, |_| false);
+        assert!(deadlines.next().is_some(), "too few to care");
+        deadlines.push(start + Duration::from_secs(1), 64);
+        deadlines.sweep(0, |&key| key == 64);
+        assert_eq!(deadlines.expire(start + Duration::from_secs(2)), Some((start + Duration::from_secs(1), 64)));
+        assert_eq!(deadlines.next(), None);
     }
 
     #[test]

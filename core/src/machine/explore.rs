@@ -88,7 +88,15 @@ pub struct Violation {
 /// # Errors
 /// When an invariant of the machine or a rule of [`Machine`](super::Machine)'s contract is broken, a handler panics, or there is no end of situations.
 pub fn explore<M: Describe>(start: Instant, bounds: Bounds) -> Result<Exploration, Violation> {
-    Walk::<M>::new(start, bounds).walk()
+    explore_with::<M>(M::small(), start, bounds)
+}
+
+/// Walks `M` with another configuration, in which it is another machine; its bounds must be as small.
+///
+/// # Errors
+/// Those of [`explore`].
+pub fn explore_with<M: Describe>(config: M::Config, start: Instant, bounds: Bounds) -> Result<Exploration, Violation> {
+    Walk::<M>::new(start, bounds).walk(config)
 }
 
 /// The machine in one situation.
@@ -147,7 +155,7 @@ impl<M: Describe> Walk<M> {
         }
     }
 
-    fn walk(mut self) -> Result<Exploration, Violation> {
+    fn walk(mut self, config: M::Config) -> Result<Exploration, Violation> {
         let step = Step { before: None, at: self.start, by: By::Start };
         let mut names = Vec::new();
         for event in &self.alphabet {
@@ -157,7 +165,7 @@ impl<M: Describe> Walk<M> {
             position(&mut self.events, name.clone());
         }
 
-        let mut machine = M::start(M::small(), 0);
+        let mut machine = M::start(config, 0);
         self.settle(&mut machine, step, |_| {})?;
         let first = machine.state();
         position(&mut self.states, first);

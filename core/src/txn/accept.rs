@@ -1,0 +1,425 @@
+//! The accept machine: makes a transaction of each connection, and takes no more than it can carry (docs/txn.md).
+//!
+//! Accepting is a credit, too: one [`Action::AcceptMore`], one connection. Without credit the kernel's backlog is the queue.
+//!
+//! The diagram is `docs/states/txn.accept.md`.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{self, Actions, Describe, Machine, Timers, ms};
+
+/// Limits and times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// TCP port to listen on.
+    pub accept_port: u16,
+    /// Transactions at once.
+    pub max_transactions: usize,
+    /// The pause after the machine has run out of files or memory.
+    #[serde(rename = "accept_backoff_ms", with = "ms")]
+    pub accept_backoff: Duration,
+    /// How long transactions may take to end when nothing new is accepted any more.
+    #[serde(rename = "drain_timeout_ms", with = "ms")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            accept_port: 0,
+            max_transactions: 1024,
+            accept_backoff: Duration::from_millis(100),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Each variant holds what is valid in that state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    /// A credit is out.
+    Listening,
+    /// As many transactions as there may be.
+    Paused,
+    /// Files or memory have run out.
+    BackingOff,
+    /// Nothing new; the rest is ending.
+    Draining,
+    Stopped,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// Begin.
+    Start,
+    /// A connection has come.
+    Incoming {
+        /// The host's number for it; not one that is alive.
+        conn: u64,
+    },
+    /// None could be accepted.
+    AcceptFailed {
+        /// Why.
+        kind: AcceptFault,
+    },
+    /// A transaction is over.
+    Ended {
+        /// Whose.
+        conn: u64,
+    },
+    /// Accept nothing more, and end with the last transaction.
+    Drain,
+}
+
+/// Why no connection could be accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceptFault {
+    /// The client has left before it was accepted.
+    Aborted,
+    /// A signal came in between.
+    Interrupted,
+    /// No file descriptor is left.
+    Files,
+    /// No memory is left.
+    Memory,
+    /// Anything else: the listener is broken.
+    #[serde(other)]
+    Other,
+}
+
+impl From<&io::Error> for AcceptFault {
+    fn from(error: &io::Error) -> Self {
+        // The numbers are those of Linux and of the BSDs alike, but for ENOBUFS.
+        const ENOMEM: i32 = 12;
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        const ENOBUFS: [i32; 2] = [55, 105];
+        match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::ConnectionAborted, _) => Self::Aborted,
+            (io::ErrorKind::Interrupted, _) => Self::Interrupted,
+            (_, Some(ENFILE | EMFILE)) => Self::Files,
+            (io::ErrorKind::OutOfMemory, _) | (_, Some(ENOMEM)) => Self::Memory,
+            (_, Some(number)) if ENOBUFS.contains(&number) => Self::Memory,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Open the listener.
+    Listen {
+        /// On this TCP port.
+        port: u16,
+    },
+    /// Accept one connection.
+    AcceptMore,
+    /// Begin a transaction.
+    Spawn {
+        /// On this connection.
+        conn: u64,
+    },
+    /// Close a connection at once.
+    Refuse {
+        /// This one.
+        conn: u64,
+    },
+    /// Close the listener.
+    StopListening,
+    /// End all transactions now.
+    KillAll,
+    /// It is over; there is no other action after this one.
+    #[serde(serialize_with = "bare_unless_failed", untagged)]
+    Finished {
+        /// Why, unless it was told to.
+        error: Option<AcceptFault>,
+    },
+}
+
+/// `"finished"`, or `{"finished": {"error": …}}`.
+fn bare_unless_failed<S: serde::Serializer>(error: &Option<AcceptFault>, serializer: S) -> Result<S::Ok, S::Error> {
+    match error {
+        None => serializer.serialize_str("finished"),
+        Some(error) => serde_json::json!({ "finished": { "error": error } }).serialize(serializer),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Timer {
+    Backoff,
+    Drain,
+}
+
+impl machine::Timer for Timer {
+    const ALL: &'static [Self] = &[Self::Backoff, Self::Drain];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Backoff => "accept_backoff",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// The machine. See the top of the file for what it is for.
+#[derive(Debug, Clone)]
+pub struct Accept {
+    config: Config,
+    state: State,
+    live: BTreeSet<u64>,
+    timers: Timers<Timer, 2>,
+    actions: Actions<Action, 3>,
+    unexpected: u64,
+}
+
+impl Machine for Accept {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        // The same in every state: somebody less.
+        if let Event::Ended { conn } = event
+            && !self.live.remove(&conn)
+        {
+            self.unexpected += 1;
+            return;
+        }
+        self.state = match self.state {
+            State::Idle => self.idle(event),
+            State::Listening => self.listening(now, event),
+            State::Paused => self.paused(now, event),
+            State::BackingOff => self.backing_off(now, event),
+            State::Draining => self.draining(event),
+            State::Stopped => self.stopped(event),
+        };
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        match self.timers.expire(now) {
+            Some(Timer::Backoff) => self.state = self.accept_more(),
+            Some(Timer::Drain) => {
+                self.actions.push(Action::KillAll);
+                self.state = self.finish(None);
+            }
+            None => {}
+        }
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next().map(|(at, _)| at)
+    }
+}
+
+impl Accept {
+    /// A machine that has not begun: [`Event::Start`] does.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            state: State::Idle,
+            live: BTreeSet::new(),
+            timers: Timers::default(),
+            actions: Actions::default(),
+            unexpected: 0,
+        }
+    }
+
+    /// Transactions at the moment.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    fn idle(&mut self, event: Event) -> State {
+        match event {
+            Event::Start => {
+                self.actions.push(Action::Listen { port: self.config.accept_port });
+                self.accept_more()
+            }
+            Event::Drain => self.finish(None),
+            Event::Incoming { .. } | Event::AcceptFailed { .. } | Event::Ended { .. } => self.unexpected(),
+        }
+    }
+
+    fn listening(&mut self, now: Instant, event: Event) -> State {
+        match event {
+            Event::Incoming { conn } if self.live.insert(conn) => {
+                self.actions.push(Action::Spawn { conn });
+                self.accept_more()
+            }
+            Event::AcceptFailed { kind } => match kind {
+                AcceptFault::Aborted | AcceptFault::Interrupted => self.accept_more(),
+                AcceptFault::Files | AcceptFault::Memory => {
+                    self.timers.set(Timer::Backoff, now + self.config.accept_backoff);
+                    State::BackingOff
+                }
+                AcceptFault::Other => {
+                    self.actions.push(Action::StopListening);
+                    self.finish(Some(kind))
+                }
+            },
+            Event::Drain => self.drain(now),
+            Event::Ended { .. } => State::Listening,
+            Event::Incoming { .. } | Event::Start => self.unexpected(),
+        }
+    }
+
+    fn paused(&mut self, now: Instant, event: Event) -> State {
+        match event {
+            Event::Ended { .. } => self.accept_more(),
+            Event::Drain => self.drain(now),
+            Event::Start | Event::Incoming { .. } | Event::AcceptFailed { .. } => self.unexpected(),
+        }
+    }
+
+    fn backing_off(&mut self, now: Instant, event: Event) -> State {
+        match event {
+            Event::Drain => self.drain(now),
+            Event::Ended { .. } => State::BackingOff,
+            Event::Start | Event::Incoming { .. } | Event::AcceptFailed { .. } => self.unexpected(),
+        }
+    }
+
+    fn draining(&mut self, event: Event) -> State {
+        match event {
+            Event::Ended { .. } if self.live.is_empty() => self.finish(None),
+            Event::Ended { .. } => State::Draining,
+            Event::Incoming { conn } => {
+                self.actions.push(Action::Refuse { conn });
+                State::Draining
+            }
+            Event::Start | Event::AcceptFailed { .. } | Event::Drain => self.unexpected(),
+        }
+    }
+
+    fn stopped(&mut self, event: Event) -> State {
+        match event {
+            // What was accepted before the listener closed.
+            Event::Incoming { conn } => {
+                self.actions.push(Action::Refuse { conn });
+                State::Stopped
+            }
+            Event::Start | Event::AcceptFailed { .. } | Event::Ended { .. } | Event::Drain => State::Stopped,
+        }
+    }
+
+    /// Asks for a connection, if there is room for one.
+    fn accept_more(&mut self) -> State {
+        if self.live.len() >= self.config.max_transactions {
+            return State::Paused;
+        }
+        self.actions.push(Action::AcceptMore);
+        State::Listening
+    }
+
+    fn drain(&mut self, now: Instant) -> State {
+        self.timers.stop(Timer::Backoff);
+        self.actions.push(Action::StopListening);
+        if self.live.is_empty() {
+            return self.finish(None);
+        }
+        self.timers.set(Timer::Drain, now + self.config.drain_timeout);
+        State::Draining
+    }
+
+    fn finish(&mut self, error: Option<AcceptFault>) -> State {
+        self.timers.stop_all();
+        self.actions.push(Action::Finished { error });
+        State::Stopped
+    }
+
+    /// An event that no row of the table names: counted, and nothing else (D14).
+    fn unexpected(&mut self) -> State {
+        self.unexpected += 1;
+        self.state
+    }
+}
+
+impl Describe for Accept {
+    const NAME: &'static str = "txn.accept";
+    const ABOUT: &'static str = "takes connections, as many as it can carry, and makes a transaction of each";
+    type Config = Config;
+
+    fn start(config: Config, _seed: u64) -> Self {
+        Self::new(config)
+    }
+
+    fn small() -> Config {
+        Config { max_transactions: 2, ..Config::default() }
+    }
+
+    fn state(&self) -> &'static str {
+        match self.state {
+            State::Idle => "idle",
+            State::Listening => "listening",
+            State::Paused => "paused",
+            State::BackingOff => "backing_off",
+            State::Draining => "draining",
+            State::Stopped => "stopped",
+        }
+    }
+
+    fn due(&self) -> Option<&'static str> {
+        self.timers.next().map(|(_, timer)| machine::Timer::name(timer))
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{:?} {:?} {:?}", self.state, self.live, self.timers.armed().collect::<Vec<_>>())
+    }
+
+    fn alphabet() -> Vec<Event> {
+        vec![
+            Event::Start,
+            Event::Incoming { conn: 1 },
+            Event::Incoming { conn: 2 },
+            Event::AcceptFailed { kind: AcceptFault::Aborted },
+            Event::AcceptFailed { kind: AcceptFault::Files },
+            Event::AcceptFailed { kind: AcceptFault::Other },
+            Event::Ended { conn: 1 },
+            Event::Ended { conn: 2 },
+            Event::Drain,
+        ]
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let expected = match self.state {
+            State::BackingOff => Some("accept_backoff"),
+            State::Draining => Some("drain"),
+            State::Idle | State::Listening | State::Paused | State::Stopped => None,
+        };
+        if !self.timers.armed().eq(expected) {
+            return Err(format!("{} needs the timers {expected:?}", self.state()));
+        }
+        if self.live.len() > self.config.max_transactions {
+            return Err(format!("{} transactions, more than there may be", self.live.len()));
+        }
+        if self.state == State::Paused && self.live.len() < self.config.max_transactions {
+            return Err("it pauses although there is room".to_owned());
+        }
+        if self.actions.is_overrun() {
+            return Err("an event caused more actions than there is room for".to_owned());
+        }
+        Ok(())
+    }
+}

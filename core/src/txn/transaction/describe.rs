@@ -1,0 +1,200 @@
+//! What tools need of the machine.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Config, Event, Fault, Flight, Outcome, Serve, State, Transaction, WriteRefusal};
+use crate::{
+    machine::{Describe, Timer as _},
+    txn::{
+        allow::{Allow, literal},
+        request::Request,
+    },
+};
+
+impl Describe for Transaction {
+    const NAME: &'static str = "txn.transaction";
+    const ABOUT: &'static str = "one request to a caching proxy: look up, fetch, store, serve";
+    type Config = Config;
+
+    fn start(config: Config, _seed: u64) -> Self {
+        Self::new(Arc::new(config))
+    }
+
+    fn small() -> Config {
+        Config {
+            allow: Allow {
+                all: false,
+                names: ["s".parse()].into_iter().flatten().collect(),
+                nets: ["127.0.0.0/8".parse(), "::1".parse()].into_iter().flatten().collect(),
+            },
+            head_max: 10,
+            chunk: 1,
+            discard_max: 1,
+            max_object: 2,
+            ..Config::default()
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        self.state.name()
+    }
+
+    fn due(&self) -> Option<&'static str> {
+        self.timers.next().map(|(_, timer)| timer.name())
+    }
+
+    fn fingerprint(&self) -> String {
+        let detail = match &self.state {
+            State::Start | State::Commit(_) | State::DrainClient(_) | State::Done => String::new(),
+            State::ReadRequest(head) => format!("{head:?}"),
+            State::CacheLookup(lookup) => format!("{:?} {}", lookup.source, is_literal(&lookup.request)),
+            State::CacheRead(read) => {
+                format!("{:?} {} {}", read.lookup.source, read.left, is_literal(&read.lookup.request))
+            }
+            State::CachePrepareWrite(fetch) | State::WaitFlight(fetch) => format!("{}", is_literal(&fetch.request)),
+            State::Resolve(fetch) => format!("{}", fetch.is_stored),
+            State::Connect(connecting) => format!("{} {}", connecting.fetch.is_stored, connecting.left.len()),
+            State::SendRequest(sending) => format!("{} {}", sending.fetch.is_stored, sending.unsent),
+            State::ReadOrigin(reading) => format!(
+                "{} {} {}",
+                reading.fetch.is_stored,
+                reading.received.min(self.config.max_object + 1),
+                reading.unstored
+            ),
+        };
+        let client = &self.client;
+        format!(
+            "{} {detail} discarded {} given {} owed {} closed {} gone {} {:?}",
+            self.state(),
+            client.discarded.min(self.config.discard_max + 1),
+            client.given.min(1),
+            client.owed,
+            client.is_closed,
+            client.gone.is_some(),
+            self.timers.armed().collect::<Vec<_>>()
+        )
+    }
+
+    fn alphabet() -> Vec<Event> {
+        let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let seq = None;
+        vec![
+            Event::Accepted,
+            Event::ClientData { bytes: bytes("s f\r\n\r\n") },
+            Event::ClientData { bytes: bytes("::1 f\r\n\r\n") },
+            Event::ClientData { bytes: bytes("x f\r\n\r\n") },
+            Event::ClientData { bytes: bytes("\r\n\r\n") },
+            Event::ClientData { bytes: bytes("s f") },
+            Event::ClientEof,
+            Event::ClientError { kind: Fault::Reset },
+            Event::ClientSent { len: 1 },
+            Event::CacheHit { len: 2, seq },
+            Event::CacheHit { len: 0, seq },
+            Event::CacheMiss { seq },
+            Event::CacheData { bytes: bytes("a") },
+            Event::CacheReadFailed,
+            Event::CacheWriteReady { seq },
+            Event::CacheWriteRefused { why: WriteRefusal::Locked, seq },
+            Event::CacheWriteRefused { why: WriteRefusal::Busy, seq },
+            Event::CacheWriteRefused { why: WriteRefusal::Failed, seq },
+            Event::CacheStored { len: 1 },
+            Event::CacheWriteFailed,
+            Event::CacheCommitted,
+            Event::FlightDone(Flight::Ok),
+            Event::FlightDone(Flight::Failed(Outcome::NoSuchFile)),
+            Event::FlightDone(Flight::Abandoned),
+            Event::Resolved { addrs: ["127.0.0.1".parse(), "::1".parse()].into_iter().flatten().collect(), seq },
+            Event::Resolved { addrs: vec![[10, 0, 0, 1].into()], seq },
+            Event::Resolved { addrs: Vec::new(), seq },
+            Event::ResolveFailed { why: Fault::NoSuchName, seq },
+            Event::Connected { seq },
+            Event::ConnectFailed { why: Fault::Refused, seq },
+            Event::OriginSent { len: 4 },
+            Event::OriginData { bytes: bytes("a") },
+            Event::OriginEof,
+            Event::OriginError { kind: Fault::Reset },
+            Event::Shutdown,
+        ]
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let armed = |name: &str| self.timers.armed().any(|timer| timer == name);
+        let expected: &[&str] = match &self.state {
+            State::Start | State::Done => {
+                return if self.timers.next().is_none() { Ok(()) } else { Err("a timer runs on".to_owned()) };
+            }
+            State::ReadRequest(_) => &["head"],
+            State::CacheLookup(_) | State::CachePrepareWrite(_) | State::Commit(_) => &["cache"],
+            State::CacheRead(_) if self.client.owed > 0 => &["client_write"],
+            State::CacheRead(_) => &["cache"],
+            State::WaitFlight(_) => &["transaction"],
+            State::Resolve(_) => &["resolve"],
+            State::Connect(_) => &["connect"],
+            State::SendRequest(_) => &["origin_idle"],
+            State::ReadOrigin(reading) => match (reading.unstored, self.client.owed) {
+                (0, 0) => &["origin_idle"],
+                (0, _) => &["client_write"],
+                (_, 0) => &["cache"],
+                (_, _) => &["cache", "client_write"],
+            },
+            State::DrainClient(_) => &["client_write"],
+        };
+        if let Some(missing) = expected.iter().find(|name| !armed(name)) {
+            return Err(format!("{} waits without {missing}", self.state()));
+        }
+        if let State::ReadOrigin(reading) = &self.state {
+            if armed("origin_idle") && (reading.unstored > 0 || self.client.owed > 0) {
+                return Err("the origin is asked for more before the last piece was taken".to_owned());
+            }
+            if !reading.fetch.is_stored && self.client.gone.is_some() {
+                return Err("it fetches for nobody".to_owned());
+            }
+        }
+        if self.config.serve == Serve::Stored && self.client.given > 0 && !self.state.is_past_fetch() {
+            return Err("bytes that are not stored have been sent".to_owned());
+        }
+        if self.actions.is_overrun() {
+            return Err("an event caused more actions than there is room for".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn is_literal(request: &Request) -> bool {
+    literal(&request.server).is_some()
+}
+
+impl Transaction {
+    /// The configuration with which the explorer walks the `stored` machine; [`Describe::small`] is that of the `streamed` one.
+    #[must_use]
+    pub fn small_stored() -> Config {
+        Config { serve: Serve::Stored, ..Self::small() }
+    }
+}
+
+impl State {
+    /// Its name in docs/txn.md.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::ReadRequest(_) => "read_request",
+            Self::CacheLookup(_) => "cache_lookup",
+            Self::CacheRead(_) => "cache_read",
+            Self::CachePrepareWrite(_) => "cache_prepare_write",
+            Self::WaitFlight(_) => "wait_flight",
+            Self::Resolve(_) => "resolve",
+            Self::Connect(_) => "connect",
+            Self::SendRequest(_) => "send_request",
+            Self::ReadOrigin(_) => "read_origin",
+            Self::Commit(_) => "commit",
+            Self::DrainClient(_) => "drain_client",
+            Self::Done => "done",
+        }
+    }
+
+    fn is_past_fetch(&self) -> bool {
+        matches!(self, Self::CacheRead(_) | Self::DrainClient(_) | Self::Done)
+    }
+}
