@@ -8,6 +8,7 @@
 // The example in `machine` is read as documentation, where the crate has its outside name.
 extern crate self as towline_core;
 
+pub mod host;
 pub mod machine;
 pub mod quic;
 pub mod spn;

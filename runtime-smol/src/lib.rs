@@ -3,4 +3,6 @@
 //! Everything here stands beside its twin in `towline-tokio`, and differs from it only where the runtimes do.
 
 mod dns;
+pub mod proxy;
 pub mod resolve;
+mod tcp;

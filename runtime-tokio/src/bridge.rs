@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use towline_core::{
+    host::ConnWaker,
     quic::{ReadOutcome, WriteOutcome},
     spn::{
         code,
@@ -20,10 +21,7 @@ use towline_core::{
     },
 };
 
-use crate::{
-    stream::{Half, Local},
-    wakes::ConnWaker,
-};
+use crate::stream::{Half, Local};
 
 /// One read from TCP.
 const READ: usize = 64 * 1024;
@@ -62,7 +60,7 @@ enum Direction {
 /// A connection and its local end.
 pub(crate) struct Bridge {
     local: LocalEnd,
-    pub(crate) waker: ConnWaker,
+    pub(crate) waker: ConnWaker<ConnId>,
     /// Read from the local end, not yet taken by QUIC.
     up: Option<Bytes>,
     up_state: Direction,
@@ -91,7 +89,7 @@ pub(crate) fn dial(address: &str) -> LocalEnd {
 }
 
 impl Bridge {
-    pub(crate) fn new(local: LocalEnd, waker: ConnWaker) -> Self {
+    pub(crate) fn new(local: LocalEnd, waker: ConnWaker<ConnId>) -> Self {
         if let LocalEnd::Tcp(tcp) = &local {
             set_nodelay(tcp);
         }

@@ -15,9 +15,12 @@ use tokio::{
     net::{TcpListener, lookup_host},
     sync::{mpsc, oneshot},
 };
-use towline_core::spn::{
-    Role, code,
-    endpoint::{Config, ConfigError, ConnId, ConnectError, Endpoint, Notice},
+use towline_core::{
+    host::{ConnWaker, Wakes},
+    spn::{
+        Role, code,
+        endpoint::{Config, ConfigError, ConnId, ConnectError, Endpoint, Notice},
+    },
 };
 
 use crate::{
@@ -26,7 +29,6 @@ use crate::{
     reactor::{Reactor, TURNS},
     stream::{self, Stream},
     udp::Udp,
-    wakes::{ConnWaker, Wakes},
 };
 
 /// How often the name of the hub is resolved.
@@ -292,7 +294,7 @@ struct Driver<N> {
     inbox: mpsc::UnboundedReceiver<Command>,
     notices: N,
     bridges: BTreeMap<ConnId, Bridge>,
-    wakes: Arc<Wakes>,
+    wakes: Arc<Wakes<ConnId>>,
     /// Scratch: those that are being served.
     woken: Vec<ConnId>,
     read_buffer: BytesMut,

@@ -2,6 +2,7 @@
 //!
 //! - [`hub`]: hubs, each in a thread of its own.
 //! - [`endpoint`]: consumers and providers, as streams or as agents in front of TCP.
+//! - [`proxy`]: the caching proxy for transactions.
 //!
 //! The programs `spnhub`, `spnagent` and `towline` are built from these.
 
@@ -11,11 +12,12 @@ pub mod hub;
 pub mod inventory;
 pub mod log;
 pub mod pki;
+pub mod proxy;
 mod reactor;
 pub mod resolve;
 pub mod settings;
 mod stream;
+mod tcp;
 mod udp;
-mod wakes;
 
 pub use stream::Stream;

@@ -1,0 +1,149 @@
+//! TCP sockets and a clock, as a proxy's loop wants them: everything is polled.
+
+use std::{
+    future::Future,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use async_io::{Async, Timer};
+use bytes::Bytes;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use towline_core::host::ReadBuffer;
+
+/// Connections that the kernel keeps while nobody accepts them.
+const BACKLOG: i32 = 1024;
+
+/// A listening socket.
+pub(crate) struct Listener(Async<TcpListener>);
+
+impl Listener {
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        // Those that are accepted inherit it.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Self(Async::new_nonblocking(socket.into())?))
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
+    pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Tcp, SocketAddr)>> {
+        loop {
+            match self.0.get_ref().accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_readable(cx))?,
+                accepted => {
+                    let (socket, peer) = accepted?;
+                    return Poll::Ready(Ok((Tcp::new(Async::new(socket)?), peer)));
+                }
+            }
+        }
+    }
+}
+
+/// A connected socket.
+pub(crate) struct Tcp {
+    socket: Async<TcpStream>,
+    /// There may be something to read: until a read has brought less than it might have.
+    is_readable: bool,
+}
+
+impl Tcp {
+    fn new(socket: Async<TcpStream>) -> Self {
+        Self { socket, is_readable: true }
+    }
+
+    pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let socket = Async::<TcpStream>::connect(address).await?;
+        socket.get_ref().set_nodelay(true)?;
+        Ok(Self::new(socket))
+    }
+
+    /// Reads once; no bytes mean the end.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuffer,
+        max: usize,
+    ) -> Poll<io::Result<Bytes>> {
+        loop {
+            if !self.is_readable {
+                ready!(self.socket.poll_readable(cx))?;
+                self.is_readable = true;
+            }
+            let space = buffer.space(max);
+            match self.socket.get_ref().read(space) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_readable = false,
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(len) => {
+                    self.is_readable = len == space.len();
+                    return Poll::Ready(Ok(buffer.take(len)));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.socket.get_ref().write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.socket.poll_writable(cx))?,
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Closes it in good order. Up to `unread` bytes that wait to be read are thrown away first.
+    pub(crate) fn close(self, unread: usize) {
+        discard(&SockRef::from(self.socket.get_ref()), unread);
+    }
+
+    /// Closes it with a reset.
+    pub(crate) fn abort(self) {
+        // It fails when the peer has gone, and then there is nobody to tell.
+        let _ = SockRef::from(self.socket.get_ref()).set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// Reads what is there, at most so many bytes.
+fn discard(socket: &Socket, mut unread: usize) {
+    let (mut socket, mut waste) = (socket, [0; 4096]);
+    while unread > 0 {
+        let most = unread.min(waste.len());
+        match socket.read(&mut waste[..most]) {
+            Ok(1..) if unread > most => unread -= most,
+            _ => break,
+        }
+    }
+}
+
+/// Wakes its task at a time that may be moved.
+pub(crate) struct Alarm {
+    timer: Timer,
+    due: Option<Instant>,
+}
+
+impl Alarm {
+    pub(crate) fn new() -> Self {
+        Self { timer: Timer::never(), due: None }
+    }
+
+    /// Says whether the time has come.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, due: Instant) -> bool {
+        if self.due != Some(due) {
+            self.due = Some(due);
+            self.timer.set_at(due);
+        }
+        Pin::new(&mut self.timer).poll(cx).is_ready()
+    }
+}
