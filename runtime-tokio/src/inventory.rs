@@ -1,6 +1,7 @@
 //! Where inventories come from: a file, or the inventory's HTTP interface (docs/protocols/spn.md, Inventory).
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -14,7 +15,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
-use towline_core::spn::inventory::{Finding, Inventory, Severity, read};
+use towline_core::spn::inventory::{Finding, Inventory, read_with};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -90,14 +91,12 @@ impl Source {
     /// # Errors
     /// There is nothing to judge. An inventory with faults is no error.
     pub async fn load(&self, token: Option<&str>) -> Result<Loaded, LoadError> {
-        let (value, mut findings, broken) = match self {
-            Self::File(path) => (load_file(path)?, Vec::new(), Vec::new()),
+        let (value, missing) = match self {
+            Self::File(path) => (load_file(path)?, BTreeMap::new()),
             Self::Http(base) => Http::new(base, token)?.load().await?,
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let (mut inventory, more) = read(&value, now);
-        inventory.broken.extend(broken);
-        findings.extend(more);
+        let (inventory, findings) = read_with(&value, &missing, now);
         Ok(Loaded { inventory, findings })
     }
 }
@@ -126,8 +125,8 @@ struct Http<'a> {
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
     base: &'a str,
     token: Option<&'a str>,
-    findings: Vec<Finding>,
-    broken: Vec<String>,
+    /// Lists that could not be had, by their path, and why.
+    missing: BTreeMap<String, String>,
 }
 
 impl<'a> Http<'a> {
@@ -145,51 +144,42 @@ impl<'a> Http<'a> {
             builder.with_tls_config(tls).https_or_http().enable_http1().build()
         };
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { client, base, token, findings: Vec::new(), broken: Vec::new() })
+        Ok(Self { client, base, token, missing: BTreeMap::new() })
     }
 
-    /// The three levels of the interface, put together into the form of a file. Below the realms a failing GET drops what it was for.
-    async fn load(mut self) -> Result<(Value, Vec<Finding>, Vec<String>), LoadError> {
+    /// The three levels of the interface, put together into the form of a file. Below the realms a failing GET costs what it was for.
+    async fn load(mut self) -> Result<(Value, BTreeMap<String, String>), LoadError> {
         let mut realms = self.get("realms").await?;
-        let mut kept = Vec::new();
-        for (nth, realm) in realms.drain(..).enumerate() {
-            if let Some(realm) = self.realm(nth, realm).await {
-                kept.push(realm);
-            }
+        for (nth, realm) in realms.iter_mut().enumerate() {
+            self.realm(nth, realm).await;
         }
-        Ok((json!({"realms": kept}), self.findings, self.broken))
+        Ok((json!({"realms": realms}), self.missing))
     }
 
-    async fn realm(&mut self, nth: usize, mut realm: Value) -> Option<Value> {
-        let Some(name) = realm["name"].as_str().map(str::to_owned) else { return Some(realm) };
+    async fn realm(&mut self, nth: usize, realm: &mut Value) {
+        let Some(name) = realm["name"].as_str() else { return };
+        // What is off needs nothing.
+        if realm["disabled"] == true {
+            return;
+        }
         let path = format!("realms/{name}/hubs");
-        let hubs = match self.get(&path).await {
+        let mut hubs = match self.get(&path).await {
             Ok(hubs) => hubs,
             Err(error) => {
-                self.drop(format!("realms[{nth}].hubs"), name, &error);
-                return None;
+                self.missing.insert(format!("realms[{nth}].hubs"), error.to_string());
+                return;
             }
         };
-        let mut kept = Vec::new();
-        for (at, mut hub) in hubs.into_iter().enumerate() {
-            if let Some(hub_name) = hub["name"].as_str().map(str::to_owned) {
-                match self.get(&format!("{path}/{hub_name}/services")).await {
-                    Ok(services) => hub["services"] = services.into(),
-                    Err(error) => {
-                        self.drop(format!("realms[{nth}].hubs[{at}].services"), format!("{name}/{hub_name}"), &error);
-                        continue;
-                    }
+        for (at, hub) in hubs.iter_mut().enumerate() {
+            let Some(hub_name) = hub["name"].as_str() else { continue };
+            match self.get(&format!("{path}/{hub_name}/services")).await {
+                Ok(services) => hub["services"] = services.into(),
+                Err(error) => {
+                    self.missing.insert(format!("realms[{nth}].hubs[{at}].services"), error.to_string());
                 }
             }
-            kept.push(hub);
         }
-        realm["hubs"] = kept.into();
-        Some(realm)
-    }
-
-    fn drop(&mut self, path: String, key: String, error: &HttpError) {
-        self.findings.push(Finding { severity: Severity::Error, path, message: error.to_string() });
-        self.broken.push(key);
+        realm["hubs"] = hubs.into();
     }
 
     async fn get(&self, path: &str) -> Result<Vec<Value>, HttpError> {
@@ -231,8 +221,6 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,

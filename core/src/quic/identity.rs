@@ -9,6 +9,7 @@ use rustls::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
     },
+    server::ParsedCertificate,
     sign::CertifiedKey,
 };
 
@@ -32,7 +33,7 @@ pub enum IdentityError {
     /// The text holds no private key.
     #[error("no private key in the PEM text (expected PKCS#8, SEC1 or PKCS#1)")]
     NoKey,
-    /// The text is no PEM.
+    /// The text of a certificate is no PEM.
     #[error("not PEM: {0}")]
     Pem(String),
     /// A certificate cannot be read.
@@ -64,20 +65,45 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError
     if chain.is_empty() { Err(IdentityError::NoCertificate) } else { Ok(chain) }
 }
 
+fn secret_key(pem: &str) -> Result<PrivateKeyDer<'static>, IdentityError> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| {
+        if matches!(error, pem::Error::NoItemsFound) {
+            IdentityError::NoKey
+        } else {
+            IdentityError::Key(format!("not PEM: {error}"))
+        }
+    })
+}
+
 impl Identity {
+    /// Whether a text holds a chain, whatever key belongs to it.
+    ///
+    /// # Errors
+    /// Text that holds none, or is unreadable.
+    pub fn check_chain(pem: &str) -> Result<(), IdentityError> {
+        for certificate in certificates(pem)? {
+            let parsed = ParsedCertificate::try_from(&certificate);
+            parsed.map_err(|error| IdentityError::Certificate(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a text holds a private key that can be used, whatever certificate it belongs to.
+    ///
+    /// # Errors
+    /// Text that holds none, or is unreadable.
+    pub fn check_key(pem: &str) -> Result<(), IdentityError> {
+        let key = provider().key_provider.load_private_key(secret_key(pem)?);
+        key.map(drop).map_err(|error| IdentityError::Key(error.to_string()))
+    }
+
     /// Reads a chain (leaf first) and its key.
     ///
     /// # Errors
     /// Text that holds none, is unreadable, or holds two that do not belong together.
     pub fn from_pem(certificates_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
         let chain = certificates(certificates_pem)?;
-        let secret = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| {
-            if matches!(error, pem::Error::NoItemsFound) {
-                IdentityError::NoKey
-            } else {
-                IdentityError::Pem(error.to_string())
-            }
-        })?;
+        let secret = secret_key(key_pem)?;
         let key = CertifiedKey::from_der(chain, secret.clone_key(), &provider()).map_err(|error| {
             if let rustls::Error::InvalidCertificate(reason) = &error {
                 IdentityError::Certificate(format!("{reason:?}"))

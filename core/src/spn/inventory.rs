@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
 };
 
-pub use read::read;
+pub use read::{read, read_with};
 
 use super::hub;
 

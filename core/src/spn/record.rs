@@ -12,7 +12,7 @@ use crate::quic::Epoch;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TerminateReason {
-    /// The hub ended it: shutdown, lost entitlement, or a session that took its place.
+    /// The hub ended it, by lost entitlement or a session that took its place; or the hub was leaving.
     Shutdown,
     /// The endpoint ended it.
     TerminatedByPeer,

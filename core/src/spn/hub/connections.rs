@@ -235,6 +235,7 @@ impl Hub {
         self.choose_for_waiting(now, service);
         // Only now, since most have their provider by now, and no deadline any more.
         self.perform_connection(now, id);
+        self.stall_while_choosing(now, id);
         Some(id)
     }
 
@@ -302,6 +303,8 @@ impl Hub {
                     self.ready_to_move(id, side);
                 } else if let Some(code) = self.quic.received_reset(handle, stream) {
                     self.connection_event(now, id, Event::Reset { side, code });
+                } else {
+                    self.stall_while_choosing(now, id);
                 }
             }
             None => {}
@@ -411,6 +414,13 @@ impl Hub {
         turn.stalled = Some(now);
         if !turn.is_parked && !std::mem::replace(&mut turn.is_reminded, true) {
             self.remind(now + STALL_TIME, Due::Stall(id, source));
+        }
+    }
+
+    /// Without a provider nothing is read: that is a target without room, too.
+    fn stall_while_choosing(&mut self, now: Instant, id: u64) {
+        if self.connections.get(&id).is_some_and(|connection| connection.machine.is_choosing()) {
+            self.stall(now, id, Side::Consumer);
         }
     }
 

@@ -349,8 +349,8 @@ impl HubSession {
                 self.end(code::MALFORMED, TerminateReason::Error);
             }
             // The receiver of SESSION_CLOSE closes, with its code: the sender's own close would overtake its frame.
-            Event::SessionClose { code } => self.end(code, TerminateReason::TerminatedByPeer),
-            Event::ClosedByPeer => self.ended(TerminateReason::TerminatedByPeer),
+            Event::SessionClose { code } => self.end(code, self.left()),
+            Event::ClosedByPeer => self.ended(self.left()),
             Event::Lost => self.ended(TerminateReason::Error),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
@@ -460,6 +460,15 @@ impl HubSession {
                 self.await_close(now, code);
             }
             Protocol::Sc01 => self.end(code, reason),
+        }
+    }
+
+    /// Why an endpoint left: of its own accord, or because the hub is leaving.
+    fn left(&self) -> TerminateReason {
+        if matches!(self.state, State::Draining { .. }) {
+            TerminateReason::Shutdown
+        } else {
+            TerminateReason::TerminatedByPeer
         }
     }
 

@@ -247,6 +247,7 @@ impl Hub {
             }
         };
         self.session_event(now, handle, event);
+        self.unhold(handle);
         self.sessions.remove(&handle);
     }
 

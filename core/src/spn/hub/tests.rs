@@ -38,6 +38,8 @@ struct Bench {
     refusals: Vec<String>,
     suppressed: u64,
     stopped: bool,
+    /// Datagrams that went into the hub and out of it.
+    datagrams: usize,
 }
 
 /// An endpoint played by hand: one session.
@@ -78,6 +80,7 @@ impl Bench {
             refusals: Vec::new(),
             suppressed: 0,
             stopped: false,
+            datagrams: 0,
         }
     }
 
@@ -105,6 +108,7 @@ impl Bench {
                 let hand = self.hands.iter_mut().find(|hand| hand.address == transmit.destination);
                 if let Some(hand) = hand {
                     for data in split(&buffer, &transmit) {
+                        self.datagrams += 1;
                         hand.quic.handle_datagram(now, received(HUB.parse().unwrap(), data));
                     }
                 }
@@ -122,6 +126,7 @@ impl Bench {
                 while let Some(transmit) = hand.quic.poll_transmit(now, &mut buffer) {
                     sent = true;
                     for data in split(&buffer, &transmit) {
+                        self.datagrams += 1;
                         self.hub.handle_datagram(now, received(hand.address, data));
                     }
                 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Availability, Finding, HubRecord, Inventory, Realm, Service, Severity, certificate};
-use crate::quic::{Identity, IdentityError, Roots};
+use crate::quic::{Identity, Roots};
 
 /// The UDP port of a hub that names none.
 const DEFAULT_PORT: u16 = 4433;
@@ -30,21 +30,42 @@ const MAX_COMMON_NAME: usize = 64;
 /// ```
 #[must_use]
 pub fn read(value: &Value, now: Duration) -> (Inventory, Vec<Finding>) {
-    let mut reader =
-        Reader { now, findings: Vec::new(), names: BTreeMap::new(), binds: BTreeMap::new(), broken: BTreeSet::new() };
+    read_with(value, &BTreeMap::new(), now)
+}
+
+/// The same for an inventory that comes in parts, some of which could not be had: `missing` says which list, e.g. `realms[0].hubs`, and why.
+#[must_use]
+pub fn read_with(value: &Value, missing: &BTreeMap<String, String>, now: Duration) -> (Inventory, Vec<Finding>) {
+    let mut reader = Reader {
+        now,
+        missing,
+        findings: Vec::new(),
+        names: BTreeMap::new(),
+        binds: Vec::new(),
+        broken: BTreeSet::new(),
+    };
     let mut inventory = reader.inventory(value);
+    reader.tell_shared_addresses(&mut inventory);
     inventory.broken = reader.broken;
     (inventory, reader.findings)
 }
 
-struct Reader {
+struct Reader<'a> {
     now: Duration,
+    missing: &'a BTreeMap<String, String>,
     findings: Vec<Finding>,
-    /// Where each name of a list has been seen.
-    names: BTreeMap<(String, String), String>,
-    /// Which hub has which address.
-    binds: BTreeMap<SocketAddr, String>,
+    /// Where each name of a list, or URN of a hub's services, has been seen.
+    names: BTreeMap<(String, &'static str, String), String>,
+    binds: Vec<Bind>,
     broken: BTreeSet<String>,
+}
+
+/// Where a hub is to listen.
+struct Bind {
+    realm: String,
+    hub: String,
+    address: SocketAddr,
+    path: String,
 }
 
 /// A record whose faults are counted: it is usable when there is none.
@@ -54,7 +75,17 @@ struct Record<'a> {
     is_good: bool,
 }
 
-impl Reader {
+impl Record<'_> {
+    fn has(&self, member: &str) -> bool {
+        !matches!(self.members.get(member), None | Some(Value::Null))
+    }
+
+    fn is_empty_list(&self, member: &str) -> bool {
+        self.members.get(member).and_then(Value::as_array).is_some_and(Vec::is_empty)
+    }
+}
+
+impl Reader<'_> {
     fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.findings.push(Finding { severity: Severity::Error, path: path.into(), message: message.into() });
     }
@@ -85,17 +116,23 @@ impl Reader {
         record.is_good.then_some(())
     }
 
-    /// A member that is a list of records; absent is empty.
-    fn list<'a>(&mut self, path: &str, name: &str, members: &'a Map<String, Value>) -> Vec<(String, &'a Value)> {
-        match members.get(name) {
-            None | Some(Value::Null) => Vec::new(),
+    /// A member that is a list of records; absent is empty. `None`: it cannot be had or is none, which is a fault.
+    fn list<'a>(&mut self, record: &mut Record<'a>, name: &str) -> Option<Vec<(String, &'a Value)>> {
+        let path = if record.path.is_empty() { name.to_owned() } else { format!("{}.{name}", record.path) };
+        if let Some(why) = self.missing.get(&path) {
+            record.is_good = false;
+            self.error(path, why.clone());
+            return None;
+        }
+        match record.members.get(name) {
+            None | Some(Value::Null) => Some(Vec::new()),
             Some(Value::Array(list)) => {
-                let prefix = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-                list.iter().enumerate().map(|(nth, value)| (format!("{prefix}[{nth}]"), value)).collect()
+                Some(list.iter().enumerate().map(|(nth, value)| (format!("{path}[{nth}]"), value)).collect())
             }
             Some(other) => {
-                self.error(format!("{path}.{name}"), format!("expected a list, found {}", kind(other)));
-                Vec::new()
+                record.is_good = false;
+                self.error(path, format!("expected a list, found {}", kind(other)));
+                None
             }
         }
     }
@@ -112,8 +149,7 @@ impl Reader {
     }
 
     fn required(&mut self, record: &mut Record<'_>, member: &str) -> String {
-        let is_absent = matches!(record.members.get(member), None | Some(Value::Null));
-        if is_absent {
+        if !record.has(member) {
             self.fault(record, member, "missing");
         }
         self.text(record, member).unwrap_or_default()
@@ -149,36 +185,45 @@ impl Reader {
         }
     }
 
-    fn name(&mut self, record: &mut Record<'_>, list: &str) -> String {
+    fn name(&mut self, record: &mut Record<'_>) -> String {
         let name = self.required(record, "name");
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
         if name.is_empty() || !name.chars().all(is_allowed) {
-            if record.members.contains_key("name") {
+            if record.has("name") {
                 self.fault(record, "name", format!("`{name}`: expected letters, digits, `-`, `_`, `.` and `@`"));
             }
-        } else if let Some(other) = self.names.insert((list.to_owned(), name.clone()), record.path.clone()) {
-            self.fault(record, "name", format!("`{name}` is the name of {other}, too"));
+        } else {
+            self.only(record, "name", &name);
         }
         name
     }
 
+    /// A member whose value no other record of the same list may have.
+    fn only(&mut self, record: &mut Record<'_>, member: &'static str, value: &str) {
+        let list = record.path.rsplit_once('[').map_or("", |(list, _)| list);
+        let key = (list.to_owned(), member, value.to_owned());
+        if let Some(other) = self.names.insert(key, record.path.clone()) {
+            self.fault(record, member, format!("`{value}` is the {member} of {other}, too"));
+        }
+    }
+
     fn inventory(&mut self, value: &Value) -> Inventory {
-        let Some(root) = self.record(String::new(), value) else { return Inventory::default() };
-        if !root.members.contains_key("realms") {
+        let Some(mut root) = self.record(String::new(), value) else { return Inventory::default() };
+        if !root.has("realms") {
             self.error("realms", "missing: expected a list of realms");
             return Inventory::default();
         }
-        let realms = self.list("", "realms", root.members);
-        if realms.is_empty() {
+        let realms = self.list(&mut root, "realms");
+        if realms.as_ref().is_some_and(Vec::is_empty) {
             self.warning("realms", "empty: nothing will run");
         }
-        let realms = realms.into_iter().filter_map(|(path, value)| self.realm(path, value)).collect();
+        let realms = realms.into_iter().flatten().filter_map(|(path, value)| self.realm(path, value)).collect();
         Inventory { realms, broken: BTreeSet::new() }
     }
 
     fn realm(&mut self, path: String, value: &Value) -> Option<Realm> {
         let mut record = self.record(path, value)?;
-        let name = self.name(&mut record, "realms");
+        let name = self.name(&mut record);
         if name == "master" {
             self.fault(&mut record, "name", "`master` is reserved");
         } else if name.chars().any(|c| c.is_ascii_uppercase() || "_.@".contains(c)) {
@@ -186,7 +231,7 @@ impl Reader {
             self.warning(path, format!("`{name}`: expected small letters, digits and `-`"));
         }
         let client_ca = self.required(&mut record, "cacert");
-        if record.members.contains_key("cacert") {
+        if record.has("cacert") {
             if let Err(error) = Roots::from_pem(&client_ca) {
                 self.fault(&mut record, "cacert", error.to_string());
             }
@@ -202,13 +247,40 @@ impl Reader {
         }
         let is_disabled = self.flag(&mut record, "disabled").unwrap_or(false);
         let is_expired = self.is_expired(&mut record);
-        let hubs = self.list(&record.path, "hubs", record.members);
-        if hubs.is_empty() {
+        let is_enabled = !is_disabled && !is_expired;
+        let hubs = self.list(&mut record, "hubs");
+        if is_enabled && hubs.as_ref().is_some_and(Vec::is_empty) {
             self.warning(record.path.clone(), "no hubs: nothing will run for this realm");
         }
-        let hubs = hubs.into_iter().filter_map(|(path, value)| self.hub(path, value, &name)).collect();
-        self.judge(&record, name.clone())?;
-        Some(Realm { name, client_ca, is_enabled: !is_disabled && !is_expired, hubs })
+        let hubs: Vec<HubRecord> =
+            hubs.into_iter().flatten().filter_map(|(path, value)| self.hub(path, value, &name)).collect();
+        // A realm that is off is off, whatever else is wrong with it.
+        if is_enabled {
+            self.judge(&record, name.clone())?;
+        } else if name.is_empty() {
+            return None;
+        }
+        Some(Realm { name, client_ca, is_enabled, hubs })
+    }
+
+    /// Two hubs cannot listen at one address. What does not run is in nobody's way.
+    fn tell_shared_addresses(&mut self, inventory: &mut Inventory) {
+        let mut taken: Vec<Bind> = Vec::new();
+        for bind in std::mem::take(&mut self.binds) {
+            let realm = inventory.realms.iter_mut().find(|realm| realm.name == bind.realm && realm.is_enabled);
+            let Some(realm) = realm else { continue };
+            let Some(other) = taken.iter().find(|other| overlap(other.address, bind.address)) else {
+                if realm.hubs.iter().any(|hub| hub.name == bind.hub) {
+                    taken.push(bind);
+                }
+                continue;
+            };
+            let at = if other.address == bind.address { String::new() } else { format!(" {}", other.address) };
+            let message = format!("{} is the address{at} of {}, too", bind.address, other.path);
+            realm.hubs.retain(|hub| hub.name != bind.hub);
+            self.broken.insert(format!("{}/{}", bind.realm, bind.hub));
+            self.error(format!("{}.serverPort", bind.path), message);
+        }
     }
 
     fn is_expired(&mut self, record: &mut Record<'_>) -> bool {
@@ -228,23 +300,32 @@ impl Reader {
 
     fn hub(&mut self, path: String, value: &Value, realm: &str) -> Option<HubRecord> {
         let mut record = self.record(path, value)?;
-        let name = self.name(&mut record, &format!("hubs of {realm}"));
+        let name = self.name(&mut record);
         let fqdn = self.text(&mut record, "fqdn").unwrap_or_default();
         let bind = self.bind(&mut record);
         let certificate = self.required(&mut record, "serverCert");
         let key = self.required(&mut record, "serverCertKey");
-        if record.members.contains_key("serverCert") && record.members.contains_key("serverCertKey") {
-            if let Err(error) = Identity::from_pem(&certificate, &key) {
-                let member = match error {
-                    IdentityError::NoKey | IdentityError::Key(_) | IdentityError::Mismatch => "serverCertKey",
-                    IdentityError::NoCertificate
-                    | IdentityError::Pem(_)
-                    | IdentityError::Certificate(_)
-                    | IdentityError::Root(_)
-                    | IdentityError::Tls(_) => "serverCert",
-                };
-                self.fault(&mut record, member, error.to_string());
-            }
+        let mut is_pair = true;
+        if record.has("serverCert")
+            && let Err(error) = Identity::check_chain(&certificate)
+        {
+            is_pair = false;
+            self.fault(&mut record, "serverCert", error.to_string());
+        }
+        if record.has("serverCertKey")
+            && let Err(error) = Identity::check_key(&key)
+        {
+            is_pair = false;
+            self.fault(&mut record, "serverCertKey", error.to_string());
+        }
+        if is_pair
+            && record.has("serverCert")
+            && record.has("serverCertKey")
+            && let Err(error) = Identity::from_pem(&certificate, &key)
+        {
+            self.fault(&mut record, "serverCertKey", error.to_string());
+        }
+        if record.has("serverCert") {
             if let Some(leaf) = certificate::facts(&certificate).first() {
                 match leaf.validity(self.now) {
                     Some(Err(message)) => self.fault(&mut record, "serverCert", message),
@@ -257,54 +338,56 @@ impl Reader {
                 }
             }
         }
-        let services = self.list(&record.path, "services", record.members);
-        let scope = format!("{realm} {name}");
+        let services = self.list(&mut record, "services");
+        let services = services.into_iter().flatten();
         let services: Vec<Service> =
-            services.into_iter().filter_map(|(path, value)| self.service(path, value, realm, &name, &scope)).collect();
+            services.filter_map(|(path, value)| self.service(path, value, realm, &name)).collect();
         self.shared_names(&record.path, &services);
+        if let Some(address) = bind {
+            let path = record.path.clone();
+            self.binds.push(Bind { realm: realm.to_owned(), hub: name.clone(), address, path });
+        }
         self.judge(&record, format!("{realm}/{name}"))?;
-        Some(HubRecord { name, fqdn, bind, certificate, key, services })
+        Some(HubRecord { name, fqdn, bind: bind?, certificate, key, services })
     }
 
-    fn bind(&mut self, record: &mut Record<'_>) -> SocketAddr {
+    fn bind(&mut self, record: &mut Record<'_>) -> Option<SocketAddr> {
         let address = self.text(record, "serverAddress").unwrap_or_else(|| "0.0.0.0".to_owned());
-        let ip = address.parse::<IpAddr>().unwrap_or_else(|_| {
+        let ip = address.parse::<IpAddr>().ok();
+        if ip.is_none() {
             self.fault(record, "serverAddress", format!("`{address}`: expected an IP address"));
-            IpAddr::from([0, 0, 0, 0])
-        });
+        }
         let port = match record.members.get("serverPort") {
             None | Some(Value::Null) => {
                 self.warning(format!("{}.serverPort", record.path), format!("missing: {DEFAULT_PORT} is used"));
-                DEFAULT_PORT
+                Some(DEFAULT_PORT)
             }
             Some(value) => {
-                value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or_else(|| {
+                let port = value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+                if port.is_none() {
                     self.fault(record, "serverPort", format!("{value}: expected a port, 1 to 65535"));
-                    DEFAULT_PORT
-                })
+                }
+                port
             }
         };
-        let bind = SocketAddr::new(ip, port);
-        if let Some(other) = self.binds.insert(bind, record.path.clone()) {
-            self.fault(record, "serverPort", format!("{bind} is the address of {other}, too"));
-        }
-        bind
+        Some(SocketAddr::new(ip?, port?))
     }
 
-    fn service(&mut self, path: String, value: &Value, realm: &str, hub: &str, scope: &str) -> Option<Service> {
+    fn service(&mut self, path: String, value: &Value, realm: &str, hub: &str) -> Option<Service> {
         let mut record = self.record(path, value)?;
-        let name = self.name(&mut record, &format!("services of {scope}"));
+        let name = self.name(&mut record);
         let default_urn = format!("urn:chip-in:service:{realm}:{hub}:{name}");
         let urn = self.text(&mut record, "urn").filter(|urn| !urn.is_empty()).unwrap_or(default_urn);
-        let providers = self.texts(&mut record, "provider");
-        if providers.is_empty() && record.is_good {
+        self.only(&mut record, "urn", &urn);
+        if !record.has("provider") || record.is_empty_list("provider") {
             self.fault(&mut record, "provider", "missing: expected the provider's Common Name");
         }
-        if !record.members.contains_key("consumers") {
+        let providers = self.texts(&mut record, "provider");
+        if !record.has("consumers") {
             self.fault(&mut record, "consumers", "missing: expected a list of Common Names");
         }
         let consumers = self.texts(&mut record, "consumers");
-        if consumers.is_empty() && record.is_good {
+        if record.is_empty_list("consumers") {
             self.warning(format!("{}.consumers", record.path), "empty: nobody may use this service");
         }
         for (member, name) in
@@ -379,7 +462,7 @@ impl Reader {
         let command = self.texts(&mut record, "command");
         let options = self.texts(&mut record, "options");
         let env = self.env(&mut record);
-        let mount_points = self.mount_points(&record);
+        let mount_points = self.mount_points(&mut record);
         record.is_good.then_some(Availability {
             cluster_manager,
             service_id,
@@ -390,7 +473,7 @@ impl Reader {
             command,
             options,
             env,
-            mount_points: mount_points?,
+            mount_points,
         })
     }
 
@@ -412,11 +495,14 @@ impl Reader {
         }
     }
 
-    fn mount_points(&mut self, parent: &Record<'_>) -> Option<Vec<(u64, String)>> {
-        let list = self.list(&parent.path, "mountPoints", parent.members);
+    fn mount_points(&mut self, parent: &mut Record<'_>) -> Vec<(u64, String)> {
+        let list = self.list(parent, "mountPoints");
         let mut points = Vec::new();
-        for (path, value) in list {
-            let mut record = self.record(path, value)?;
+        for (path, value) in list.into_iter().flatten() {
+            let Some(mut record) = self.record(path, value) else {
+                parent.is_good = false;
+                continue;
+            };
             // Both spellings are in use.
             let size = record.members.get("volumeSize").or_else(|| record.members.get("volume_size"));
             let size = size.and_then(Value::as_u64).filter(|size| (1..=100).contains(size));
@@ -424,13 +510,18 @@ impl Reader {
                 self.fault(&mut record, "volumeSize", "expected GiB, 1 to 100");
             }
             let target = self.required(&mut record, "target");
-            if !record.is_good {
-                return None;
-            }
-            points.push((size?, target));
+            parent.is_good &= record.is_good;
+            points.extend(size.map(|size| (size, target)));
         }
-        Some(points)
+        points
     }
+}
+
+/// Whether two sockets cannot be bound at once.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    // The IPv6 wildcard takes IPv4 as well.
+    let takes = |all: IpAddr, other: IpAddr| all.is_unspecified() && (all.is_ipv6() || other.is_ipv4());
+    a.port() == b.port() && (a.ip() == b.ip() || takes(a.ip(), b.ip()) || takes(b.ip(), a.ip()))
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -95,6 +95,8 @@ fn everything_is_said_in_one_go() {
         "realms[0].hubs[0].serverCert: missing",
         "realms[0].hubs[0].serverCertKey: missing",
         "realms[0].hubs[0].services[0].name: missing",
+        "realms[0].hubs[0].services[0].provider: missing: expected the provider's Common Name",
+        "realms[0].hubs[0].services[0].consumers: missing: expected a list of Common Names",
         "realms[1]: expected an object, found a number",
     ] {
         assert!(findings.iter().any(|finding| finding == expected), "{expected} in {findings:#?}");
@@ -102,17 +104,96 @@ fn everything_is_said_in_one_go() {
 }
 
 #[test]
-fn names_and_addresses_are_unique() {
+fn certificate_and_key_are_both_judged() {
+    let (_, found) = with("/realms/0/hubs/0/serverCert", json!("x"));
+    assert_eq!(found, ["realms[0].hubs[0].serverCert: no certificate in the PEM text"]);
     let mut inventory = good();
-    let again = inventory["realms"][0]["hubs"][0].clone();
+    inventory["realms"][0]["hubs"][0]["serverCert"] = json!("x");
+    inventory["realms"][0]["hubs"][0]["serverCertKey"] =
+        json!("-----BEGIN PRIVATE KEY-----\n&\n-----END PRIVATE KEY-----\n");
+    let found = findings(&inventory);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[1].starts_with("realms[0].hubs[0].serverCertKey: unusable private key: not PEM"), "{found:?}");
+    inventory["realms"][0]["hubs"][0].as_object_mut().unwrap().remove("serverCertKey");
+    let expected = ["serverCertKey: missing", "serverCert: no certificate in the PEM text"];
+    assert_eq!(findings(&inventory), expected.map(|what| format!("realms[0].hubs[0].{what}")));
+}
+
+/// A second realm, a copy of the first one but for its name.
+fn two_realms() -> Value {
+    let mut inventory = good();
+    let mut other = inventory["realms"][0].clone();
+    other["name"] = json!("other");
+    inventory["realms"].as_array_mut().unwrap().push(other);
+    inventory
+}
+
+#[test]
+fn names_are_unique() {
+    let mut inventory = good();
+    let mut again = inventory["realms"][0]["hubs"][0].clone();
+    again["serverPort"] = json!(4434);
+    again["services"] = json!([]);
     inventory["realms"][0]["hubs"].as_array_mut().unwrap().push(again);
+    inventory["realms"][0]["hubs"][0]["services"][0]["urn"] = json!("urn:db");
     assert_eq!(
-        findings(&inventory)[..2],
+        findings(&inventory),
         [
+            "realms[0].hubs[0].services[1].urn: `urn:db` is the urn of realms[0].hubs[0].services[0], too",
             "realms[0].hubs[1].name: `h1` is the name of realms[0].hubs[0], too",
-            "realms[0].hubs[1].serverPort: 127.0.0.1:4433 is the address of realms[0].hubs[0], too"
         ]
     );
+}
+
+#[test]
+fn addresses_are_unique_among_what_runs() {
+    let told = "realms[1].hubs[0].serverPort: 127.0.0.1:4433 is the address of realms[0].hubs[0], too";
+    let mut inventory = two_realms();
+    assert_eq!(findings(&inventory), [told]);
+    assert_eq!(read(&inventory, UNIX).0.broken.into_iter().collect::<Vec<_>>(), ["other/h1"]);
+    inventory["realms"][1]["hubs"][0]["serverAddress"] = json!("::");
+    let told = "realms[1].hubs[0].serverPort: [::]:4433 is the address 127.0.0.1:4433 of realms[0].hubs[0], too";
+    assert_eq!(findings(&inventory), [told], "the IPv6 wildcard takes IPv4, too");
+    inventory["realms"][1]["hubs"][0]["serverAddress"] = json!("127.0.0.2");
+    assert_eq!(findings(&inventory), Vec::<String>::new());
+    // A realm that is off, or cannot be used, does not run.
+    let mut inventory = two_realms();
+    inventory["realms"][0]["disabled"] = json!(true);
+    assert_eq!(findings(&inventory), Vec::<String>::new());
+    let mut inventory = two_realms();
+    inventory["realms"][0]["cacert"] = json!("");
+    let (usable, found) = read(&inventory, UNIX);
+    assert_eq!((usable.realms[0].hubs.len(), found.len()), (1, 1), "one broken realm harms no other: {found:?}");
+}
+
+#[test]
+fn lists_that_are_none_drop_their_record() {
+    let (inventory, found) = with("/realms/0/hubs", json!(5));
+    assert_eq!(found, ["realms[0].hubs: expected a list, found a number"]);
+    assert_eq!((inventory.realms.len(), inventory.broken.contains("home")), (0, true));
+    let (inventory, found) = with("/realms/0/hubs/0/services", json!({}));
+    assert_eq!(found, ["realms[0].hubs[0].services: expected a list, found an object"]);
+    assert!(inventory.broken.contains("home/h1"));
+}
+
+#[test]
+fn what_could_not_be_had_is_said_in_its_place() {
+    let mut inventory = two_realms();
+    inventory["realms"][1]["hubs"][0]["serverPort"] = json!(0);
+    let missing = [("realms[0].hubs".to_owned(), "404".to_owned())].into();
+    let (usable, found) = read_with(&inventory, &missing, UNIX);
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(found, ["realms[0].hubs: 404", "realms[1].hubs[0].serverPort: 0: expected a port, 1 to 65535"]);
+    assert_eq!(usable.broken.into_iter().collect::<Vec<_>>(), ["home", "other/h1"]);
+}
+
+#[test]
+fn a_realm_that_is_off_is_off_whatever_else_is_wrong() {
+    let mut inventory = good();
+    inventory["realms"][0]["disabled"] = json!(true);
+    inventory["realms"][0]["cacert"] = json!("");
+    let (usable, found) = read(&inventory, UNIX);
+    assert_eq!((usable.realms[0].is_enabled, usable.broken.len(), found.len()), (false, 0, 1));
 }
 
 #[test]

@@ -130,6 +130,14 @@ fn drain() {
     assert_eq!(step(ACTIVE, E::HubDraining { deadline_ms: 30_000 }), ("Draining", shutdown));
     assert_eq!(step(LEGACY, E::HubDraining { deadline_ms: 30_000 }), ("Draining", vec![A::SendNotifyShutdown]));
     assert_eq!(step(DRAINING, E::HubDraining { deadline_ms: 1 }), ("Draining", vec![]), "said once");
+    let shut_down = end(TerminateReason::Shutdown);
+    assert_eq!(
+        step(DRAINING, E::SessionClose { code: 0 }),
+        ("Closed", vec![shut_down.clone(), A::Close { code: 0 }]),
+        "the endpoint left because it was told to"
+    );
+    assert_eq!(step(DRAINING, E::ClosedByPeer), ("Closed", vec![shut_down]));
+    assert_eq!(step(DRAINING, E::Lost), ("Closed", vec![end(TerminateReason::Error)]));
 }
 
 proptest! {

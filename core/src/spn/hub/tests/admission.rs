@@ -169,6 +169,23 @@ fn a_dead_singleton_is_replaced() {
 }
 
 #[test]
+fn a_newcomer_that_gives_up_leaves_its_place_to_the_next() {
+    let mut bench = Bench::new(|config| config.services[0].singleton = true);
+    let first = bench.session(Role::Provider, "p");
+    bench.kill(first);
+    let second = bench.dial(b"sc02-provider", "p2");
+    bench.open(second, Role::Provider, "", 100, 2);
+    let (now, it) = (bench.now, &mut bench.hands[second]);
+    it.quic.close(now, it.session, 0, "changed my mind");
+    bench.settle();
+    let third = bench.dial(b"sc02-provider", "p2");
+    bench.open(third, Role::Provider, "", 100, 3);
+    assert_eq!(bench.frames(third), [], "held while the first is asked");
+    bench.wait(Duration::from_millis(3100));
+    assert!(matches!(bench.frames(third)[..], [Frame::SessionAck(_)]));
+}
+
+#[test]
 fn the_same_process_replaces_its_older_session() {
     let mut bench = Bench::new(|config| config.services[0].singleton = true);
     let older = bench.dial(b"sc02-provider", "p");

@@ -251,6 +251,83 @@ fn without_credit_at_the_provider_connections_wait_in_order() {
 }
 
 #[test]
+fn connections_that_wait_for_a_provider_hold_up_no_neighbour() {
+    // The hand grants 4 streams; two more connections wait, and their payload fills more than a session's window.
+    let mut bench = Bench::new(|_| {});
+    let p = bench.session(Role::Provider, "p");
+    let c = bench.session(Role::Consumer, "c");
+    let block = vec![7; 100_000];
+    let ups: Vec<StreamId> = (1..=6).map(|key| bench.connect(c, key, b"")).collect();
+    for _ in 0..8 {
+        bench.write(c, ups[4], &block);
+        bench.write(c, ups[5], &block);
+        bench.wait(Duration::from_millis(5));
+    }
+    bench.wait(Duration::from_millis(200));
+    let down = bench.opened(p)[0];
+    let mut total = 0;
+    for _ in 0..40 {
+        bench.write(c, ups[0], &block);
+        total += bench.read(p, down).0.len();
+        bench.wait(Duration::from_millis(5));
+        total += bench.read(p, down).0.len();
+    }
+    assert!(total > 3_000_000, "{total} bytes");
+    let conn = ConnKey([9; 16]);
+    bench.frames(c);
+    bench.send(c, &Frame::CloseReq { conn, code: 0 });
+    assert_eq!(bench.frames(c), [Frame::CloseAck { conn }], "nor the control stream");
+    // What waits ends with its consumer, and takes its window along.
+    assert!(bench.hub.parked > 0);
+    let (now, it) = (bench.now, &mut bench.hands[c]);
+    it.quic.close(now, it.session, 0, "bye");
+    bench.settle();
+    assert_eq!((bench.hub.parked, bench.hub.status().connections), (0, 0), "nobody searches on");
+}
+
+#[test]
+fn a_provider_that_dies_without_a_word_is_a_reset_within_the_idle_timeout() {
+    for (consumer, provider) in PAIRS {
+        let (mut bench, (c, up), (p, _)) = joined(consumer, provider);
+        bench.kill(p);
+        bench.wait(Duration::from_secs(19));
+        assert_eq!(bench.reset_code(c, up), None);
+        // The first PING that is not answered begins the idle time once more (RFC 9000 §10.1).
+        bench.wait(Duration::from_secs(6));
+        assert_eq!(bench.reset_code(c, up), Some(0x21), "never a clean end");
+        assert_eq!(end(&bench).2, DisconnectReason::Error);
+    }
+}
+
+/// Datagrams that the hub handles when it relays 8 MB over so many connections of one session.
+fn datagrams_of(connections: u8) -> usize {
+    let mut bench = Bench::new(|_| {});
+    let p = bench.session(Role::Provider, "p");
+    let it = &mut bench.hands[p];
+    it.quic.set_max_streams(it.session, 100);
+    bench.settle();
+    let c = bench.session(Role::Consumer, "c");
+    let ups: Vec<StreamId> = (0..connections).map(|key| bench.connect(c, key, b"")).collect();
+    let downs = bench.opened(p);
+    let (before, block) = (bench.datagrams, vec![7; 50_000]);
+    let mut total = 0;
+    for nth in 0..160 {
+        let at = nth % ups.len();
+        bench.write(c, ups[at], &block);
+        bench.wait(Duration::from_millis(1));
+        total += downs.iter().map(|down| bench.read(p, *down).0.len()).sum::<usize>();
+    }
+    assert_eq!(total, 8_000_000 + 18 * downs.len(), "all of it, and the preambles");
+    bench.datagrams - before
+}
+
+#[test]
+fn many_streams_cost_what_one_does() {
+    let (one, sixteen) = (datagrams_of(1), datagrams_of(16));
+    assert!(sixteen * 100 < one * 110, "{sixteen} datagrams for 16 connections, {one} for one");
+}
+
+#[test]
 fn a_connection_waits_a_minute_for_a_provider() {
     let mut bench = Bench::new(|_| {});
     let c = bench.dial(b"sc01-consumer", "c");
