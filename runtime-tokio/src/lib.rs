@@ -10,6 +10,7 @@ mod bridge;
 pub mod endpoint;
 pub mod hub;
 pub mod inventory;
+pub mod lines;
 pub mod log;
 pub mod pki;
 pub mod proxy;

@@ -163,7 +163,8 @@ impl<N: FnMut(&Proxy, Notice)> Driver<N> {
     }
 
     fn obey_wishes(&mut self, now: Instant) -> bool {
-        let (drain, stop) = (self.wishes.drain.swap(false, Ordering::AcqRel), self.wishes.stop.swap(false, Ordering::AcqRel));
+        let (drain, stop) =
+            (self.wishes.drain.swap(false, Ordering::AcqRel), self.wishes.stop.swap(false, Ordering::AcqRel));
         if drain {
             self.proxy.drain(now);
         }

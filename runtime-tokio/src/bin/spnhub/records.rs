@@ -1,77 +1,29 @@
-//! Writes records, one JSON object a line, from a thread of its own: a slow disk or reader holds up no hub.
+//! Records, one JSON object a line, and what else a hub has to tell.
 
-use std::{
-    fs::OpenOptions,
-    io::{self, Write},
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc::{Receiver, Sender, channel},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
+use std::{io, path::Path};
+
+use towline_core::spn::{hub::Notice, record::Record};
+use towline_tokio::{
+    hub::epoch,
+    lines::{self, Lines},
 };
 
-use towline_core::{quic::Epoch, spn::hub::Notice, spn::record::Record};
-use towline_tokio::hub::epoch;
-
-/// Records that wait to be written. A reader that falls further behind loses some, and hears how many.
-const QUEUE: usize = 100_000;
-
-/// How long records gather before they are written.
-const GATHER: Duration = Duration::from_millis(20);
-
 /// Takes records and writes them.
-pub(crate) struct Records {
-    sender: Option<Sender<Record>>,
-    queue: Arc<Queue>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(crate) struct Records(Lines<Record>);
 
 /// A hub's way to tell.
 #[derive(Clone)]
-pub(crate) struct Teller {
-    sender: Sender<Record>,
-    queue: Arc<Queue>,
-}
-
-#[derive(Default)]
-struct Queue {
-    /// Records that wait.
-    length: AtomicUsize,
-    /// Records that found no room since it was last said.
-    lost: AtomicU64,
-}
+pub(crate) struct Teller(lines::Teller<Record>);
 
 impl Records {
     /// To a file, appended; or to stdout.
     pub(crate) fn start(file: Option<&Path>) -> io::Result<Self> {
-        let out: Box<dyn Write + Send> = match file {
-            Some(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
-            None => Box::new(io::stdout()),
-        };
-        let (sender, receiver) = channel();
-        let queue = Arc::new(Queue::default());
-        let waiting = queue.clone();
-        let thread = thread::Builder::new()
-            .name("records".to_owned())
-            .spawn(move || write(&receiver, out, &epoch(), &waiting))?;
-        Ok(Self { sender: Some(sender), queue, thread: Some(thread) })
+        let epoch = epoch();
+        Lines::start(file, move |record: &Record| record.to_json(&epoch) + "\n").map(Self)
     }
 
     pub(crate) fn teller(&self) -> Option<Teller> {
-        self.sender.clone().map(|sender| Teller { sender, queue: self.queue.clone() })
-    }
-}
-
-impl Drop for Records {
-    /// Waits until everything is written. All tellers must have gone.
-    fn drop(&mut self) {
-        self.sender = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.0.teller().map(Teller)
     }
 }
 
@@ -79,43 +31,11 @@ impl Teller {
     /// Tells what a hub has to tell; says whether it has ended.
     pub(crate) fn tell(&self, notice: Notice) -> bool {
         match notice {
-            Notice::Record(record) => {
-                if self.queue.length.fetch_add(1, Ordering::Relaxed) < QUEUE {
-                    // The thread ends only after the last teller.
-                    let _ = self.sender.send(record);
-                } else {
-                    self.queue.length.fetch_sub(1, Ordering::Relaxed);
-                    self.queue.lost.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+            Notice::Record(record) => self.0.tell(record),
             Notice::Refused(refusal) => tracing::warn!("{refusal}"),
             Notice::RefusalsSuppressed { count } => tracing::warn!(count, "more refusals in this second"),
             Notice::Stopped => return true,
         }
         false
-    }
-}
-
-fn write(records: &Receiver<Record>, mut out: Box<dyn Write + Send>, epoch: &Epoch, queue: &Queue) {
-    let mut is_broken = false;
-    while let Ok(first) = records.recv() {
-        // Under load this saves a wake-up and a write for every record; nobody waits for a line so impatiently.
-        thread::sleep(GATHER);
-        let mut lines = String::new();
-        for record in std::iter::once(first).chain(records.try_iter().take(10_000)) {
-            queue.length.fetch_sub(1, Ordering::Relaxed);
-            lines.push_str(&record.to_json(epoch));
-            lines.push('\n');
-        }
-        match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
-            Ok(()) => is_broken = false,
-            // Said once, until it works again.
-            Err(error) if !std::mem::replace(&mut is_broken, true) => tracing::error!(%error, "cannot write records"),
-            Err(_) => {}
-        }
-        let lost = queue.lost.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            tracing::error!(lost, "records were lost: their reader is too slow");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! `towline`: tools for people who read, test and debug protocols.
+//! `towline machine`: names, draws and runs the state machines.
 
 use std::{
     io::{self, BufRead, Write},
@@ -7,30 +7,15 @@ use std::{
     time::Instant,
 };
 
-use clap::{Parser, Subcommand};
+use clap::Subcommand;
 use towline_core::machine::{
     catalog::{Entry, catalog},
     explore::{self, Bounds, Violation},
     script,
 };
 
-/// Tools for people who read, test and debug Towline's protocols.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    tool: Tool,
-}
-
 #[derive(Subcommand)]
-enum Tool {
-    /// The protocols' state machines
-    #[command(subcommand)]
-    Machine(MachineTool),
-}
-
-#[derive(Subcommand)]
-enum MachineTool {
+pub(crate) enum Tool {
     /// Names every machine: its name, a tab, and what it is, one a line
     List,
     /// Prints a machine's diagram, as a Mermaid stateDiagram-v2
@@ -88,8 +73,7 @@ impl Error {
     }
 }
 
-fn main() -> ExitCode {
-    let Arguments { tool: Tool::Machine(tool) } = Arguments::parse();
+pub(crate) fn main(tool: Tool) -> ExitCode {
     match machine(tool, &catalog(), &mut io::stdin().lock(), &mut io::stdout().lock()) {
         // Whoever reads has seen enough, as with `| head`.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -101,24 +85,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn machine(
-    tool: MachineTool,
-    machines: &[Entry],
-    input: &mut dyn BufRead,
-    output: &mut dyn Write,
-) -> Result<(), Error> {
+fn machine(tool: Tool, machines: &[Entry], input: &mut dyn BufRead, output: &mut dyn Write) -> Result<(), Error> {
     let find = |name: String| machines.iter().find(|entry| entry.name == name).ok_or(Error::Unknown(name));
     match tool {
-        MachineTool::List => {
+        Tool::List => {
             for Entry { name, about, .. } in machines {
                 writeln!(output, "{name}\t{about}").map_err(Error::Write)?;
             }
         }
-        MachineTool::Graph { name } => {
+        Tool::Graph { name } => {
             let found = find(name)?.explore(Instant::now(), Bounds::default()).map_err(Error::Violation)?;
             output.write_all(explore::graph(&found).as_bytes()).map_err(Error::Write)?;
         }
-        MachineTool::Run { name, config, seed, states } => {
+        Tool::Run { name, config, seed, states } => {
             let settings = script::Settings { start: Instant::now(), config: config.as_deref(), seed, states };
             run(find(name)?, settings, input, output)?;
         }
@@ -154,13 +133,20 @@ fn run(
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
     use towline_core::machine::example::Redial;
 
     use super::*;
 
+    #[derive(clap::Parser)]
+    struct Arguments {
+        #[command(subcommand)]
+        tool: Tool,
+    }
+
     fn tool(arguments: &[&str], input: &str) -> (String, Result<(), Error>) {
-        let arguments = ["towline", "machine"].iter().chain(arguments);
-        let Arguments { tool: Tool::Machine(tool) } = Arguments::try_parse_from(arguments).unwrap();
+        let arguments = ["towline machine"].iter().chain(arguments);
+        let Arguments { tool } = Arguments::try_parse_from(arguments).unwrap();
         let mut output = Vec::new();
         let result = machine(tool, &[Entry::of::<Redial>()], &mut input.as_bytes(), &mut output);
         (String::from_utf8(output).unwrap(), result)

@@ -1,0 +1,32 @@
+//! `towline`: tools for people who read, test and debug protocols, and the caching proxy.
+
+mod machine;
+mod proxy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Towline's protocols: their state machines as tools, and the caching proxy.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    tool: Tool,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// The protocols' state machines
+    #[command(subcommand)]
+    Machine(machine::Tool),
+    #[command(about = proxy::ABOUT, long_about = proxy::HELP)]
+    Proxy(Box<proxy::Arguments>),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().tool {
+        Tool::Machine(tool) => machine::main(tool),
+        Tool::Proxy(arguments) => proxy::main(*arguments),
+    }
+}
