@@ -7,9 +7,9 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
@@ -19,14 +19,21 @@ use towline_tokio::hub::epoch;
 /// Records that wait to be written. A reader that falls further behind loses some, and hears how many.
 const QUEUE: usize = 100_000;
 
+/// Records in one write.
+const BATCH: usize = 1000;
+
 /// How long records gather before they are written.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// How long the end of the process waits for one more write of records.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// Takes records and writes them.
 pub(crate) struct Records {
     sender: Option<Sender<Record>>,
     queue: Arc<Queue>,
-    thread: Option<JoinHandle<()>>,
+    /// Closed by the thread when it has written everything.
+    written: Receiver<()>,
 }
 
 /// A hub's way to tell.
@@ -42,6 +49,8 @@ struct Queue {
     length: AtomicUsize,
     /// Records that found no room since it was last said.
     lost: AtomicU64,
+    /// Writes that were done.
+    writes: AtomicU64,
 }
 
 impl Records {
@@ -54,10 +63,12 @@ impl Records {
         let (sender, receiver) = channel();
         let queue = Arc::new(Queue::default());
         let waiting = queue.clone();
-        let thread = thread::Builder::new()
-            .name("records".to_owned())
-            .spawn(move || write(&receiver, out, &epoch(), &waiting))?;
-        Ok(Self { sender: Some(sender), queue, thread: Some(thread) })
+        let (done, written) = channel();
+        thread::Builder::new().name("records".to_owned()).spawn(move || {
+            write(&receiver, out, &epoch(), &waiting);
+            drop(done);
+        })?;
+        Ok(Self { sender: Some(sender), queue, written })
     }
 
     pub(crate) fn teller(&self) -> Option<Teller> {
@@ -66,11 +77,17 @@ impl Records {
 }
 
 impl Drop for Records {
-    /// Waits until everything is written. All tellers must have gone.
+    /// Waits until everything is written, as long as somebody reads it. All tellers must have gone.
     fn drop(&mut self) {
         self.sender = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let mut writes = None;
+        while self.written.recv_timeout(LAST_WORD) == Err(RecvTimeoutError::Timeout) {
+            let now = Some(self.queue.writes.load(Ordering::Relaxed));
+            if writes == now {
+                tracing::error!("the last records were not written: nobody reads them");
+                return;
+            }
+            writes = now;
         }
     }
 }
@@ -102,7 +119,7 @@ fn write(records: &Receiver<Record>, mut out: Box<dyn Write + Send>, epoch: &Epo
         // Under load this saves a wake-up and a write for every record; nobody waits for a line so impatiently.
         thread::sleep(GATHER);
         let mut lines = String::new();
-        for record in std::iter::once(first).chain(records.try_iter().take(10_000)) {
+        for record in std::iter::once(first).chain(records.try_iter().take(BATCH - 1)) {
             queue.length.fetch_sub(1, Ordering::Relaxed);
             lines.push_str(&record.to_json(epoch));
             lines.push('\n');
@@ -113,6 +130,7 @@ fn write(records: &Receiver<Record>, mut out: Box<dyn Write + Send>, epoch: &Epo
             Err(error) if !std::mem::replace(&mut is_broken, true) => tracing::error!(%error, "cannot write records"),
             Err(_) => {}
         }
+        queue.writes.fetch_add(1, Ordering::Relaxed);
         let lost = queue.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             tracing::error!(lost, "records were lost: their reader is too slow");
