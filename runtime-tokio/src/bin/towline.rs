@@ -16,7 +16,7 @@ use towline_core::machine::{
 
 /// Tools for people who read, test and debug Towline's protocols.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "towline", version)]
 struct Arguments {
     #[command(subcommand)]
     tool: Tool,
