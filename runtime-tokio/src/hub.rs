@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+};
 use towline_core::{
     quic::Epoch,
     spn::hub::{Config, ConfigError, Hub, Notice, Status},
@@ -81,23 +84,20 @@ impl HubHandle {
     pub fn start(config: Config, notices: impl FnMut(Notice) + Send + 'static) -> Result<Self, StartError> {
         let address = config.bind;
         let hub = Hub::new(Instant::now(), config, seed(), epoch())?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let udp = {
-            let _context = runtime.enter();
-            Udp::bind(address).map_err(|error| StartError::Bind { address, error })?
-        };
-        let local = udp.local_addr().map_err(StartError::Thread)?;
         let (commands, inbox) = mpsc::unbounded_channel();
+        let (told, listens) = std::sync::mpsc::channel();
         thread::Builder::new()
-            .name(format!("hub {local}"))
-            .spawn(move || {
-                let reactor = {
-                    let _context = runtime.enter();
-                    Reactor::new(hub, udp)
-                };
-                runtime.block_on(run(reactor, inbox, notices));
+            .name(format!("hub {address}"))
+            // The runtime lives and dies in there: none may end within another one, which is where we may be.
+            .spawn(move || match bind(hub, address) {
+                Ok((runtime, reactor, local)) => {
+                    let _ = told.send(Ok(local));
+                    runtime.block_on(run(reactor, inbox, notices));
+                }
+                Err(error) => drop(told.send(Err(error))),
             })
             .map_err(StartError::Thread)?;
+        let local = listens.recv().map_err(|error| StartError::Thread(io::Error::other(error)))??;
         Ok(Self { commands, local })
     }
 
@@ -140,6 +140,16 @@ impl HubHandle {
         // A hub that has ended takes none; its `Stopped` has been said.
         let _ = self.commands.send(command);
     }
+}
+
+fn bind(hub: Hub, address: SocketAddr) -> Result<(Runtime, Reactor<Hub>, SocketAddr), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+    let context = runtime.enter();
+    let udp = Udp::bind(address).map_err(|error| StartError::Bind { address, error })?;
+    let local = udp.local_addr().map_err(StartError::Thread)?;
+    let reactor = Reactor::new(hub, udp);
+    drop(context);
+    Ok((runtime, reactor, local))
 }
 
 async fn run(mut reactor: Reactor<Hub>, mut inbox: mpsc::UnboundedReceiver<Command>, mut notices: impl FnMut(Notice)) {

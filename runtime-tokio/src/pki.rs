@@ -14,8 +14,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
+
+use crate::settings::{HOST_AND_PORT, host_and_port};
 
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 825;
@@ -99,7 +102,9 @@ pub enum PkiError {
     #[error("{0}")]
     Incomplete(&'static str),
     /// The endpoint is there already.
-    #[error("{0} exists already: an endpoint has one certificate")]
+    #[error(
+        "{0} exists already: an endpoint has one certificate; give another name, or add this one to the service in inventory.yaml"
+    )]
     Exists(PathBuf),
     /// A file.
     #[error("{path}: {error}")]
@@ -250,9 +255,12 @@ fn check_names(args: &PkiArgs) -> Result<(), PkiError> {
             "--provider and --consumer are the same: give each endpoint a name of its own",
         ));
     }
-    let is_host_port =
-        |text: &str| text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    expect("forward", &args.forward, is_host_port(&args.forward), "HOST:PORT")
+    for name in &args.hub {
+        let is_good = ServerName::try_from(name.as_str()).is_ok();
+        expect("hub", name, is_good, "DNS names or IP addresses, which endpoints can dial")?;
+    }
+    expect("port", &args.port.to_string(), args.port > 0, "1 to 65535")?;
+    expect("forward", &args.forward, host_and_port(&args.forward).is_ok(), HOST_AND_PORT)
 }
 
 fn create(args: &PkiArgs, realm: &str) -> Result<String, PkiError> {
@@ -529,6 +537,23 @@ mod tests {
         for name in ["../x", "a/b", "", "ca", &"x".repeat(65)] {
             let bad = PkiArgs { provider: Some(name.to_owned()), ..args(dir.path()) };
             assert!(matches!(run(&bad), Err(PkiError::Name { option: "provider", .. })), "{name}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_could_not_work_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = |name: &str| PkiArgs { hub: vec!["good".to_owned(), name.to_owned()], ..args(dir.path()) };
+        for (bad, option) in [
+            (hub(""), "hub"),
+            (hub("a b"), "hub"),
+            (hub("*.example.net"), "hub"),
+            (hub("192.0.2.7:4433"), "hub"),
+            (PkiArgs { port: 0, ..args(dir.path()) }, "port"),
+            (PkiArgs { forward: "127.0.0.1".to_owned(), ..args(dir.path()) }, "forward"),
+        ] {
+            assert!(matches!(run(&bad), Err(PkiError::Name { option: told, .. }) if told == option), "{bad:?}");
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

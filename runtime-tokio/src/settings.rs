@@ -13,6 +13,28 @@ pub struct EnvFile {
     directory: PathBuf,
 }
 
+/// Where a setting is from, the strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The command line.
+    Option,
+    /// The environment of the process.
+    Environment,
+    /// The environment file.
+    File,
+}
+
+/// A setting that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Which of those that were asked for, from 0.
+    pub which: usize,
+    /// Its value.
+    pub value: String,
+    /// Where it is from.
+    pub origin: Origin,
+}
+
 /// What is wrong with settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -47,8 +69,10 @@ pub enum SettingsError {
         variable: &'static str,
     },
     /// A setting has a value that it cannot have.
-    #[error("{variable} is `{value}`: expected {expected}")]
+    #[error("--{option} or {variable} is `{value}`: expected {expected}")]
     Value {
+        /// The long option.
+        option: &'static str,
         /// The variable.
         variable: &'static str,
         /// What came.
@@ -86,23 +110,48 @@ impl EnvFile {
     /// A setting: the option, or the variable, or the file's line. An empty variable counts as not set.
     #[must_use]
     pub fn text(&self, option: Option<&str>, variable: &str) -> Option<String> {
-        option
-            .map(str::to_owned)
-            .or_else(|| env::var(variable).ok().filter(|value| !value.is_empty()))
-            .or_else(|| self.values.get(variable).filter(|value| !value.is_empty()).cloned())
+        self.first(&[(option, variable)]).map(|found| found.value)
     }
 
-    /// A setting that is a path: in the file it is relative to the file.
+    /// Of several settings for the same thing the one that counts: any option goes before any variable, that before any line of the
+    /// file, and of one kind the one that is listed first.
     #[must_use]
-    pub fn path(&self, option: Option<&Path>, variable: &str) -> Option<PathBuf> {
-        option
-            .map(Path::to_owned)
-            .or_else(|| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from))
-            .or_else(|| {
-                self.values.get(variable).filter(|value| !value.is_empty()).map(|value| self.directory.join(value))
-            })
+    pub fn first(&self, settings: &[(Option<&str>, &str)]) -> Option<Found> {
+        let value = |origin, (option, variable): (Option<&str>, &str)| match origin {
+            Origin::Option => option.map(str::to_owned),
+            Origin::Environment => env::var(variable).ok().filter(|value| !value.is_empty()),
+            Origin::File => self.values.get(variable).filter(|value| !value.is_empty()).cloned(),
+        };
+        [Origin::Option, Origin::Environment, Origin::File].into_iter().find_map(|origin| {
+            let mut found = settings.iter().enumerate();
+            found.find_map(|(which, setting)| value(origin, *setting).map(|value| Found { which, value, origin }))
+        })
+    }
+
+    /// The path that a value of the file stands for: it is relative to the file.
+    #[must_use]
+    pub fn path(&self, found: &Found) -> PathBuf {
+        match found.origin {
+            Origin::Option | Origin::Environment => PathBuf::from(&found.value),
+            Origin::File => self.directory.join(&found.value),
+        }
     }
 }
+
+/// A TCP service to dial.
+///
+/// # Errors
+/// It is no `HOST:PORT`.
+pub fn host_and_port(text: &str) -> Result<String, &'static str> {
+    let is_good = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_host = !host.is_empty() && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'));
+        is_host && port.parse::<u16>().is_ok()
+    });
+    if is_good { Ok(text.to_owned()) } else { Err(HOST_AND_PORT) }
+}
+
+/// What [`host_and_port`] expects.
+pub const HOST_AND_PORT: &str = "HOST:PORT, for example 127.0.0.1:8080 or [::1]:8080";
 
 #[cfg(test)]
 mod tests {
@@ -122,9 +171,23 @@ mod tests {
         assert_eq!(file.text(None, "TOWLINE_T_A").as_deref(), Some("a \"b\" = c"));
         assert_eq!(file.text(Some("option"), "TOWLINE_T_A").as_deref(), Some("option"));
         assert_eq!(file.text(None, "TOWLINE_T_NONE"), None);
-        assert_eq!(file.path(None, "TOWLINE_T_P"), Some(directory.path().join("ca.pem")));
-        assert_eq!(file.path(None, "TOWLINE_T_ABS"), Some(PathBuf::from("/x/y")));
-        assert_eq!(file.path(Some(Path::new("o.pem")), "TOWLINE_T_P"), Some(PathBuf::from("o.pem")));
+        let path = |option, variable| file.first(&[(option, variable)]).map(|found| file.path(&found));
+        assert_eq!(path(None, "TOWLINE_T_P"), Some(directory.path().join("ca.pem")));
+        assert_eq!(path(None, "TOWLINE_T_ABS"), Some(PathBuf::from("/x/y")));
+        assert_eq!(path(Some("o.pem"), "TOWLINE_T_P"), Some(PathBuf::from("o.pem")));
+    }
+
+    #[test]
+    fn an_option_counts_before_a_line_of_the_file_of_whichever_name() {
+        let (_directory, path) = file("TOWLINE_T_HOST=h\nTOWLINE_T_URL=u\n");
+        let file = EnvFile::read(&path).unwrap();
+        let which = |host, url| {
+            let found = file.first(&[(host, "TOWLINE_T_HOST"), (url, "TOWLINE_T_URL")]).unwrap();
+            (found.which, found.value, found.origin)
+        };
+        assert_eq!(which(None, None), (0, "h".to_owned(), Origin::File));
+        assert_eq!(which(None, Some("x")), (1, "x".to_owned(), Origin::Option));
+        assert_eq!(which(Some("y"), Some("x")), (0, "y".to_owned(), Origin::Option));
     }
 
     #[test]
@@ -132,5 +195,15 @@ mod tests {
         let (_directory, path) = file("A=1\nnonsense\n");
         let error = EnvFile::read(&path).unwrap_err().to_string();
         assert!(error.ends_with("a.env, line 2: expected KEY=value or a # comment, found `nonsense`"), "{error}");
+    }
+
+    #[test]
+    fn services_have_a_host_and_a_port() {
+        for good in ["127.0.0.1:80", "localhost:65535", "[::1]:1"] {
+            assert_eq!(host_and_port(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "80", "localhost", ":80", "a:", "a:65536", "::1:80", "a:b"] {
+            assert!(host_and_port(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -74,8 +74,13 @@ impl Journal {
 
     /// Waits until something has been seen.
     pub async fn wait(&self, part: &str) {
+        self.wait_for(part, 1).await;
+    }
+
+    /// Waits until something has been seen so many times.
+    pub async fn wait_for(&self, part: &str, times: usize) {
         for _ in 0..2000 {
-            if self.all().iter().any(|line| line.contains(part)) {
+            if self.all().iter().filter(|line| line.contains(part)).count() >= times {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -99,7 +104,7 @@ impl Drop for Agent {
     }
 }
 
-fn client(alpn: &str, pair: Option<&Pair>, ca: &str) -> ClientConfig {
+fn client(alpn: &[&str], pair: Option<&Pair>, ca: &str) -> ClientConfig {
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
@@ -108,7 +113,7 @@ fn client(alpn: &str, pair: Option<&Pair>, ca: &str) -> ClientConfig {
         Some(pair) => builder.with_client_auth_cert(chain(&pair.certificate), key(pair)).expect("a certificate"),
         None => builder.with_no_client_auth(),
     };
-    tls.alpn_protocols = vec![alpn.into()];
+    tls.alpn_protocols = alpn.iter().map(|alpn| (*alpn).into()).collect();
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("a QUIC suite")));
     config.transport_config(transport());
     config
@@ -121,7 +126,7 @@ where
     F: Future<Output = ()> + Send,
 {
     let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
-    endpoint.set_default_client_config(client(alpn, Some(pair), ca));
+    endpoint.set_default_client_config(client(&[alpn], Some(pair), ca));
     let journal = Arc::new(Journal::default());
     let (dialler, seen) = (endpoint.clone(), journal.clone());
     let task = tokio::spawn(async move {
@@ -334,10 +339,35 @@ async fn glue(mut from: RecvStream, mut to: SendStream) {
     let _ = to.finish();
 }
 
+/// A session that a test leads by hand, byte by byte.
+pub struct Session {
+    /// The QUIC connection.
+    pub connection: Connection,
+    _endpoint: Endpoint,
+}
+
+impl Session {
+    /// Dials a hub as `name`, offering these protocols.
+    pub async fn dial(alpn: &[&str], pair: &Pair, ca: &str, hub: SocketAddr, name: &str) -> Self {
+        let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
+        endpoint.set_default_client_config(client(alpn, Some(pair), ca));
+        let connection = endpoint.connect(hub, name).expect("a dial").await.expect("a session");
+        Self { connection, _endpoint: endpoint }
+    }
+
+    /// The protocol that the hub chose.
+    #[must_use]
+    pub fn alpn(&self) -> String {
+        let data = self.connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+        let alpn = data.and_then(|data| data.protocol.clone()).unwrap_or_default();
+        String::from_utf8_lossy(&alpn).into_owned()
+    }
+}
+
 /// A consumer that does nothing but send words, as fast as it can.
 pub async fn flood(pair: &Pair, ca: &str, hub: SocketAddr, words: usize) {
     let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
-    endpoint.set_default_client_config(client("sc01-consumer", Some(pair), ca));
+    endpoint.set_default_client_config(client(&["sc01-consumer"], Some(pair), ca));
     let connection = endpoint.connect(hub, "127.0.0.1").expect("a dial").await.expect("a session");
     for _ in 0..words {
         connection.send_datagram_wait(Bytes::from_static(b"hello, is anybody there?")).await.expect("a word");
@@ -349,7 +379,7 @@ pub async fn flood(pair: &Pair, ca: &str, hub: SocketAddr, words: usize) {
 /// Tries a session, and says how it ended within its first second; with whatever certificate, or none.
 pub async fn attempt(alpn: &str, pair: Option<&Pair>, ca: &str, hub: SocketAddr) -> String {
     let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
-    endpoint.set_default_client_config(client(alpn, pair, ca));
+    endpoint.set_default_client_config(client(&[alpn], pair, ca));
     match endpoint.connect(hub, "127.0.0.1").expect("a dial").await {
         // In TLS 1.3 a refused client hears of it only afterwards.
         Ok(connection) => match tokio::time::timeout(Duration::from_secs(1), connection.closed()).await {

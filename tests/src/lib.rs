@@ -1,6 +1,7 @@
 //! What crosses crates.
 
 pub mod legacy;
+pub mod ours;
 pub mod programs;
 pub mod servers;
 pub mod sim;

@@ -9,10 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use quinn::{ConnectionError, VarInt};
+use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair, date_time_ymd};
+use towline_core::spn::{
+    Role,
+    frame::{Frame, SessionOpen},
+};
 use towline_tests::{
+    legacy::{self, Session},
     programs::{Program, Realm, free_tcp_address},
     servers::{Pattern, abort, connect, digest, echo, send, serve},
 };
+use towline_tokio::pki::{Authority, Pair};
 
 /// Hub, provider, consumer.
 struct Path {
@@ -172,11 +180,12 @@ fn a_reset_is_a_reset_at_the_other_end() {
     up.read_exact(&mut vec![0; 200_000]).unwrap();
     abort(up);
     assert!(is_reset(result.recv_timeout(Duration::from_secs(10)).unwrap()), "the client's RST reaches the server");
-    for line in 0..2 {
-        let ends: Vec<String> = path.realm.hub.out().into_iter().filter(|l| l.contains("endSpnConnection")).collect();
-        if let Some(end) = ends.get(line) {
-            assert!(end.contains(r#""disconnectReason":"closedByPeer""#), "no abort is recorded as closed: {end}");
-        }
+    drop(path.provider);
+    path.realm.hub.out_line("endSpnSession");
+    let ends: Vec<String> = path.realm.hub.out().into_iter().filter(|line| line.contains("endSpnConnection")).collect();
+    assert_eq!(ends.len(), 2, "{ends:#?}");
+    for end in ends {
+        assert!(end.contains(r#""disconnectReason":"closedByPeer""#), "no abort is recorded as closed: {end}");
     }
 }
 
@@ -223,41 +232,69 @@ fn a_killed_provider_is_noticed_and_the_next_takes_over() {
     assert_eq!(read_all(&of_second).unwrap(), b"", "the other provider's connection is untouched");
 }
 
+/// A megabyte there and back, ten times; how long that took.
+fn ten_megabytes(address: SocketAddr) -> Duration {
+    let began = Instant::now();
+    for nth in 0..10 {
+        let tcp = connect(address);
+        (&tcp).write_all(b"E").unwrap();
+        let up = tcp.try_clone().unwrap();
+        let sender = thread::spawn(move || {
+            send(&up, Pattern::new(nth, 1 << 20)).unwrap();
+            up.shutdown(Shutdown::Write).unwrap();
+        });
+        assert_eq!(digest(&tcp).unwrap(), digest(Pattern::new(nth, 1 << 20)).unwrap());
+        sender.join().unwrap();
+    }
+    began.elapsed()
+}
+
 #[test]
 fn stalled_readers_cost_no_memory_and_no_neighbour_its_speed() {
-    // A server that never reads, beside one that echoes.
+    // A server that never reads, or writes without end, or echoes.
     let path = path(serve(|tcp| {
         let mut first = [0];
         (&tcp).read_exact(&mut first)?;
-        if first[0] == b'S' {
-            thread::sleep(Duration::from_secs(60));
-            return Ok(());
+        match first[0] {
+            b'S' => thread::sleep(Duration::from_secs(60)),
+            b'W' => while (&tcp).write_all(&[0; 65_536]).is_ok() {},
+            _ => return echo(tcp),
         }
-        echo(tcp)
+        Ok(())
     }));
+    let free = ten_megabytes(path.address);
     let before = path.realm.hub.resident();
-    let stalled: Vec<TcpStream> = (0..8)
-        .map(|_| {
+    let stalled: Vec<TcpStream> = (0..16)
+        .map(|nth| {
             let tcp = connect(path.address);
-            (&tcp).write_all(b"S").unwrap();
-            tcp.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            // Half of them are not read by the server, half not by the client.
+            (&tcp).write_all(if nth % 2 == 0 { b"S" } else { b"W" }).unwrap();
+            tcp.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
             // Until nothing more goes in: every buffer on the way is full.
-            while (&tcp).write(&[0; 65_536]).is_ok() {}
+            while nth % 2 == 0 && (&tcp).write(&[0; 65_536]).is_ok() {}
             tcp
         })
         .collect();
-    let grown = path.realm.hub.resident().saturating_sub(before);
-    assert!(grown < 64 << 20, "{grown} bytes for 8 stalled readers");
-    // The neighbours in the same session still have the whole path, down to the last byte.
-    let tcp = connect(path.address);
-    (&tcp).write_all(b"E").unwrap();
-    let up = tcp.try_clone().unwrap();
-    let sender = thread::spawn(move || {
-        send(&up, Pattern::new(3, 64 << 20)).unwrap();
-        up.shutdown(Shutdown::Write).unwrap();
-    });
-    assert_eq!(digest(&tcp).unwrap(), digest(Pattern::new(3, 64 << 20)).unwrap());
-    sender.join().unwrap();
+    thread::sleep(Duration::from_secs(1));
+    let full = path.realm.hub.resident();
+    assert!(full.saturating_sub(before) < 64 << 20, "{} bytes for 16 stalled readers", full - before);
+    // The neighbours in the same session still have the whole path.
+    let beside = ten_megabytes(path.address);
+    assert!(beside < 4 * free + Duration::from_secs(2), "{beside:?} beside stalled readers, {free:?} without");
+    // So has the control stream: an abort goes through it, and a reset comes back.
+    let began = Instant::now();
+    let ends = || path.realm.hub.out().iter().filter(|line| line.contains("closedByPeer")).count();
+    let mut aborted = connect(path.address);
+    aborted.write_all(b"E?").unwrap();
+    aborted.read_exact(&mut [0]).unwrap();
+    abort(aborted);
+    while ends() < 1 {
+        assert!(began.elapsed() < Duration::from_secs(2), "the control stream is held up");
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread::sleep(Duration::from_secs(1));
+    let later = path.realm.hub.resident();
+    assert!(later.saturating_sub(full) < 16 << 20, "it grows: {full}, then {later} bytes");
     drop(stalled);
 }
 
@@ -336,6 +373,106 @@ fn refusals_name_their_reason() {
     let agent = start("consumer", &c, &[]);
     agent.err_line("code 0x15");
     realm.hub.err_line("(sc02-consumer) \"CN=c\": identity not entitled");
+}
+
+/// Certificates that no good authority would make, and none at all, at the real hub: by QUIC's own codes (0x100 and the TLS alert).
+#[test]
+fn certificates_are_judged_at_the_handshake() {
+    let realm = Realm::start(|inventory| inventory);
+    let text = |name: &str| std::fs::read_to_string(realm.file(name)).unwrap();
+    let (ca, key) = (text("ca.pem"), KeyPair::from_pem(&text("ca.key")).unwrap());
+    let issuer = Issuer::from_ca_cert_pem(&ca, key).unwrap();
+    let expired = {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "c");
+        params.not_after = date_time_ymd(2020, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        Pair { certificate: params.signed_by(&key, &issuer).unwrap().pem(), key: key.serialize_pem() }
+    };
+    let foreign = Authority::new("r").unwrap().endpoint("c").unwrap();
+    let good = Pair { certificate: text("c.pem"), key: text("c.key") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let hub = SocketAddr::from(([127, 0, 0, 1], realm.port));
+    for (alpn, pair, code, says) in [
+        ("sc02-consumer", Some(&expired), 45, "certificate expired"),
+        ("sc01-consumer", None, 116, "peer sent no certificates"),
+        ("sc01-provider", Some(&foreign), 48, "UnknownIssuer"),
+        ("sc03-consumer", Some(&good), 120, "0x178"),
+    ] {
+        let reason = runtime.block_on(legacy::attempt(alpn, pair, &ca, hub));
+        assert!(reason.contains(&format!("error {code}")), "{alpn}: {reason}");
+        realm.hub.err_line(says);
+    }
+    assert_eq!(realm.hub.out(), Vec::<String>::new(), "none of them leaves a record");
+}
+
+#[test]
+fn malformed_control_frames_close_only_their_own_session() {
+    let path = path(serve(echo));
+    let mut held = connect(path.address);
+    held.write_all(b"a").unwrap();
+    held.read_exact(&mut [0]).unwrap();
+    let text = |name: &str| std::fs::read_to_string(path.realm.file(name)).unwrap();
+    let (ca, pair) = (text("ca.pem"), Pair { certificate: text("c.pem"), key: text("c.key") });
+    let hub = SocketAddr::from(([127, 0, 0, 1], path.realm.port));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut open = Vec::new();
+    let request = SessionOpen {
+        version: 1,
+        role: Role::Consumer,
+        service: String::new(),
+        instance: [7; 16],
+        weight: 0,
+        flags: 0,
+    };
+    Frame::SessionOpen(request).encode(&mut open);
+    let too_long = [&open[..], b"\x21\x80\x00\x40\x01"].concat();
+    let twice = [&open[..], &open].concat();
+    let unknown = [&open[..], b"\x27\x00"].concat();
+    let short = [&open[..], b"\x11\x02xx"].concat();
+    for (bytes, code) in
+        [(&b"\x21\x01\x05"[..], 0x10), (&too_long, 0x10), (&twice, 0x10), (&unknown, 0x10), (&short, 0x10), (b"", 0x13)]
+    {
+        let closed = runtime.block_on(async {
+            let session = Session::dial(&["sc02-consumer"], &pair, &ca, hub, "127.0.0.1").await;
+            let (mut send, _recv) = session.connection.open_bi().await.unwrap();
+            send.write_all(bytes).await.unwrap();
+            if bytes.is_empty() {
+                send.finish().unwrap();
+            }
+            tokio::time::timeout(Duration::from_secs(10), session.connection.closed()).await.expect("it is closed")
+        });
+        let ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
+        assert_eq!(close.error_code, VarInt::from_u32(code), "{:?}", bytes.escape_ascii().to_string());
+    }
+    path.realm.hub.err_line("code 0x10");
+    path.realm.hub.err_line("code 0x13");
+    held.write_all(b"b").unwrap();
+    held.read_exact(&mut [0]).unwrap();
+    echo_works(path.address, b"unharmed");
+}
+
+/// SIGKILL says nothing to anybody: the idle timeout finds it out.
+#[test]
+fn a_provider_that_dies_without_a_word_is_a_reset_and_is_replaced() {
+    let realm = Realm::start(|inventory| inventory);
+    realm.add(&["--service", "s", "--provider", "p2"]);
+    realm.hub.signal("USR1");
+    realm.hub.err_line("changed");
+    let mut first = realm.provider("p", serve(echo));
+    let (_consumer, address) = realm.consumer("c");
+    let held = connect(address);
+    (&held).write_all(b"x").unwrap();
+    (&held).read_exact(&mut [0]).unwrap();
+    let second = realm.provider("p2", serve(echo));
+    first.signal("KILL");
+    first.wait();
+    assert!(is_reset(read_all(&held)), "never a clean end");
+    let end = realm.hub.out_line("endSpnSession");
+    assert!(end.contains(r#""spnEndPoint":"CN=p""#) && end.contains(r#""terminateReason":"error""#), "{end}");
+    echo_works(address, b"the other one");
+    drop(second);
 }
 
 #[test]

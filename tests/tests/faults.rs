@@ -4,9 +4,9 @@
 //! |---|---|
 //! | B1 a realm without CA ends the process | `inventory::tests::a_realm_without_a_ca_harms_no_other`, `e2e::a_reload_changes_rights_and_leaves_the_rest_alone` |
 //! | B2, B3 strangers and impostors come in | `interop::strangers_are_refused_on_sc01_too`, `e2e::refusals_name_their_reason` |
-//! | B4, B15 a consumer without provider is forgotten | `interop::a_consumer_of_theirs_waits_for_a_provider_and_keeps_its_session`, `relaying::a_connection_waits_a_minute_for_a_provider` |
+//! | B4 a consumer without provider is forgotten | `interop::a_consumer_of_theirs_waits_for_a_provider_and_keeps_its_session`, `relaying::a_connection_waits_a_minute_for_a_provider` |
 //! | B5 the first connection after a provider's return is lost | `interop::a_provider_of_theirs_that_comes_back_serves_the_very_next_connection` |
-//! | B6 a dead provider is a clean end, late | `e2e::a_killed_provider_is_noticed_and_the_next_takes_over` |
+//! | B6 a dead provider is a clean end, late | `e2e::a_killed_provider_is_noticed_and_the_next_takes_over`, `e2e::a_provider_that_dies_without_a_word_is_a_reset_and_is_replaced` |
 //! | B7 an abort looks like success | `e2e::a_reset_is_a_reset_at_the_other_end` |
 //! | B8 a connection goes on with another back-end | here |
 //! | B9 `volume_size` refuses everything | `inventory::tests::availability` |
@@ -15,14 +15,15 @@
 //! | B12 words fill the log | here |
 //! | B13 agents come back late after a stop | here |
 //! | B14 a server that speaks first is not heard | `e2e::a_server_that_speaks_first` |
+//! | B15 the search of a consumer that has left goes on | `relaying::connections_that_wait_for_a_provider_hold_up_no_neighbour` |
 //! | B16 one hub's reload holds up another | here |
 //! | B17, B24 withdrawn rights stay | `e2e::a_reload_changes_rights_and_leaves_the_rest_alone`, `admission::a_reload_ends_what_has_lost_its_right` |
 //! | B18 session ids repeat, records vanish with the log level | here |
 //! | B19 control can be lost | `sim::seeds_keep_the_invariants`: SET_WEIGHT and SESSION_SHUTDOWN on a network that loses packets |
 //! | B20 nothing is limited | `admission::sessions_of_one_identity_are_bounded`, `relaying::connections_above_the_limit_are_reset`, `quic::tests::retry_above_the_limit_still_connects` |
 //! | B21 a retiring provider gets new streams | `relaying::a_retiring_provider_of_sc01_gets_no_new_connections` |
-//! | B22 redial without jitter | `spn::endpoint::session` tests |
-//! | B23 many streams are slower than one | the figures in `docs/performance.md` |
+//! | B22 redial without jitter | `endpoint::session::tests::retries_double_to_30_s_with_jitter` |
+//! | B23 many streams are slower than one | `relaying::many_streams_cost_what_one_does`; figures are in `docs/performance.md` |
 //! | B25 STOP_SENDING one way | `relaying::a_stop_reaches_the_writer_and_leaves_the_other_direction` |
 
 use std::{

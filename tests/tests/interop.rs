@@ -1,11 +1,7 @@
-//! Our programs with those of `sc01`, in both directions (docs/protocols/spn.md, Legacy protocol).
+//! Our programs with those of `sc01`, in both directions (docs/protocols/spn.md, Legacy protocol). What each side may rely on, line by line:
+//! `checklist.rs`.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::io;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, date_time_ymd,
@@ -13,139 +9,16 @@ use rcgen::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::timeout,
 };
-use towline_core::{
-    quic::{Identity, Roots},
-    spn::{
-        Role,
-        endpoint::Config as EndpointConfig,
-        hub::{Config, Notice, Service},
-        record::RecordEvent,
-    },
+use towline_core::spn::{Role, hub::Notice, record::RecordEvent};
+use towline_tests::{
+    legacy,
+    ours::{OurHub, Realm, echo, is_session_end, server, soon},
 };
-use towline_tests::legacy;
 use towline_tokio::{
     endpoint::{Consumer, Provider, provider_agent},
-    hub::HubHandle,
-    pki::{Authority, Pair},
+    pki::Pair,
 };
-
-/// Certificates of a realm.
-struct Realm {
-    authority: Authority,
-}
-
-impl Realm {
-    fn new() -> Self {
-        Self { authority: Authority::new("r").unwrap() }
-    }
-
-    fn pair(&self, name: &str) -> Pair {
-        self.authority.endpoint(name).unwrap()
-    }
-
-    fn ca(&self) -> &str {
-        &self.authority.certificate
-    }
-
-    fn hub_pair(&self) -> Pair {
-        self.authority.hub(&["127.0.0.1".to_owned()]).unwrap()
-    }
-
-    fn endpoint(&self, role: Role, name: &str) -> EndpointConfig {
-        let pair = self.pair(name);
-        let identity = Identity::from_pem(&pair.certificate, &pair.key).unwrap();
-        EndpointConfig::new(role, "127.0.0.1", identity, Roots::from_pem(self.ca()).unwrap())
-    }
-}
-
-/// Our hub, with what it told.
-struct OurHub {
-    handle: HubHandle,
-    notices: Arc<Mutex<Vec<Notice>>>,
-}
-
-impl OurHub {
-    fn start(realm: &Realm, singleton: bool) -> Self {
-        Self::start_for(realm, singleton, realm.ca())
-    }
-
-    fn start_for(realm: &Realm, singleton: bool, client_ca: &str) -> Self {
-        let pair = realm.hub_pair();
-        let mut config = Config::new("r", "hub", SocketAddr::from(([127, 0, 0, 1], 0)));
-        (config.certificate, config.key) = (pair.certificate, pair.key);
-        config.client_ca = client_ca.to_owned();
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        config.services = vec![Service {
-            urn: "urn:s".to_owned(),
-            providers: names(&["p", "p2"]),
-            consumers: names(&["c"]),
-            singleton,
-        }];
-        let notices = Arc::new(Mutex::new(Vec::new()));
-        let told = notices.clone();
-        let handle = HubHandle::start(config, move |notice| told.lock().unwrap().push(notice)).unwrap();
-        Self { handle, notices }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.handle.local_addr()
-    }
-
-    async fn wait(&self, what: &str, is_it: impl Fn(&Notice) -> bool) {
-        for _ in 0..2000 {
-            if self.notices.lock().unwrap().iter().any(&is_it) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("no {what} in {:#?}", self.notices.lock().unwrap());
-    }
-
-    async fn session_of(&self, role: Role) {
-        self.wait("session", |notice| {
-            matches!(notice, Notice::Record(record)
-                if matches!(&record.event, RecordEvent::StartSession(session) if session.role == role))
-        })
-        .await;
-    }
-
-    async fn refusal(&self, text: &str) {
-        self.wait(text, |notice| matches!(notice, Notice::Refused(refusal) if refusal.to_string().contains(text)))
-            .await;
-    }
-}
-
-fn is_session_end(notice: &Notice) -> bool {
-    matches!(notice, Notice::Record(record) if matches!(record.event, RecordEvent::EndSession { .. }))
-}
-
-/// A TCP server that sends everything back.
-async fn echo() -> SocketAddr {
-    server(|mut tcp| async move {
-        let (mut read, mut write) = tcp.split();
-        tokio::io::copy(&mut read, &mut write).await.map(drop)
-    })
-    .await
-}
-
-async fn server<F: Future<Output = io::Result<()>> + Send + 'static>(
-    habit: impl Fn(TcpStream) -> F + Send + 'static,
-) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            tokio::spawn(habit(tcp));
-        }
-    });
-    address
-}
-
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(20), what).await.expect("in time")
-}
 
 /// A megabyte there and back, with a half-close in between.
 async fn round_trip(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
@@ -181,7 +54,7 @@ async fn our_hub_between_their_agents() {
     soon(provider.journal.wait("word: notify_shutdown")).await;
     soon(consumer.journal.wait("word: notify_shutdown")).await;
     soon(hub.wait("end", |notice| matches!(notice, Notice::Stopped))).await;
-    assert_eq!(hub.notices.lock().unwrap().iter().filter(|notice| is_session_end(notice)).count(), 2);
+    assert_eq!(hub.told().iter().filter(|notice| is_session_end(notice)).count(), 2);
 }
 
 #[tokio::test]

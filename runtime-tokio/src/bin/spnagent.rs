@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use rustls::pki_types::ServerName;
 use tokio::signal::unix::{SignalKind, signal};
 use towline_core::{
     quic::{Identity, IdentityError, Roots},
@@ -16,7 +17,7 @@ use towline_core::{
 use towline_tokio::{
     endpoint::{Control, SessionNotice, StartError, consumer_agent, provider_agent},
     log,
-    settings::{EnvFile, SettingsError},
+    settings::{EnvFile, SettingsError, host_and_port},
 };
 
 /// Puts a TCP service behind an SPN hub, or reaches one through it.
@@ -30,7 +31,7 @@ use towline_tokio::{
 ///     spnagent provider --env-file pki/PROVIDER.env
 ///     spnagent consumer --env-file pki/CONSUMER.env
 #[derive(Parser)]
-#[command(version, verbatim_doc_comment)]
+#[command(name = "spnagent", version, verbatim_doc_comment)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -108,23 +109,29 @@ enum Error {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let (Command::Provider { common, .. } | Command::Consumer { common, .. }) = &cli.command;
-    log::init(common.log_format);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
-    };
-    match runtime.block_on(run(cli.command)) {
+    let format = common.log_format;
+    log::init(format);
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::from)
+        .and_then(|runtime| runtime.block_on(run(cli.command)));
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => {
+            log::fatal(format, "spnagent", &error);
+            error.exit_code()
+        }
     }
 }
 
-/// 1: what was given is bad. 2: usage, or the machine.
-fn fail(error: &Error) -> ExitCode {
-    eprintln!("spnagent: {error}");
-    match error {
-        Error::Identity { .. } | Error::Start(StartError::Config(_)) => ExitCode::from(1),
-        Error::Settings(_) | Error::Start(_) | Error::Io(_) => ExitCode::from(2),
+impl Error {
+    /// 1: what was given is bad. 2: usage, or the machine.
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Identity { .. } | Self::Start(StartError::Config(_)) => 1,
+            Self::Settings(_) | Self::Start(_) | Self::Io(_) => 2,
+        })
     }
 }
 
@@ -138,9 +145,8 @@ async fn run(command: Command) -> Result<(), Error> {
                 file.text(forward_address.as_deref(), "FORWARD_ADDRESS"),
                 ("the local service", "forward-address", "FORWARD_ADDRESS"),
             )?;
-            if forward.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
-                return Err(value("FORWARD_ADDRESS", forward, "HOST:PORT"));
-            }
+            let forward = host_and_port(&forward)
+                .map_err(|expected| value(("forward-address", "FORWARD_ADDRESS"), forward, expected))?;
             tracing::info!(hub = %config.server_name, port, %forward, "providing");
             let (control, agent) = provider_agent(config, port, forward, tell)?;
             until_signal(control, agent).await
@@ -152,7 +158,8 @@ async fn run(command: Command) -> Result<(), Error> {
                 file.text(bind_address.as_deref(), "BIND_ADDRESS"),
                 ("where to listen", "bind-address", "BIND_ADDRESS"),
             )?;
-            let bind: SocketAddr = bind.parse().map_err(|_| value("BIND_ADDRESS", bind.clone(), "IP:PORT"))?;
+            let bind: SocketAddr =
+                bind.parse().map_err(|_| value(("bind-address", "BIND_ADDRESS"), bind.clone(), "IP:PORT"))?;
             let hub = config.server_name.clone();
             let (control, local, agent) = consumer_agent(config, port, bind, tell).await?;
             tracing::info!(%hub, port, "listening on {local}");
@@ -233,29 +240,63 @@ fn config(role: Role, common: &Common, file: &EnvFile) -> Result<(Config, u16), 
     Ok((config, port))
 }
 
+const HOSTNAME: (&str, &str) = ("spn-hub-hostname", "SPN_HUB_HOSTNAME");
+const PORT: (&str, &str) = ("spn-hub-port", "SPN_HUB_PORT");
+const URL: (&str, &str) = ("spn-hub-url", "SPN_HUB_URL");
+/// The UDP port of a hub that names none.
+const DEFAULT_PORT: u16 = 4433;
+
 /// Host and port of the hub, from either family of settings.
 fn hub(common: &Common, file: &EnvFile) -> Result<(String, u16), Error> {
-    let number = |text: String| text.parse().map_err(|_| value("SPN_HUB_PORT", text, "a UDP port, 1 to 65535"));
-    let port = file.text(common.spn_hub_port.as_deref(), "SPN_HUB_PORT").map(number).transpose()?;
-    if let Some(host) = file.text(common.spn_hub_hostname.as_deref(), "SPN_HUB_HOSTNAME") {
-        return Ok((host, port.unwrap_or(4433)));
+    let hub = file.first(&[(common.spn_hub_hostname.as_deref(), HOSTNAME.1), (common.spn_hub_url.as_deref(), URL.1)]);
+    let Some(hub) = hub else {
+        return Err(missing("the hub", HOSTNAME).into());
+    };
+    let port = file.first(&[(common.spn_hub_port.as_deref(), PORT.1)]);
+    let port = port.map(|found| Ok::<_, Error>((number(PORT, &found.value)?, found.origin))).transpose()?;
+    let (setting, host, url_port) = match hub.which {
+        0 => (HOSTNAME, hub.value.as_str(), None),
+        _ => {
+            let (host, port) = url_parts(&hub.value).ok_or_else(|| value(URL, hub.value.clone(), URL_FORM))?;
+            (URL, host, port.map(|port| number(URL, port)).transpose()?)
+        }
+    };
+    if ServerName::try_from(host).is_err() {
+        return Err(value(setting, hub.value.clone(), "a DNS name or an IP address of the hub"));
     }
-    let url = required(
-        file.text(common.spn_hub_url.as_deref(), "SPN_HUB_URL"),
-        ("the hub", "spn-hub-hostname", "SPN_HUB_HOSTNAME"),
-    )?;
-    let authority = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+    let port = match (url_port, port) {
+        // The port of a URL is as strong as the URL.
+        (Some(of_url), Some((port, origin))) => {
+            if origin < hub.origin {
+                port
+            } else {
+                of_url
+            }
+        }
+        (Some(port), None) | (None, Some((port, _))) => port,
+        (None, None) => DEFAULT_PORT,
+    };
+    Ok((host.to_owned(), port))
+}
+
+const URL_FORM: &str = "https://HOST:PORT";
+
+/// The host and, if there is one, the port of a URL; `None` when there is no host.
+fn url_parts(url: &str) -> Option<(&str, Option<&str>)> {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split('/').next().unwrap_or_default();
     // An IPv6 address stands in brackets.
-    let (host, url_port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(number(port.to_owned())?)),
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() {
-        return Err(value("SPN_HUB_URL", url, "https://HOST:PORT"));
-    }
-    Ok((host.to_owned(), url_port.or(port).unwrap_or(4433)))
+    (!host.is_empty()).then_some((host, port))
+}
+
+fn number(setting: (&'static str, &'static str), text: &str) -> Result<u16, Error> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| value(setting, text.to_owned(), "a UDP port, 1 to 65535"))
 }
 
 /// PEM text and where it is from.
@@ -272,26 +313,35 @@ fn pem(
     text_variable: Option<&'static str>,
     (what, long): (&'static str, &'static str),
 ) -> Result<Pem, Error> {
-    if let Some(path) = file.path(option, variable) {
-        let text = fs::read_to_string(&path).map_err(|error| SettingsError::Read {
-            path: path.clone(),
-            what: what.to_owned(),
-            error,
-        })?;
-        return Ok(Pem { text, origin: path.display().to_string() });
-    }
-    let text = text_variable.and_then(|variable| file.text(None, variable));
-    let origin = text_variable.unwrap_or(variable).to_owned();
-    Ok(Pem { text: required(text, (what, long, variable))?, origin })
+    let found = file.first(&[(None, variable), (None, text_variable.unwrap_or(variable))]);
+    let path = match (option, &found) {
+        (Some(path), _) => path.to_owned(),
+        (None, Some(found)) if found.which == 0 => file.path(found),
+        (None, Some(found)) => {
+            let origin = text_variable.unwrap_or(variable).to_owned();
+            return Ok(Pem { text: found.value.clone(), origin });
+        }
+        (None, None) => return Err(missing(what, (long, variable)).into()),
+    };
+    let text = fs::read_to_string(&path).map_err(|error| SettingsError::Read {
+        path: path.clone(),
+        what: what.to_owned(),
+        error,
+    })?;
+    Ok(Pem { text, origin: path.display().to_string() })
 }
 
 fn required(
     value: Option<String>,
     (what, option, variable): (&'static str, &'static str, &'static str),
 ) -> Result<String, SettingsError> {
-    value.ok_or(SettingsError::Missing { what, option, variable })
+    value.ok_or(missing(what, (option, variable)))
 }
 
-fn value(variable: &'static str, value: String, expected: &'static str) -> Error {
-    SettingsError::Value { variable, value, expected }.into()
+fn missing(what: &'static str, (option, variable): (&'static str, &'static str)) -> SettingsError {
+    SettingsError::Missing { what, option, variable }
+}
+
+fn value((option, variable): (&'static str, &'static str), value: String, expected: &'static str) -> Error {
+    SettingsError::Value { option, variable, value, expected }.into()
 }

@@ -23,6 +23,7 @@ use towline_tokio::{
     endpoint::{self, SessionNotice, consumer_agent, provider_agent},
     hub::HubHandle,
     pki::{Authority, PkiError},
+    settings,
 };
 
 use super::records::Records;
@@ -35,7 +36,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// The service behind the provider; a small HTTP page of its own unless given.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = settings::host_and_port)]
     to: Option<String>,
 }
 

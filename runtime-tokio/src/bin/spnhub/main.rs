@@ -4,11 +4,16 @@ mod demo;
 mod records;
 mod supervisor;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use towline_core::spn::inventory::Severity;
 use towline_tokio::{
+    hub::StartError,
     inventory::{LoadError, Source},
     log, pki,
 };
@@ -24,7 +29,7 @@ use towline_tokio::{
 /// SIGTERM ends in good order, SIGINT at once, SIGUSR1 loads the inventory again.
 /// An HTTP inventory is asked with the bearer token in SPNHUB_INVENTORY_TOKEN, if that is set.
 #[derive(Parser)]
-#[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
+#[command(name = "spnhub", version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -77,30 +82,33 @@ enum Error {
     Load(#[from] LoadError),
     #[error("nothing in {0} can be run; `spnhub check -c {0}` says why")]
     NothingToRun(Source),
+    #[error("cannot start: {0}")]
+    Start(StartError),
     #[error("cannot write records to {}: {error}", path.display())]
-    Records { path: PathBuf, error: std::io::Error },
+    Records { path: PathBuf, error: io::Error },
     #[error(transparent)]
     Pki(#[from] pki::PkiError),
     #[error(transparent)]
     Demo(#[from] demo::DemoError),
-    #[error("cannot start: {0}")]
-    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Io(#[from] io::Error),
 }
 
 impl Error {
     /// 1: what was given is bad. 2: usage, or the machine.
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Load(LoadError::Syntax { .. }) | Self::NothingToRun(_) => 1,
+            Self::Load(LoadError::Syntax { .. }) | Self::NothingToRun(_) | Self::Start(StartError::Config(_)) => 1,
             Self::Pki(pki::PkiError::Inventory { .. } | pki::PkiError::Certificate(_)) => 1,
-            Self::Load(_) | Self::Records { .. } | Self::Pki(_) | Self::Demo(_) | Self::Io(_) => 2,
+            Self::Load(_) | Self::Start(_) | Self::Records { .. } | Self::Pki(_) | Self::Demo(_) | Self::Io(_) => 2,
         })
     }
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log::init(cli.run.log_format);
+    let format = cli.run.log_format;
+    log::init(format);
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -109,7 +117,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("spnhub: {error}");
+            log::fatal(format, "spnhub", &error);
             error.exit_code()
         }
     }
@@ -120,19 +128,26 @@ async fn run(cli: Cli) -> Result<ExitCode, Error> {
         None => supervisor::run(cli.run).await,
         Some(Command::Check(args)) => check(&args).await,
         Some(Command::Pki(args)) => {
-            print!("{}", pki::run(&args)?);
+            say(&pki::run(&args)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Demo(args)) => Ok(demo::run(args).await?),
     }
 }
 
+/// Writes to stdout. A reader that leaves early has seen enough.
+fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
 async fn check(args: &SourceArgs) -> Result<ExitCode, Error> {
     let source = Source::parse(&args.config);
     let loaded = source.load(args.token.as_deref()).await?;
-    for finding in &loaded.findings {
-        println!("{finding}");
-    }
+    say(&loaded.findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
     let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     let realms = &loaded.inventory.realms;
     let hubs = || realms.iter().flat_map(|realm| &realm.hubs);

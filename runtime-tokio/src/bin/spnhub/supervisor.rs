@@ -15,7 +15,7 @@ use towline_core::spn::{
     inventory::{Finding, HubRecord, Realm, Service, Severity},
 };
 use towline_tokio::{
-    hub::HubHandle,
+    hub::{HubHandle, StartError},
     inventory::{LoadError, Loaded, Source},
 };
 
@@ -32,6 +32,8 @@ struct Supervisor {
     hubs: BTreeMap<Name, Running>,
     /// Every thread that has not ended, those included that drain after they were replaced.
     alive: BTreeMap<u64, HubHandle>,
+    /// Hubs whose address a draining one may still have.
+    waiting: BTreeMap<Name, (Realm, HubRecord)>,
     next: u64,
     ended: mpsc::UnboundedSender<u64>,
     is_leaving: bool,
@@ -61,49 +63,58 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
     let records = Records::start(args.records.as_deref())
         .map_err(|error| Error::Records { path: args.records.clone().unwrap_or_default(), error })?;
     let (ended, mut endings) = mpsc::unbounded_channel();
-    let mut supervisor =
-        Supervisor { records, hubs: BTreeMap::new(), alive: BTreeMap::new(), next: 0, ended, is_leaving: false };
+    let mut supervisor = Supervisor {
+        records,
+        hubs: BTreeMap::new(),
+        alive: BTreeMap::new(),
+        waiting: BTreeMap::new(),
+        next: 0,
+        ended,
+        is_leaving: false,
+    };
     tell(&loaded.findings);
-    supervisor.apply(loaded).await;
+    let failure = supervisor.apply(loaded).await;
     if supervisor.alive.is_empty() {
-        return Err(Error::NothingToRun(source));
+        return Err(failure.map_or(Error::NothingToRun(source), Error::Start));
     }
     let mut loading: Option<JoinHandle<Result<Loaded, LoadError>>> = None;
+    // A SIGUSR1 that comes while the inventory is being loaded speaks of what that load may have missed.
+    let mut again = false;
     loop {
         tokio::select! {
             Some(id) = endings.recv() => {
-                supervisor.alive.remove(&id);
-                if supervisor.alive.is_empty() {
-                    // Without being asked to, a hub ends only with its socket.
-                    return Ok(ExitCode::from(if supervisor.is_leaving { 0 } else { 2 }));
-                }
+                supervisor.ended(id);
             }
             _ = terminate.recv() => {
                 tracing::info!("SIGTERM: draining, at most 30 s; again, or SIGINT, ends at once");
                 supervisor.leave(HubHandle::shutdown);
             }
             _ = interrupt.recv() => supervisor.leave(HubHandle::stop),
-            _ = reload.recv() => {
-                if loading.is_none() && !supervisor.is_leaving {
-                    tracing::info!(%source, "SIGUSR1: loading the inventory again");
-                    loading = Some(tokio::spawn(load()));
-                }
-            }
-            Ok(loaded) = async { match &mut loading { Some(task) => task.await, None => std::future::pending().await } } => {
+            _ = reload.recv() => again = true,
+            loaded = async { match &mut loading { Some(task) => task.await, None => std::future::pending().await } } => {
                 loading = None;
                 match loaded {
-                    Ok(loaded) if loaded.inventory.realms.is_empty() && !loaded.inventory.broken.is_empty() => {
+                    Ok(Ok(loaded)) if loaded.inventory.realms.is_empty() => {
                         tell(&loaded.findings);
                         tracing::error!("reload failed: no realm can be used; everything stays as it was");
                     }
-                    Ok(loaded) if !supervisor.is_leaving => {
+                    Ok(Ok(loaded)) if !supervisor.is_leaving => {
                         tell(&loaded.findings);
-                        supervisor.apply(loaded).await;
+                        let _ = supervisor.apply(loaded).await;
                     }
-                    Ok(_) => {}
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => tracing::error!("reload failed: {error}; everything stays as it was"),
                     Err(error) => tracing::error!("reload failed: {error}; everything stays as it was"),
                 }
             }
+        }
+        if again && loading.is_none() && !supervisor.is_leaving {
+            again = false;
+            tracing::info!(%source, "SIGUSR1: loading the inventory again");
+            loading = Some(tokio::spawn(load()));
+        }
+        if let Some(code) = supervisor.is_done() {
+            return Ok(ExitCode::from(code));
         }
     }
 }
@@ -118,13 +129,35 @@ fn tell(findings: &[Finding]) {
 }
 
 impl Supervisor {
+    /// The exit code, once there is nothing left to do. A process whose hubs were all taken out of the inventory waits for the next reload.
+    fn is_done(&self) -> Option<u8> {
+        match (self.alive.is_empty(), self.is_leaving, self.hubs.is_empty()) {
+            (false, _, _) | (true, false, true) => None,
+            (true, true, _) => Some(0),
+            // Without being asked to, a hub ends only with its socket.
+            (true, false, false) => Some(2),
+        }
+    }
+
+    /// A hub has ended: its address may be wanted.
+    fn ended(&mut self, id: u64) {
+        self.alive.remove(&id);
+        if !self.is_leaving {
+            for (name, (realm, record)) in std::mem::take(&mut self.waiting) {
+                let _ = self.start(name, &realm, record);
+            }
+        }
+    }
+
     fn leave(&mut self, how: fn(&HubHandle)) {
         self.is_leaving = true;
         self.alive.values().for_each(how);
     }
 
-    /// Makes what runs what the inventory says. What it has but cannot be used keeps its old state.
-    async fn apply(&mut self, loaded: Loaded) {
+    /// Makes what runs what the inventory says. What it has but cannot be used keeps its old state. Returns why a hub could not be
+    /// started, if one could not.
+    async fn apply(&mut self, loaded: Loaded) -> Option<StartError> {
+        self.waiting.clear();
         let broken = loaded.inventory.broken;
         let mut wanted = BTreeMap::new();
         for realm in loaded.inventory.realms.iter().filter(|realm| realm.is_enabled) {
@@ -141,7 +174,7 @@ impl Supervisor {
                 running.handle.remove();
             }
         }
-        let mut reloads = Vec::new();
+        let (mut reloads, mut failure) = (Vec::new(), None);
         for (name, (realm, mut record)) in wanted {
             match self.hubs.get_mut(&name) {
                 Some(running) if running.record.bind == record.bind && self.alive.contains_key(&running.id) => {
@@ -151,7 +184,7 @@ impl Supervisor {
                     // All at once: a hub that is slow to answer holds up no other.
                     reloads.push(tokio::spawn(async move { (name, handle.reload(config).await) }));
                 }
-                _ => self.start(name, realm, record),
+                _ => failure = self.start(name, realm, record).err().or(failure),
             }
         }
         for reload in reloads {
@@ -164,11 +197,15 @@ impl Supervisor {
                 None => {}
             }
         }
+        if self.hubs.is_empty() {
+            tracing::warn!("the inventory has no hub to run; SIGUSR1 loads it again");
+        }
+        failure
     }
 
     /// Starts a hub; one of the same name that runs at another address drains after that.
-    fn start(&mut self, name: Name, realm: &Realm, record: HubRecord) {
-        let Some(teller) = self.records.teller() else { return };
+    fn start(&mut self, name: Name, realm: &Realm, record: HubRecord) -> Result<(), StartError> {
+        let Some(teller) = self.records.teller() else { return Ok(()) };
         let id = self.next;
         self.next += 1;
         match start(record.config(realm), teller, id, self.ended.clone()) {
@@ -178,18 +215,25 @@ impl Supervisor {
                 if let Some(old) = self.hubs.insert(name, Running { id, record, handle }) {
                     old.handle.remove();
                 }
+                Ok(())
             }
-            Err(error) => tracing::error!(realm = name.0, hub = name.1, "cannot start: {error}"),
+            Err(error) => {
+                let what_now = if self.hubs.contains_key(&name) {
+                    "; it stays where it was"
+                } else if self.alive.len() > self.hubs.len() {
+                    self.waiting.insert(name.clone(), (realm.clone(), record));
+                    "; once more when a draining hub has ended"
+                } else {
+                    ""
+                };
+                tracing::error!(realm = name.0, hub = name.1, "cannot start: {error}{what_now}");
+                Err(error)
+            }
         }
     }
 }
 
-fn start(
-    config: Config,
-    teller: Teller,
-    id: u64,
-    ended: mpsc::UnboundedSender<u64>,
-) -> Result<HubHandle, towline_tokio::hub::StartError> {
+fn start(config: Config, teller: Teller, id: u64, ended: mpsc::UnboundedSender<u64>) -> Result<HubHandle, StartError> {
     // Dropped with the hub, however it ends. The records go first: the process may end with this.
     let mut alive = Some((teller, Ending { id, ended }));
     HubHandle::start(config, move |notice| {
@@ -214,6 +258,11 @@ impl Drop for Ending {
 
 /// A service that is there but cannot be used stays as it was.
 fn keep_broken_services(name: &Name, broken: &BTreeSet<String>, old: &HubRecord, new: &mut HubRecord) {
-    let is_broken = |service: &&Service| broken.contains(&format!("{}/{}/{}", name.0, name.1, service.name));
-    new.services.extend(old.services.iter().filter(is_broken).cloned());
+    let is_kept = |service: &&Service| {
+        // Of two records of one name the first is good.
+        let is_there = new.services.iter().any(|other| other.name == service.name || other.urn == service.urn);
+        !is_there && broken.contains(&format!("{}/{}/{}", name.0, name.1, service.name))
+    };
+    let kept: Vec<Service> = old.services.iter().filter(is_kept).cloned().collect();
+    new.services.extend(kept);
 }

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 /// Towline's protocols: their state machines as tools, and the caching proxy.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "towline", version)]
 struct Arguments {
     #[command(subcommand)]
     tool: Tool,
