@@ -63,6 +63,8 @@ pub(crate) struct Bridge {
     pub(crate) waker: ConnWaker<ConnId>,
     /// Read from the local end, not yet taken by QUIC.
     up: Option<Bytes>,
+    /// It is among those that are looked after because nothing is read from them.
+    is_watched: bool,
     up_state: Direction,
     /// Read from QUIC, not yet taken by the local end.
     down: VecDeque<Bytes>,
@@ -97,6 +99,7 @@ impl Bridge {
             local,
             waker,
             up: None,
+            is_watched: false,
             up_state: Direction::Open,
             down: VecDeque::new(),
             down_finished: false,
@@ -139,6 +142,25 @@ impl Bridge {
             Ok(_) if self.up_state == Direction::Over && self.down_state == Direction::Over => Turn::Over,
             Ok(true) => Turn::Again,
             Ok(false) => Turn::Wait,
+        }
+    }
+
+    /// QUIC takes nothing, so nothing is read, and a reset of the local end would go unheard.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.up.is_some() && matches!(self.local, LocalEnd::Tcp(_))
+    }
+
+    /// Says once that it has to be looked after.
+    pub(crate) fn wants_watch(&mut self) -> bool {
+        self.is_blocked() && !std::mem::replace(&mut self.is_watched, true)
+    }
+
+    /// Looks after it: the code with which the local end broke it off, if it did. Without an answer of its own it is watched no more.
+    pub(crate) fn watch(&mut self) -> Option<u64> {
+        self.is_watched = self.is_blocked();
+        match &self.local {
+            LocalEnd::Tcp(tcp) if self.is_watched => tcp.take_error().ok().flatten().map(|_| code::PEER_ABORTED),
+            LocalEnd::Tcp(_) | LocalEnd::Dialing(_) | LocalEnd::Stream(_) => None,
         }
     }
 

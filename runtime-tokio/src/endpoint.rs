@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::{
     net::{TcpListener, lookup_host},
     sync::{mpsc, oneshot},
+    time::Interval,
 };
 use towline_core::{
     host::{ConnWaker, Wakes},
@@ -35,6 +36,8 @@ use crate::{
 const RESOLVE: Duration = Duration::from_secs(60);
 /// The same, while it has no answer.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
+/// How often local ends are looked after from which nothing is read.
+const WATCH: Duration = Duration::from_secs(1);
 /// Connections that wait in [`Provider::accept`]'s queue; more are reset.
 const BACKLOG: usize = 1024;
 
@@ -257,6 +260,8 @@ fn prepare(
         woken: Vec::new(),
         read_buffer: BytesMut::new(),
         scratch: Vec::new(),
+        blocked: Vec::new(),
+        watch: tokio::time::interval(WATCH),
     };
     let task = async move {
         let resolver = tokio::spawn(resolver);
@@ -299,6 +304,9 @@ struct Driver<N> {
     woken: Vec<ConnId>,
     read_buffer: BytesMut,
     scratch: Vec<Bytes>,
+    /// Connections from whose local ends nothing is read at the moment, so that a reset has to be asked for.
+    blocked: Vec<ConnId>,
+    watch: Interval,
 }
 
 impl<N: FnMut(SessionNotice)> Driver<N> {
@@ -327,6 +335,7 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 }
             }
             progress |= self.serve(now);
+            progress |= self.watch(cx, now);
             if !progress && !self.reactor.poll_deadline(cx) {
                 return Poll::Pending;
             }
@@ -452,6 +461,24 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
         }
     }
 
+    /// Looks now and then whether somebody has broken off whose bytes are not wanted at the moment; says whether it has looked.
+    fn watch(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.blocked.is_empty() || self.watch.poll_tick(cx).is_pending() {
+            return false;
+        }
+        let (bridges, endpoint) = (&mut self.bridges, &mut self.reactor.binding);
+        self.blocked.retain(|id| {
+            let Some(bridge) = bridges.get_mut(id) else { return false };
+            if let Some(code) = bridge.watch() {
+                endpoint.reset(now, *id, code);
+                bridges.remove(id);
+                return false;
+            }
+            bridge.is_blocked()
+        });
+        true
+    }
+
     /// Serves the connections that are ready.
     fn serve(&mut self, now: Instant) -> bool {
         let mut woken = std::mem::take(&mut self.woken);
@@ -461,6 +488,7 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
             let Some(bridge) = self.bridges.get_mut(&id) else { continue };
             let endpoint = &mut self.reactor.binding;
             match bridge.turn(now, endpoint, id, &mut self.read_buffer, &mut self.scratch) {
+                Turn::Wait if bridge.wants_watch() => self.blocked.push(id),
                 Turn::Wait => {}
                 Turn::Again => bridge.waker.wake(),
                 Turn::Over => drop(self.bridges.remove(&id)),

@@ -26,7 +26,7 @@ use tokio::{
 use towline_tokio::pki::Pair;
 
 /// The wait before an agent dials again.
-const REDIAL: Duration = Duration::from_millis(500);
+const REDIAL: Duration = Duration::from_secs(5);
 
 fn transport() -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();

@@ -190,6 +190,31 @@ fn a_reset_is_a_reset_at_the_other_end() {
 }
 
 #[test]
+fn an_abort_is_heard_though_nobody_takes_its_bytes() {
+    let (results, result) = mpsc::channel();
+    let path = path(serve(move |tcp| {
+        // It reads only when the client has gone.
+        thread::sleep(Duration::from_secs(4));
+        results.send(read_all(&tcp)).map_err(io::Error::other)
+    }));
+    let tcp = connect(path.address);
+    tcp.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    while (&tcp).write(&[0; 65_536]).is_ok() {}
+    let began = Instant::now();
+    abort(tcp);
+    let record = path.realm.hub.out_line("endSpnConnection");
+    assert!(
+        record.contains("closedByPeer") && began.elapsed() < Duration::from_secs(3),
+        "{:?} {record}",
+        began.elapsed()
+    );
+    assert!(
+        is_reset(result.recv_timeout(Duration::from_secs(10)).unwrap()),
+        "and the server does not take it for an end"
+    );
+}
+
+#[test]
 fn a_service_that_cannot_be_reached_is_a_reset() {
     let path = path(free_tcp_address());
     assert!(is_reset(read_all(&connect(path.address))));

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Describe;
 
@@ -124,7 +124,7 @@ pub fn run<M: Describe>(
     out: impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), Error> {
     let config = match settings.config {
-        Some(json) => serde_json::from_str(json).map_err(Error::Config)?,
+        Some(json) => object(json).map_err(Error::Config)?,
         None => M::Config::default(),
     };
     let mut runner = Runner {
@@ -144,6 +144,11 @@ pub fn run<M: Describe>(
         step = runner.line(text.as_ref());
     }
     step.map(|_| ()).map_err(|why| Error::Line { line, why })
+}
+
+/// A configuration: an object, for a list would name nothing.
+fn object<T: DeserializeOwned>(json: &str) -> Result<T, serde_json::Error> {
+    T::deserialize(serde_json::Value::Object(serde_json::from_str(json)?))
 }
 
 struct Runner<M, O> {

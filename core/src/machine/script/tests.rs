@@ -98,9 +98,11 @@ fn bytes_that_are_no_text_are_named_too() {
 
 #[test]
 fn a_configuration_that_cannot_be_read_is_an_error() {
-    for (config, why) in
-        [("{", "config: EOF"), (r#"{"attempt": 1}"#, "config: unknown field `attempt`, expected one of `attempt_ms`")]
-    {
+    for (config, why) in [
+        ("{", "config: EOF"),
+        ("[]", "config: invalid type: sequence"),
+        (r#"{"attempt": 1}"#, "config: unknown field `attempt`, expected one of `attempt_ms`"),
+    ] {
         let (_, result) = run_with::<Redial>(Some(config), false, "");
         let error = result.expect_err(config);
         assert!(error.starts_with(why), "{error}");

@@ -325,17 +325,15 @@ impl Reader<'_> {
         {
             self.fault(&mut record, "serverCertKey", error.to_string());
         }
-        if record.has("serverCert") {
-            if let Some(leaf) = certificate::facts(&certificate).first() {
-                match leaf.validity(self.now) {
-                    Some(Err(message)) => self.fault(&mut record, "serverCert", message),
-                    Some(Ok(message)) => self.warning(format!("{}.serverCert", record.path), message),
-                    None => {}
-                }
-                if !leaf.has_alt_name {
-                    let message = "the certificate has no Subject Alternative Name: no endpoint will believe it";
-                    self.warning(format!("{}.serverCert", record.path), message);
-                }
+        if let Some(leaf) = certificate::facts(&certificate).first() {
+            match leaf.validity(self.now) {
+                Some(Err(message)) => self.fault(&mut record, "serverCert", message),
+                Some(Ok(message)) => self.warning(format!("{}.serverCert", record.path), message),
+                None => {}
+            }
+            if !leaf.has_alt_name {
+                let message = "the certificate has no Subject Alternative Name: no endpoint will believe it";
+                self.warning(format!("{}.serverCert", record.path), message);
             }
         }
         let services = self.list(&mut record, "services");
