@@ -1,6 +1,9 @@
 //! Names to addresses, by DNS.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use hickory_resolver::{
     ResolverBuilder,
@@ -12,7 +15,7 @@ use crate::dns::Runtime;
 
 /// Asks name servers for the addresses of names, and keeps answers for as long as they say.
 #[derive(Debug, Clone)]
-pub struct Resolver(hickory_resolver::Resolver<Runtime>);
+pub struct Resolver(Arc<hickory_resolver::Resolver<Runtime>>);
 
 /// Why a name has no addresses.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +52,7 @@ impl Resolver {
 
     fn build(mut builder: ResolverBuilder<Runtime>) -> Result<Self, ResolveError> {
         builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        builder.build().map(Self).map_err(ResolveError::Settings)
+        builder.build().map(|resolver| Self(Arc::new(resolver))).map_err(ResolveError::Settings)
     }
 
     /// The addresses of a name, of both families, in the order of the answers.

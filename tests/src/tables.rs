@@ -50,6 +50,7 @@ impl Table {
                 Some(heads) => table.add(first, heads, cells).map_err(|error| format!("{machine}: {error}"))?,
             }
         }
+        table.check_names().map_err(|error| format!("{machine}: {error}"))?;
         if table.cells.is_empty() {
             return Err(format!(r"section `## {machine}` has no table `state \ event`"));
         }
@@ -67,11 +68,18 @@ impl Table {
             let (next, _) = cell.split_once(" / ").unwrap_or((cell, ""));
             let next = next.split(" or ").map(str::trim).map(|state| (state != "—").then(|| state.to_owned()));
             let next = next.collect::<Vec<_>>();
-            if let Some(word) = next.iter().flatten().find(|word| !is_name(word)) {
-                return Err(format!("`{state}`, `{event}`: {word:?} is not a state; write `—` or `Next or Other / …`"));
-            }
             if self.cells.insert((state.to_owned(), event.clone()), next).is_some() {
                 return Err(format!("two rows `{state}` for `{event}`"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A state is what has a row.
+    fn check_names(&self) -> Result<(), String> {
+        for ((state, event), cell) in &self.cells {
+            if let Some(word) = cell.iter().flatten().find(|word| !self.states.contains(word)) {
+                return Err(format!("`{state}`, `{event}`: {word:?} is not a state; write `—` or `Next or Other / …`"));
             }
         }
         Ok(())
@@ -136,10 +144,6 @@ fn row(line: &str) -> Vec<String> {
         cells.pop();
     }
     cells.iter().map(|cell| cell.replace(['`', '*'], "").trim().to_owned()).collect()
-}
-
-fn is_name(word: &str) -> bool {
-    word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
 fn list<'a>(faults: &mut Vec<String>, found: impl Iterator<Item = &'a str>, named: &[String], what: &str, is: &str) {

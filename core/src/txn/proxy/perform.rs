@@ -212,7 +212,16 @@ impl Proxy {
         match outcome {
             Outcome::Served { .. } => {}
             Outcome::Malformed { .. } => self.counters.malformed += 1,
-            _ => *self.counters.failures.entry(outcome.name()).or_default() += 1,
+            Outcome::ClientLeft
+            | Outcome::NoSuchFile
+            | Outcome::ResolveFailed
+            | Outcome::ConnectFailed
+            | Outcome::OriginFailed
+            | Outcome::RefusedOrigin
+            | Outcome::CacheFailed
+            | Outcome::Busy
+            | Outcome::TimedOut { .. }
+            | Outcome::ShutDown => *self.counters.failures.entry(outcome.name()).or_default() += 1,
         }
         let Some(conn) = self.remove(id) else { return };
         if let Some(key) = &conn.waits {

@@ -185,14 +185,17 @@ pub enum Fault {
 
 impl From<&io::Error> for Fault {
     fn from(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
-                Self::Reset
-            }
-            io::ErrorKind::ConnectionRefused => Self::Refused,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
-            io::ErrorKind::TimedOut => Self::TimedOut,
-            _ => Self::Other,
+        let is = |kinds: &[io::ErrorKind]| kinds.contains(&error.kind());
+        if is(&[io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionAborted, io::ErrorKind::BrokenPipe]) {
+            Self::Reset
+        } else if is(&[io::ErrorKind::ConnectionRefused]) {
+            Self::Refused
+        } else if is(&[io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable]) {
+            Self::Unreachable
+        } else if is(&[io::ErrorKind::TimedOut]) {
+            Self::TimedOut
+        } else {
+            Self::Other
         }
     }
 }

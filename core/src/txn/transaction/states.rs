@@ -32,7 +32,28 @@ impl Transaction {
         let bytes = match event {
             Event::ClientData { bytes } => bytes,
             Event::ClientEof => return self.fail(Held::default(), Outcome::ClientLeft),
-            other => return self.unexpected_in(State::ReadRequest(head), &other),
+            other @ (Event::Accepted
+            | Event::ClientError { .. }
+            | Event::ClientSent { .. }
+            | Event::CacheHit { .. }
+            | Event::CacheMiss { .. }
+            | Event::CacheData { .. }
+            | Event::CacheReadFailed
+            | Event::CacheWriteReady { .. }
+            | Event::CacheWriteRefused { .. }
+            | Event::CacheStored { .. }
+            | Event::CacheWriteFailed
+            | Event::CacheCommitted
+            | Event::FlightDone(_)
+            | Event::Resolved { .. }
+            | Event::ResolveFailed { .. }
+            | Event::Connected { .. }
+            | Event::ConnectFailed { .. }
+            | Event::OriginSent { .. }
+            | Event::OriginData { .. }
+            | Event::OriginEof
+            | Event::OriginError { .. }
+            | Event::Shutdown) => return self.unexpected_in(State::ReadRequest(head), &other),
         };
         match head.push(bytes) {
             Ok(Progress::More(room)) => {
@@ -79,7 +100,28 @@ impl Transaction {
                 }
                 self.prepare_write(now, Fetch { request: lookup.request, key: lookup.key, is_stored: true })
             }
-            other => self.unexpected_in(State::CacheLookup(lookup), &other),
+            other @ (Event::Accepted
+            | Event::ClientData { .. }
+            | Event::ClientEof
+            | Event::ClientError { .. }
+            | Event::ClientSent { .. }
+            | Event::CacheData { .. }
+            | Event::CacheReadFailed
+            | Event::CacheWriteReady { .. }
+            | Event::CacheWriteRefused { .. }
+            | Event::CacheStored { .. }
+            | Event::CacheWriteFailed
+            | Event::CacheCommitted
+            | Event::FlightDone(_)
+            | Event::Resolved { .. }
+            | Event::ResolveFailed { .. }
+            | Event::Connected { .. }
+            | Event::ConnectFailed { .. }
+            | Event::OriginSent { .. }
+            | Event::OriginData { .. }
+            | Event::OriginEof
+            | Event::OriginError { .. }
+            | Event::Shutdown) => self.unexpected_in(State::CacheLookup(lookup), &other),
         }
     }
 
@@ -114,7 +156,28 @@ impl Transaction {
                 self.prepare_write(now, Fetch { request: read.lookup.request, key: read.lookup.key, is_stored: true })
             }
             Event::CacheReadFailed => self.fail(State::CacheRead(read).held(), Outcome::CacheFailed),
-            other => self.unexpected_in(State::CacheRead(read), &other),
+            other @ (Event::Accepted
+            | Event::ClientData { .. }
+            | Event::ClientEof
+            | Event::ClientError { .. }
+            | Event::CacheHit { .. }
+            | Event::CacheMiss { .. }
+            | Event::CacheData { .. }
+            | Event::CacheWriteReady { .. }
+            | Event::CacheWriteRefused { .. }
+            | Event::CacheStored { .. }
+            | Event::CacheWriteFailed
+            | Event::CacheCommitted
+            | Event::FlightDone(_)
+            | Event::Resolved { .. }
+            | Event::ResolveFailed { .. }
+            | Event::Connected { .. }
+            | Event::ConnectFailed { .. }
+            | Event::OriginSent { .. }
+            | Event::OriginData { .. }
+            | Event::OriginEof
+            | Event::OriginError { .. }
+            | Event::Shutdown) => self.unexpected_in(State::CacheRead(read), &other),
         }
     }
 
@@ -133,7 +196,28 @@ impl Transaction {
                 return self.fetch(now, fetch);
             }
             Event::CacheWriteRefused { why, .. } => why,
-            other => return self.unexpected_in(State::CachePrepareWrite(fetch), &other),
+            other @ (Event::Accepted
+            | Event::ClientData { .. }
+            | Event::ClientEof
+            | Event::ClientError { .. }
+            | Event::ClientSent { .. }
+            | Event::CacheHit { .. }
+            | Event::CacheMiss { .. }
+            | Event::CacheData { .. }
+            | Event::CacheReadFailed
+            | Event::CacheStored { .. }
+            | Event::CacheWriteFailed
+            | Event::CacheCommitted
+            | Event::FlightDone(_)
+            | Event::Resolved { .. }
+            | Event::ResolveFailed { .. }
+            | Event::Connected { .. }
+            | Event::ConnectFailed { .. }
+            | Event::OriginSent { .. }
+            | Event::OriginData { .. }
+            | Event::OriginEof
+            | Event::OriginError { .. }
+            | Event::Shutdown) => return self.unexpected_in(State::CachePrepareWrite(fetch), &other),
         };
         self.timers.stop(Timer::Cache);
         match (why, self.config.serve) {
@@ -156,7 +240,29 @@ impl Transaction {
             }
             Event::FlightDone(Flight::Failed(outcome)) => self.fail(Held::default(), outcome),
             Event::FlightDone(Flight::Abandoned) => self.prepare_write(now, fetch),
-            other => self.unexpected_in(State::WaitFlight(fetch), &other),
+            other @ (Event::Accepted
+            | Event::ClientData { .. }
+            | Event::ClientEof
+            | Event::ClientError { .. }
+            | Event::ClientSent { .. }
+            | Event::CacheHit { .. }
+            | Event::CacheMiss { .. }
+            | Event::CacheData { .. }
+            | Event::CacheReadFailed
+            | Event::CacheWriteReady { .. }
+            | Event::CacheWriteRefused { .. }
+            | Event::CacheStored { .. }
+            | Event::CacheWriteFailed
+            | Event::CacheCommitted
+            | Event::Resolved { .. }
+            | Event::ResolveFailed { .. }
+            | Event::Connected { .. }
+            | Event::ConnectFailed { .. }
+            | Event::OriginSent { .. }
+            | Event::OriginData { .. }
+            | Event::OriginEof
+            | Event::OriginError { .. }
+            | Event::Shutdown) => self.unexpected_in(State::WaitFlight(fetch), &other),
         }
     }
 
@@ -180,7 +286,28 @@ impl Transaction {
             Event::ResolveFailed { .. } => {
                 self.fail(Held { writes_cache: fetch.is_stored, ..Held::default() }, Outcome::ResolveFailed)
             }
-            other => self.unexpected_in(State::Resolve(fetch), &other),
+            other @ (Event::Accepted
+            | Event::ClientData { .. }
+            | Event::ClientEof
+            | Event::ClientError { .. }
+            | Event::ClientSent { .. }
+            | Event::CacheHit { .. }
+            | Event::CacheMiss { .. }
+            | Event::CacheData { .. }
+            | Event::CacheReadFailed
+            | Event::CacheWriteReady { .. }
+            | Event::CacheWriteRefused { .. }
+            | Event::CacheStored { .. }
+            | Event::CacheWriteFailed
+            | Event::CacheCommitted
+            | Event::FlightDone(_)
+            | Event::Connected { .. }
+            | Event::ConnectFailed { .. }
+            | Event::OriginSent { .. }
+            | Event::OriginData { .. }
+            | Event::OriginEof
+            | Event::OriginError { .. }
+            | Event::Shutdown) => self.unexpected_in(State::Resolve(fetch), &other),
         }
     }
 
@@ -215,7 +342,28 @@ impl Transaction {
                 State::SendRequest(Sending { fetch: connecting.fetch, unsent })
             }
             Event::ConnectFailed { .. } => self.connect_next(now, connecting, Outcome::ConnectFailed),
-            other => self.unexpected_in(State::Connect(connecting), &other),
+            other @ (Event::Accepted
+            | Event::ClientData { .. }
+            | Event::ClientEof
+            | Event::ClientError { .. }
+            | Event::ClientSent { .. }
+            | Event::CacheHit { .. }
+            | Event::CacheMiss { .. }
+            | Event::CacheData { .. }
+            | Event::CacheReadFailed
+            | Event::CacheWriteReady { .. }
+            | Event::CacheWriteRefused { .. }
+            | Event::CacheStored { .. }
+            | Event::CacheWriteFailed
+            | Event::CacheCommitted
+            | Event::FlightDone(_)
+            | Event::Resolved { .. }
+            | Event::ResolveFailed { .. }
+            | Event::OriginSent { .. }
+            | Event::OriginData { .. }
+            | Event::OriginEof
+            | Event::OriginError { .. }
+            | Event::Shutdown) => self.unexpected_in(State::Connect(connecting), &other),
         }
     }
 
@@ -237,7 +385,27 @@ impl Transaction {
             Event::OriginEof | Event::OriginError { .. } => {
                 self.fail(State::SendRequest(sending).held(), Outcome::OriginFailed)
             }
-            other => self.unexpected_in(State::SendRequest(sending), &other),
+            other @ (Event::Accepted
+            | Event::ClientData { .. }
+            | Event::ClientEof
+            | Event::ClientError { .. }
+            | Event::ClientSent { .. }
+            | Event::CacheHit { .. }
+            | Event::CacheMiss { .. }
+            | Event::CacheData { .. }
+            | Event::CacheReadFailed
+            | Event::CacheWriteReady { .. }
+            | Event::CacheWriteRefused { .. }
+            | Event::CacheStored { .. }
+            | Event::CacheWriteFailed
+            | Event::CacheCommitted
+            | Event::FlightDone(_)
+            | Event::Resolved { .. }
+            | Event::ResolveFailed { .. }
+            | Event::Connected { .. }
+            | Event::ConnectFailed { .. }
+            | Event::OriginData { .. }
+            | Event::Shutdown) => self.unexpected_in(State::SendRequest(sending), &other),
         }
     }
 
@@ -283,7 +451,29 @@ impl Transaction {
             Event::CacheWriteFailed if reading.fetch.is_stored => self.cache_write_failed(now, reading),
             Event::OriginEof if self.is_asking_origin() => self.origin_eof(now, reading),
             Event::OriginError { .. } => self.fail(State::ReadOrigin(reading).held(), Outcome::OriginFailed),
-            other => self.unexpected_in(State::ReadOrigin(reading), &other),
+            other @ (Event::Accepted
+            | Event::ClientData { .. }
+            | Event::ClientEof
+            | Event::ClientError { .. }
+            | Event::ClientSent { .. }
+            | Event::CacheHit { .. }
+            | Event::CacheMiss { .. }
+            | Event::CacheData { .. }
+            | Event::CacheReadFailed
+            | Event::CacheWriteReady { .. }
+            | Event::CacheWriteRefused { .. }
+            | Event::CacheStored { .. }
+            | Event::CacheWriteFailed
+            | Event::CacheCommitted
+            | Event::FlightDone(_)
+            | Event::Resolved { .. }
+            | Event::ResolveFailed { .. }
+            | Event::Connected { .. }
+            | Event::ConnectFailed { .. }
+            | Event::OriginSent { .. }
+            | Event::OriginData { .. }
+            | Event::OriginEof
+            | Event::Shutdown) => self.unexpected_in(State::ReadOrigin(reading), &other),
         }
     }
 
@@ -360,7 +550,28 @@ impl Transaction {
                 }
             }
             Event::CacheWriteFailed => self.commit_failed(&committing),
-            other => self.unexpected_in(State::Commit(committing), &other),
+            other @ (Event::Accepted
+            | Event::ClientData { .. }
+            | Event::ClientEof
+            | Event::ClientError { .. }
+            | Event::ClientSent { .. }
+            | Event::CacheHit { .. }
+            | Event::CacheMiss { .. }
+            | Event::CacheData { .. }
+            | Event::CacheReadFailed
+            | Event::CacheWriteReady { .. }
+            | Event::CacheWriteRefused { .. }
+            | Event::CacheStored { .. }
+            | Event::FlightDone(_)
+            | Event::Resolved { .. }
+            | Event::ResolveFailed { .. }
+            | Event::Connected { .. }
+            | Event::ConnectFailed { .. }
+            | Event::OriginSent { .. }
+            | Event::OriginData { .. }
+            | Event::OriginEof
+            | Event::OriginError { .. }
+            | Event::Shutdown) => self.unexpected_in(State::Commit(committing), &other),
         }
     }
 
@@ -373,11 +584,13 @@ impl Transaction {
     }
 
     pub(super) fn cache_timeout(&mut self, now: Instant, state: State) -> State {
-        match state {
-            State::ReadOrigin(reading) => self.cache_write_failed(now, reading),
-            State::Commit(committing) => self.commit_failed(&committing),
-            state => self.fail(state.held(), Outcome::CacheFailed),
+        if let State::ReadOrigin(reading) = state {
+            return self.cache_write_failed(now, reading);
         }
+        if let State::Commit(committing) = &state {
+            return self.commit_failed(committing);
+        }
+        self.fail(state.held(), Outcome::CacheFailed)
     }
 
     pub(super) fn drain_client(&mut self, event: Event, outcome: Outcome) -> State {
@@ -387,7 +600,29 @@ impl Transaction {
                 self.end(outcome)
             }
             Event::ClientSent { .. } => State::DrainClient(outcome),
-            other => self.unexpected_in(State::DrainClient(outcome), &other),
+            other @ (Event::Accepted
+            | Event::ClientData { .. }
+            | Event::ClientEof
+            | Event::ClientError { .. }
+            | Event::CacheHit { .. }
+            | Event::CacheMiss { .. }
+            | Event::CacheData { .. }
+            | Event::CacheReadFailed
+            | Event::CacheWriteReady { .. }
+            | Event::CacheWriteRefused { .. }
+            | Event::CacheStored { .. }
+            | Event::CacheWriteFailed
+            | Event::CacheCommitted
+            | Event::FlightDone(_)
+            | Event::Resolved { .. }
+            | Event::ResolveFailed { .. }
+            | Event::Connected { .. }
+            | Event::ConnectFailed { .. }
+            | Event::OriginSent { .. }
+            | Event::OriginData { .. }
+            | Event::OriginEof
+            | Event::OriginError { .. }
+            | Event::Shutdown) => self.unexpected_in(State::DrainClient(outcome), &other),
         }
     }
 
@@ -414,26 +649,25 @@ impl Transaction {
         if !(is_fetching && self.config.finish_fetch) {
             return self.fail(state.held(), outcome);
         }
-        match state {
-            State::ReadOrigin(reading) => self.go_on(now, reading),
-            state => state,
-        }
+        if let State::ReadOrigin(reading) = state { self.go_on(now, reading) } else { state }
     }
 
     /// The proxy ends, or the time is up. Who has been given everything already may take it.
     pub(super) fn cut_short(&mut self, state: State, outcome: Outcome) -> State {
-        match state {
-            State::CacheRead(read) if read.left == 0 && self.client.owed > 0 => {
-                self.actions.push(Action::CloseCache);
-                let hit = read.lookup.source != Source::Own;
-                State::DrainClient(Outcome::Served { hit, bytes: self.client.given })
-            }
-            State::Commit(committing) => match self.config.serve {
-                Serve::Stored => self.fail(Held::default(), outcome),
-                Serve::Streamed => self.end(Outcome::Served { hit: false, bytes: committing.total }),
-            },
-            state => self.fail(state.held(), outcome),
+        if let State::CacheRead(read) = &state
+            && read.left == 0
+            && self.client.owed > 0
+        {
+            self.actions.push(Action::CloseCache);
+            let hit = read.lookup.source != Source::Own;
+            return State::DrainClient(Outcome::Served { hit, bytes: self.client.given });
         }
+        if let State::Commit(committing) = &state
+            && self.config.serve == Serve::Streamed
+        {
+            return self.end(Outcome::Served { hit: false, bytes: committing.total });
+        }
+        self.fail(state.held(), outcome)
     }
 
     /// Ends without success: lets go of everything, and closes the client so that it can tell an answer from a broken one.

@@ -17,7 +17,7 @@ fn dump() {
                                 next.push(n);
                             }
                         }
-                        if next.len() > 0 && next != ["—[]"] {
+                        if !next.is_empty() && next != ["—[]"] {
                             println!("{state} | {on} | {}", next.join(" OR "));
                         }
                     }
