@@ -265,9 +265,10 @@ fn words_and_close() {
     pair.drive();
     assert!(pair.server_events.contains(&(server, Event::Word(Bytes::from_static(b"notify_shutdown")))));
     let now = pair.now;
-    pair.server.close(now, server, 0x15, "not entitled");
+    pair.server.close(now, server, 0x15, "not \"entitled\"\n2026 a line of its own");
     pair.drive();
-    let reason = CloseReason::Peer { code: 0x15, reason: "not entitled".to_owned() };
+    let reason = r#"not "entitled"\n2026 a line of its own"#.to_owned();
+    let reason = CloseReason::Peer { code: 0x15, reason };
     assert_eq!(pair.client_events.pop_back(), Some((client, Event::Closed(reason))));
     assert_eq!(pair.server_events.pop_back(), Some((server, Event::Closed(CloseReason::Local))));
     pair.wait(Duration::from_secs(5));
