@@ -22,6 +22,7 @@ mod tests;
 
 pub use clock::{Clock, Epoch};
 pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, reset_key};
+pub(crate) use endpoint::one_line;
 pub use endpoint::{CloseReason, ConnectError, Endpoint, Event, Handle, ReadOutcome, Received, WriteOutcome};
 pub use identity::{Identity, IdentityError, Roots};
 pub use peer::PeerIdentity;

@@ -614,17 +614,30 @@ fn varint(value: u64) -> VarInt {
     VarInt::from_u64(value).unwrap_or(VarInt::MAX)
 }
 
+/// A peer's text for people: whatever it holds, it writes no line of its own into a log.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
 fn close_reason(error: ConnectionError) -> CloseReason {
     match error {
         ConnectionError::ApplicationClosed(close) => CloseReason::Peer {
             code: close.error_code.into_inner(),
-            reason: String::from_utf8_lossy(&close.reason).into_owned(),
+            reason: one_line(&String::from_utf8_lossy(&close.reason)),
         },
         ConnectionError::ConnectionClosed(close) => CloseReason::Transport {
             code: close.error_code.into(),
             text: match String::from_utf8_lossy(&close.reason) {
                 reason if reason.is_empty() => format!("the peer gave up: {}", close.error_code),
-                reason => format!("the peer gave up: {reason}"),
+                reason => format!("the peer gave up: {}", one_line(&reason)),
             },
         },
         ConnectionError::TransportError(error) => {

@@ -139,6 +139,21 @@ fn handshake_tells_protocol_and_peer() {
 }
 
 #[test]
+fn a_connection_is_called_by_the_first_source_connection_id_of_its_server() {
+    let mut pair = Pair::new(|_| {});
+    pair.dial(&[b"one"]);
+    Pair::carry(pair.now, &mut pair.client, &mut pair.server, CLIENT, &mut pair.segments);
+    let Some((handle, Event::Incoming { .. })) = pair.server.poll_event() else { panic!("nothing came") };
+    let mut first = Vec::new();
+    assert!(pair.server.poll_transmit(pair.now, &mut first).is_some());
+    // A long header (RFC 9000 §17.2): flags, version, then each connection id behind its length.
+    let destination = usize::from(first[5]);
+    let source = &first[6 + destination..];
+    let source: String = source[1..][..usize::from(source[0])].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(pair.server.id(handle), Some(source.as_str()));
+}
+
+#[test]
 fn refusals_name_their_cause() {
     let mut pair = Pair::new(|_| {});
     let stranger = Ca::new("another ca");
@@ -265,9 +280,10 @@ fn words_and_close() {
     pair.drive();
     assert!(pair.server_events.contains(&(server, Event::Word(Bytes::from_static(b"notify_shutdown")))));
     let now = pair.now;
-    pair.server.close(now, server, 0x15, "not entitled");
+    pair.server.close(now, server, 0x15, "not \"entitled\"\n2026 a line of its own");
     pair.drive();
-    let reason = CloseReason::Peer { code: 0x15, reason: "not entitled".to_owned() };
+    let reason = r#"not "entitled"\n2026 a line of its own"#.to_owned();
+    let reason = CloseReason::Peer { code: 0x15, reason };
     assert_eq!(pair.client_events.pop_back(), Some((client, Event::Closed(reason))));
     assert_eq!(pair.server_events.pop_back(), Some((server, Event::Closed(CloseReason::Local))));
     pair.wait(Duration::from_secs(5));

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     machine::{Armed, Describe, Machine},
-    quic::{self, Handle, StreamId, TransportConfig},
+    quic::{self, Handle, StreamId, TransportConfig, one_line},
     spn::{
         Protocol, Role, code,
         control::{Control, ControlError},
@@ -381,9 +381,8 @@ impl Endpoint {
             }
             quic::Event::Word(word) => self.on_word(id, &word),
             quic::Event::Closed(reason) => {
-                // A peer's text is shown as it came, but never as anything else than text.
                 if link.reason.is_empty() {
-                    link.reason = reason.to_string().escape_debug().to_string();
+                    link.reason = reason.to_string();
                 }
                 self.by_handle.remove(&handle);
                 self.work.push_back(Work::Link(id, Event::Lost));
@@ -446,11 +445,11 @@ impl Endpoint {
                 Event::SessionAck { standby: ack.state != 0 }
             }
             Frame::SessionReject { code, retry_after_ms, text } => {
-                link.reason = format!("the hub refused the session with code 0x{code:x} ({})", text.escape_debug());
+                link.reason = format!("the hub refused the session with code 0x{code:x} ({})", one_line(&text));
                 Event::SessionReject { code, retry_after_ms }
             }
             Frame::SessionClose { code, text } => {
-                link.reason = format!("the hub closed the session with code 0x{code:x} ({})", text.escape_debug());
+                link.reason = format!("the hub closed the session with code 0x{code:x} ({})", one_line(&text));
                 Event::SessionClose { code }
             }
             Frame::SessionShutdown { flags: _, deadline_ms } => {

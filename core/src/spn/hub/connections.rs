@@ -452,7 +452,7 @@ impl Hub {
         if std::mem::take(&mut turn.is_parked)
             && let Some(from) = from
         {
-            self.parked -= u64::from(self.config.transport.stream_window);
+            self.parked = self.parked.saturating_sub(self.config.transport.stream_window.into());
             if let Some(session) = self.sessions.get_mut(&from.session) {
                 self.quic.set_receive_window(from.session, session.receive.unpark());
             }

@@ -31,6 +31,8 @@ use crate::{
 
 /// How often a singleton's newcomer looks whether the incumbent has answered its PING.
 const PROBE_EVERY: Duration = Duration::from_millis(50);
+/// So many times [`Limits::control_backlog`](super::Limits) may wait for a session to read; then its control stream is taken for lost.
+const UNREAD: usize = 16;
 /// What the original's agents send when they retire.
 const NOTIFY_SHUTDOWN: &[u8] = b"notify_shutdown";
 
@@ -504,6 +506,11 @@ impl Hub {
                 if std::mem::take(&mut session.control_paused) {
                     self.read_control(now, handle);
                 }
+            }
+            // What others cause gathers, too.
+            Ok(()) if control.backlog() > self.config.limits.control_backlog.saturating_mul(UNREAD) => {
+                let detail = format!("{} bytes wait: it is not read", control.backlog());
+                self.violation(now, handle, code::CONTROL_LOST, detail);
             }
             // Writable brings us back here.
             Ok(()) => {}

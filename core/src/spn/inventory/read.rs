@@ -102,6 +102,7 @@ impl Reader<'_> {
 
     fn record<'a>(&mut self, path: String, value: &'a Value) -> Option<Record<'a>> {
         let Value::Object(members) = value else {
+            let path = if path.is_empty() { "inventory".to_owned() } else { path };
             self.error(path, format!("expected an object, found {}", kind(value)));
             return None;
         };

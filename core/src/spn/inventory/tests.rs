@@ -177,6 +177,12 @@ fn lists_that_are_none_drop_their_record() {
 }
 
 #[test]
+fn what_is_no_inventory_is_called_one() {
+    assert_eq!(findings(&Value::Null), ["inventory: expected an object, found nothing"]);
+    assert_eq!(findings(&json!({})), ["realms: missing: expected a list of realms"]);
+}
+
+#[test]
 fn what_could_not_be_had_is_said_in_its_place() {
     let mut inventory = two_realms();
     inventory["realms"][1]["hubs"][0]["serverPort"] = json!(0);

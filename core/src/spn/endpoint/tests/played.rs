@@ -454,7 +454,7 @@ fn a_refused_session_is_closed_with_its_code() {
     played.assert_closed(code::NOT_ENTITLED);
     let notices = played.notices();
     let [Notice::SessionWaiting { reason, retry_ms, .. }] = &notices[..] else { panic!("{notices:?}") };
-    assert_eq!(reason, r#"the hub refused the session with code 0x15 (not you \"\n)"#);
+    assert_eq!(reason, r#"the hub refused the session with code 0x15 (not you "\n)"#);
     assert_eq!(*retry_ms, 700);
     let mut played = Played::established(Role::Consumer);
     played.send(&Frame::SessionClose { code: code::HUB_REMOVED, text: "gone".to_owned() });

@@ -449,6 +449,34 @@ fn answers_that_nobody_reads_are_bounded() {
 }
 
 #[test]
+fn what_others_say_to_a_session_that_reads_nothing_is_bounded() {
+    let mut bench = Bench::new(|config| config.limits.control_backlog = 100);
+    let p = bench.session(Role::Provider, "p");
+    let it = &mut bench.hands[p];
+    it.quic.set_max_streams(it.session, 1000);
+    // Its own questions fill the stream with answers, and are read no further.
+    let mut asks = Vec::new();
+    for _ in 0..2000 {
+        Frame::CloseReq { conn: ConnKey([255; 16]), code: 0 }.encode(&mut asks);
+    }
+    for _ in 0..50 {
+        let stream = bench.hands[p].control.as_ref().unwrap().stream();
+        bench.write(p, stream, &asks);
+        bench.wait(Duration::from_millis(1100));
+    }
+    assert_eq!(bench.close_code(p), None);
+    // Consumers have more to say to it.
+    let c = bench.session(Role::Consumer, "c");
+    for key in 0..120 {
+        bench.connect(c, key, b"x");
+        bench.send(c, &Frame::CloseReq { conn: ConnKey([key; 16]), code: 0x20 });
+    }
+    assert_eq!(bench.close_code(p), Some(0x13), "its control stream is lost");
+    assert_eq!((bench.close_code(c), bench.hub.status().consumers), (None, 1));
+    assert!(bench.refusals.last().unwrap().contains("it is not read"), "{:?}", bench.refusals);
+}
+
+#[test]
 fn resume_has_nobody_to_resume_with() {
     let mut bench = Bench::new(|_| {});
     let p = bench.session(Role::Provider, "p");
