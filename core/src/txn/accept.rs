@@ -85,7 +85,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AcceptFault {
-    /// The client has left before it was accepted.
+    /// The connection was over before it was accepted, or a firewall forbids it.
     Aborted,
     /// A signal came in between.
     Interrupted,
@@ -105,8 +105,19 @@ impl From<&io::Error> for AcceptFault {
         const ENFILE: i32 = 23;
         const EMFILE: i32 = 24;
         const ENOBUFS: [i32; 2] = [55, 105];
+        // On Linux, accept(2) also tells what has become of the new connection, as EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET or EOPNOTSUPP too.
+        const OF_THE_CONNECTION: [i32; 5] = [71, 92, 112, 64, 95];
+        use io::ErrorKind::{
+            ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, PermissionDenied,
+            TimedOut,
+        };
         match (error.kind(), error.raw_os_error()) {
-            (io::ErrorKind::ConnectionAborted, _) => Self::Aborted,
+            (
+                ConnectionAborted | ConnectionReset | HostUnreachable | NetworkDown | NetworkUnreachable
+                | PermissionDenied | TimedOut,
+                _,
+            ) => Self::Aborted,
+            (_, Some(number)) if cfg!(target_os = "linux") && OF_THE_CONNECTION.contains(&number) => Self::Aborted,
             (io::ErrorKind::Interrupted, _) => Self::Interrupted,
             (_, Some(ENFILE | EMFILE)) => Self::Files,
             (io::ErrorKind::OutOfMemory, _) | (_, Some(ENOMEM)) => Self::Memory,
@@ -194,10 +205,13 @@ impl Machine for Accept {
     type Action = Action;
 
     fn handle_event(&mut self, now: Instant, event: Event) {
-        // The same in every state: somebody less.
-        if let Event::Ended { conn } = event
-            && !self.live.remove(&conn)
-        {
+        // The same in every state: somebody less, and nobody twice.
+        let is_about_nobody = match event {
+            Event::Ended { conn } => !self.live.remove(&conn),
+            Event::Incoming { conn } => self.live.contains(&conn),
+            Event::Start | Event::AcceptFailed { .. } | Event::Drain => false,
+        };
+        if is_about_nobody {
             self.unexpected += 1;
             return;
         }
@@ -258,13 +272,15 @@ impl Accept {
                 self.accept_more()
             }
             Event::Drain => self.finish(None),
-            Event::Incoming { .. } | Event::AcceptFailed { .. } | Event::Ended { .. } => self.unexpected(),
+            Event::Incoming { conn } => self.refuse(conn),
+            Event::AcceptFailed { .. } | Event::Ended { .. } => self.unexpected(),
         }
     }
 
     fn listening(&mut self, now: Instant, event: Event) -> State {
         match event {
-            Event::Incoming { conn } if self.live.insert(conn) => {
+            Event::Incoming { conn } => {
+                self.live.insert(conn);
                 self.actions.push(Action::Spawn { conn });
                 self.accept_more()
             }
@@ -281,7 +297,7 @@ impl Accept {
             },
             Event::Drain => self.drain(now),
             Event::Ended { .. } => State::Listening,
-            Event::Incoming { .. } | Event::Start => self.unexpected(),
+            Event::Start => self.unexpected(),
         }
     }
 
@@ -289,7 +305,8 @@ impl Accept {
         match event {
             Event::Ended { .. } => self.accept_more(),
             Event::Drain => self.drain(now),
-            Event::Start | Event::Incoming { .. } | Event::AcceptFailed { .. } => self.unexpected(),
+            Event::Incoming { conn } => self.refuse(conn),
+            Event::Start | Event::AcceptFailed { .. } => self.unexpected(),
         }
     }
 
@@ -297,7 +314,8 @@ impl Accept {
         match event {
             Event::Drain => self.drain(now),
             Event::Ended { .. } => State::BackingOff,
-            Event::Start | Event::Incoming { .. } | Event::AcceptFailed { .. } => self.unexpected(),
+            Event::Incoming { conn } => self.refuse(conn),
+            Event::Start | Event::AcceptFailed { .. } => self.unexpected(),
         }
     }
 
@@ -305,21 +323,15 @@ impl Accept {
         match event {
             Event::Ended { .. } if self.live.is_empty() => self.finish(None),
             Event::Ended { .. } => State::Draining,
-            Event::Incoming { conn } => {
-                self.actions.push(Action::Refuse { conn });
-                State::Draining
-            }
+            // What was accepted before the listener closed.
+            Event::Incoming { conn } => self.refuse(conn),
             Event::Start | Event::AcceptFailed { .. } | Event::Drain => self.unexpected(),
         }
     }
 
     fn stopped(&mut self, event: Event) -> State {
         match event {
-            // What was accepted before the listener closed.
-            Event::Incoming { conn } => {
-                self.actions.push(Action::Refuse { conn });
-                State::Stopped
-            }
+            Event::Incoming { conn } => self.refuse(conn),
             Event::Start | Event::AcceptFailed { .. } | Event::Ended { .. } | Event::Drain => State::Stopped,
         }
     }
@@ -331,6 +343,12 @@ impl Accept {
         }
         self.actions.push(Action::AcceptMore);
         State::Listening
+    }
+
+    /// Refuses what nobody has asked for: whoever accepted it without a credit must not be left with it.
+    fn refuse(&mut self, conn: u64) -> State {
+        self.actions.push(Action::Refuse { conn });
+        self.state
     }
 
     fn drain(&mut self, now: Instant) -> State {
@@ -355,6 +373,9 @@ impl Accept {
         self.state
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 impl Describe for Accept {
     const NAME: &'static str = "txn.accept";
@@ -393,6 +414,7 @@ impl Describe for Accept {
             Event::Start,
             Event::Incoming { conn: 1 },
             Event::Incoming { conn: 2 },
+            Event::Incoming { conn: 3 },
             Event::AcceptFailed { kind: AcceptFault::Aborted },
             Event::AcceptFailed { kind: AcceptFault::Files },
             Event::AcceptFailed { kind: AcceptFault::Other },

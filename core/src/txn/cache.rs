@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
 
-/// A chunk smaller than this is copied when it is stored: a few bytes must not keep a whole read buffer alive.
+/// Smaller pieces are gathered into chunks of this size: a few bytes must not keep a whole read buffer alive, nor have a chunk to themselves.
 const KEEP_FROM: usize = 16 * 1024;
 
 /// Bounds of the cache.
@@ -88,7 +88,7 @@ impl Reader {
     /// The next bytes, at most `max`; `None` at the end.
     pub fn read(&mut self, max: usize) -> Option<Bytes> {
         let chunk = self.object.chunks.get(self.chunk)?;
-        let end = chunk.len().min(self.offset + max);
+        let end = chunk.len().min(self.offset.saturating_add(max));
         let bytes = chunk.slice(self.offset..end);
         self.offset = end;
         if end == chunk.len() {
@@ -101,7 +101,32 @@ impl Reader {
 #[derive(Debug, Default)]
 struct Writing {
     chunks: Vec<Bytes>,
+    /// Small pieces, not yet a chunk.
+    tail: BytesMut,
     len: u64,
+}
+
+impl Writing {
+    fn add(&mut self, bytes: Bytes) {
+        self.len += bytes.len() as u64;
+        if bytes.len() >= KEEP_FROM {
+            self.end_tail();
+            self.chunks.push(bytes);
+            return;
+        }
+        self.tail.extend_from_slice(&bytes);
+        if self.tail.len() >= KEEP_FROM {
+            self.end_tail();
+        }
+    }
+
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            // Without the room that it has grown beyond its bytes.
+            self.chunks.push(Bytes::copy_from_slice(&self.tail));
+            self.tail.clear();
+        }
+    }
 }
 
 /// Why a write does not go on.
@@ -195,8 +220,7 @@ impl Cache {
         }
         self.reserve(len)?;
         let writing = self.writing.get_mut(key).ok_or(WriteError::NotBegun)?;
-        writing.len += len;
-        writing.chunks.push(if bytes.len() < KEEP_FROM { Bytes::copy_from_slice(&bytes) } else { bytes });
+        writing.add(bytes);
         Ok(())
     }
 
@@ -205,7 +229,9 @@ impl Cache {
     /// # Errors
     /// Nobody has begun to write it.
     pub fn commit(&mut self, now: Instant, key: &Bytes) -> Result<(), WriteError> {
-        let (key, Writing { mut chunks, len }) = self.writing.remove_entry(key).ok_or(WriteError::NotBegun)?;
+        let (key, mut writing) = self.writing.remove_entry(key).ok_or(WriteError::NotBegun)?;
+        writing.end_tail();
+        let Writing { mut chunks, len, .. } = writing;
         chunks.shrink_to_fit();
         self.purge(&key);
         self.objects.put(key, Arc::new(Object { chunks, len, stored: now }));
@@ -380,6 +406,31 @@ mod tests {
         assert!(read(&mut cache, now + Duration::from_secs(9), 2, 1).is_some());
         assert!(read(&mut cache, now + Duration::from_secs(10), 2, 1).is_none(), "too old");
         assert_eq!(cache.entries(), 1);
+    }
+
+    #[test]
+    fn small_pieces_are_gathered() {
+        let now = first_instant();
+        let mut cache = Cache::new(Config::default());
+        cache.open_write(&key(1)).unwrap();
+        let mut expected = Vec::new();
+        for nth in 0..40_000u32 {
+            let piece = [nth as u8];
+            expected.extend(piece);
+            cache.write(&key(1), Bytes::copy_from_slice(&piece)).unwrap();
+        }
+        let large = Bytes::from(vec![7; KEEP_FROM]);
+        cache.write(&key(1), large.clone()).unwrap();
+        expected.extend(&large);
+        cache.commit(now, &key(1)).unwrap();
+        let mut reader = cache.open_read(now, &key(1)).unwrap();
+        let chunks: Vec<_> = std::iter::from_fn(|| reader.read(usize::MAX)).collect();
+        assert_eq!(
+            chunks.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [KEEP_FROM, KEEP_FROM, 40_000 - 2 * KEEP_FROM, KEEP_FROM]
+        );
+        assert_eq!(chunks.last().map(|chunk| chunk.as_ptr()), Some(large.as_ptr()), "a large one is not copied");
+        assert_eq!(chunks.concat(), expected);
     }
 
     #[test]

@@ -189,7 +189,7 @@ pub enum Notice {
     Finished(Record),
     /// Close the listeners.
     StopListening,
-    /// It is all over; unless it was told to end, the listener has failed.
+    /// It is all over, and this is the last notice; unless it was told to end, the listener has failed.
     Stopped {
         /// Why.
         error: Option<AcceptFault>,
@@ -272,6 +272,8 @@ pub struct Proxy {
     deadlines: Deadlines<Due>,
     commands: VecDeque<Command>,
     notices: VecDeque<Notice>,
+    /// The last notice, when there is nothing else to do any more.
+    stopped: Option<Notice>,
     counters: Counters,
 }
 
@@ -305,6 +307,7 @@ impl Proxy {
             deadlines: Deadlines::default(),
             commands: VecDeque::new(),
             notices: VecDeque::new(),
+            stopped: None,
             counters: Counters::default(),
         }
     }

@@ -43,8 +43,12 @@ impl Proxy {
                     self.wants_accept = false;
                     self.notices.push_back(Notice::StopListening);
                 }
-                accept::Action::KillAll => self.kill_all(),
-                accept::Action::Finished { error } => self.notices.push_back(Notice::Stopped { error }),
+                accept::Action::KillAll => self.cut_off_all(),
+                accept::Action::Finished { error } => {
+                    // After a fault of the listener some may still be there.
+                    self.cut_off_all();
+                    self.stopped = Some(Notice::Stopped { error });
+                }
             }
         }
         let due = self.accept.poll_timeout();
@@ -59,6 +63,12 @@ impl Proxy {
         }
     }
 
+    /// Leaves nobody behind. The first shutdown lets those who have been given everything take it; the second does not.
+    fn cut_off_all(&mut self) {
+        self.kill_all();
+        self.kill_all();
+    }
+
     /// Does the work that machines make for one another.
     pub(super) fn settle(&mut self, now: Instant) {
         while let Some((id, event)) = self.work.pop_front() {
@@ -67,6 +77,7 @@ impl Proxy {
                 self.perform(now, id);
             }
         }
+        self.notices.extend(self.stopped.take());
     }
 
     /// Drains a transaction.

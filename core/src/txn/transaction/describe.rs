@@ -1,16 +1,13 @@
 //! What tools need of the machine.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{Config, Event, Fault, Flight, Outcome, Serve, State, Transaction, WriteRefusal};
 use crate::{
     machine::{Describe, Timer as _},
-    txn::{
-        allow::{Allow, literal},
-        request::Request,
-    },
+    txn::allow::Allow,
 };
 
 impl Describe for Transaction {
@@ -33,6 +30,10 @@ impl Describe for Transaction {
             chunk: 1,
             discard_max: 1,
             max_object: 2,
+            origin_idle_timeout: Duration::from_secs(5),
+            client_write_timeout: Duration::from_secs(5),
+            // So short that it comes first in every state, for whoever has been slow before.
+            transaction_timeout: Duration::from_secs(12),
             ..Config::default()
         }
     }
@@ -49,11 +50,11 @@ impl Describe for Transaction {
         let detail = match &self.state {
             State::Start | State::Commit(_) | State::DrainClient(_) | State::Done => String::new(),
             State::ReadRequest(head) => format!("{head:?}"),
-            State::CacheLookup(lookup) => format!("{:?} {}", lookup.source, is_literal(&lookup.request)),
+            State::CacheLookup(lookup) => format!("{:?} {:?}", lookup.source, lookup.request.server),
             State::CacheRead(read) => {
-                format!("{:?} {} {}", read.lookup.source, read.left, is_literal(&read.lookup.request))
+                format!("{:?} {} {:?}", read.lookup.source, read.left, read.lookup.request.server)
             }
-            State::CachePrepareWrite(fetch) | State::WaitFlight(fetch) => format!("{}", is_literal(&fetch.request)),
+            State::CachePrepareWrite(fetch) | State::WaitFlight(fetch) => format!("{:?}", fetch.request.server),
             State::Resolve(fetch) => format!("{}", fetch.is_stored),
             State::Connect(connecting) => format!("{} {}", connecting.fetch.is_stored, connecting.left.len()),
             State::SendRequest(sending) => format!("{} {}", sending.fetch.is_stored, sending.unsent),
@@ -84,6 +85,7 @@ impl Describe for Transaction {
             Event::Accepted,
             Event::ClientData { bytes: bytes("s f\r\n\r\n") },
             Event::ClientData { bytes: bytes("::1 f\r\n\r\n") },
+            Event::ClientData { bytes: bytes("::2 f\r\n\r\n") },
             Event::ClientData { bytes: bytes("x f\r\n\r\n") },
             Event::ClientData { bytes: bytes("\r\n\r\n") },
             Event::ClientData { bytes: bytes("s f") },
@@ -160,10 +162,6 @@ impl Describe for Transaction {
         }
         Ok(())
     }
-}
-
-fn is_literal(request: &Request) -> bool {
-    literal(&request.server).is_some()
 }
 
 impl Transaction {

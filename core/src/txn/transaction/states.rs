@@ -725,7 +725,8 @@ impl Transaction {
     /// Throws away what came behind the head; after too much of it, no more is read (W5).
     pub(super) fn discard(&mut self, len: usize) {
         self.client.discarded = self.client.discarded.saturating_add(len);
-        if self.client.discarded <= self.config.discard_max {
+        let is_open = self.client.gone.is_none() && !self.client.is_closed;
+        if is_open && self.client.discarded <= self.config.discard_max {
             self.actions.push(Action::ReadClient { max: self.config.chunk.min(self.config.discard_max) });
         }
     }

@@ -1,0 +1,176 @@
+//! Every row of the table `txn.accept` in docs/txn.md.
+
+use super::*;
+use crate::testing::first_instant;
+
+struct Play {
+    machine: Accept,
+    now: Instant,
+}
+
+impl Play {
+    fn new(events: &[Event]) -> Self {
+        let config = Config { accept_port: 4666, max_transactions: 2, ..Config::default() };
+        let mut play = Self { machine: Accept::new(config), now: first_instant() };
+        for event in events {
+            play.on(event.clone());
+        }
+        play
+    }
+
+    fn on(&mut self, event: Event) -> Vec<Action> {
+        self.machine.handle_event(self.now, event);
+        self.drain()
+    }
+
+    fn wait(&mut self, time: Duration) -> Vec<Action> {
+        self.now += time;
+        self.machine.handle_timeout(self.now);
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Vec<Action> {
+        assert_eq!(self.machine.check(), Ok(()));
+        std::iter::from_fn(|| self.machine.poll_action()).collect()
+    }
+}
+
+fn incoming(conn: u64) -> Event {
+    Event::Incoming { conn }
+}
+
+fn ended(conn: u64) -> Event {
+    Event::Ended { conn }
+}
+
+fn failed(kind: AcceptFault) -> Event {
+    Event::AcceptFailed { kind }
+}
+
+/// The way into each state.
+fn way(state: &str) -> Vec<Event> {
+    match state {
+        "idle" => vec![],
+        "listening" => vec![Event::Start],
+        "listening, one" => vec![Event::Start, incoming(1)],
+        "paused" => vec![Event::Start, incoming(1), incoming(2)],
+        "backing_off" => vec![Event::Start, failed(AcceptFault::Files)],
+        "backing_off, one" => vec![Event::Start, incoming(1), failed(AcceptFault::Memory)],
+        "draining" => vec![Event::Start, incoming(1), incoming(2), Event::Drain],
+        "draining, the last" => vec![Event::Start, incoming(1), Event::Drain],
+        "stopped" => vec![Event::Drain],
+        other => panic!("{other}"),
+    }
+}
+
+const SITUATIONS: [&str; 9] = [
+    "idle",
+    "listening",
+    "listening, one",
+    "paused",
+    "backing_off",
+    "backing_off, one",
+    "draining",
+    "draining, the last",
+    "stopped",
+];
+
+#[test]
+fn rows() {
+    use Action::{AcceptMore, Listen, Refuse, Spawn, StopListening};
+    let finished = || Action::Finished { error: None };
+    let rows = vec![
+        ("idle", Event::Start, "listening", vec![Listen { port: 4666 }, AcceptMore]),
+        ("idle", incoming(1), "idle", vec![Refuse { conn: 1 }]),
+        ("idle", Event::Drain, "stopped", vec![finished()]),
+        //
+        ("listening", incoming(1), "listening", vec![Spawn { conn: 1 }, AcceptMore]),
+        ("listening", failed(AcceptFault::Aborted), "listening", vec![AcceptMore]),
+        ("listening", failed(AcceptFault::Interrupted), "listening", vec![AcceptMore]),
+        ("listening", failed(AcceptFault::Files), "backing_off", vec![]),
+        ("listening", failed(AcceptFault::Memory), "backing_off", vec![]),
+        (
+            "listening",
+            failed(AcceptFault::Other),
+            "stopped",
+            vec![StopListening, Action::Finished { error: Some(AcceptFault::Other) }],
+        ),
+        ("listening", Event::Drain, "stopped", vec![StopListening, finished()]),
+        //
+        ("listening, one", incoming(1), "listening", vec![]),
+        ("listening, one", incoming(2), "paused", vec![Spawn { conn: 2 }]),
+        ("listening, one", failed(AcceptFault::Aborted), "listening", vec![AcceptMore]),
+        ("listening, one", ended(1), "listening", vec![]),
+        ("listening, one", Event::Drain, "draining", vec![StopListening]),
+        //
+        ("paused", incoming(2), "paused", vec![]),
+        ("paused", incoming(3), "paused", vec![Refuse { conn: 3 }]),
+        ("paused", ended(1), "listening", vec![AcceptMore]),
+        ("paused", Event::Drain, "draining", vec![StopListening]),
+        //
+        ("backing_off", incoming(3), "backing_off", vec![Refuse { conn: 3 }]),
+        ("backing_off", Event::Drain, "stopped", vec![StopListening, finished()]),
+        ("backing_off, one", incoming(3), "backing_off", vec![Refuse { conn: 3 }]),
+        ("backing_off, one", ended(1), "backing_off", vec![]),
+        ("backing_off, one", Event::Drain, "draining", vec![StopListening]),
+        //
+        ("draining", incoming(3), "draining", vec![Refuse { conn: 3 }]),
+        ("draining", ended(1), "draining", vec![]),
+        ("draining, the last", incoming(3), "draining", vec![Refuse { conn: 3 }]),
+        ("draining, the last", ended(1), "stopped", vec![finished()]),
+        //
+        ("stopped", incoming(1), "stopped", vec![Refuse { conn: 1 }]),
+    ];
+    for (situation, event, next, actions) in &rows {
+        let mut play = Play::new(&way(situation));
+        assert_eq!(play.on(event.clone()), *actions, "in {situation:?} on {event:?}");
+        assert_eq!(play.machine.state(), *next, "in {situation:?} on {event:?}");
+    }
+    // What no row names changes nothing; out of place, it is counted (D14).
+    let kind = |event: &Event| std::mem::discriminant(event);
+    for situation in SITUATIONS {
+        let named = |event: &Event| rows.iter().any(|(other, on, ..)| *other == situation && kind(on) == kind(event));
+        for event in Accept::alphabet().into_iter().filter(|event| !named(event)) {
+            let mut play = Play::new(&way(situation));
+            let before = (play.machine.state(), play.machine.fingerprint());
+            assert_eq!(play.on(event.clone()), vec![], "in {situation:?} on {event:?}");
+            assert_eq!((play.machine.state(), play.machine.fingerprint()), before, "in {situation:?} on {event:?}");
+            let is_counted = situation != "stopped" || matches!(event, Event::Ended { .. });
+            assert_eq!(play.machine.unexpected, u64::from(is_counted), "in {situation:?} on {event:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pause_when_files_run_out() {
+    for situation in ["backing_off", "backing_off, one"] {
+        let mut play = Play::new(&way(situation));
+        assert_eq!(play.wait(Duration::from_millis(99)), vec![]);
+        assert_eq!(play.wait(Duration::from_millis(1)), [Action::AcceptMore]);
+        assert_eq!((play.machine.state(), play.machine.poll_timeout()), ("listening", None));
+    }
+}
+
+#[test]
+fn the_drain_time_ends() {
+    let mut play = Play::new(&way("draining"));
+    assert_eq!(play.wait(Duration::from_millis(29_999)), vec![]);
+    assert_eq!(play.wait(Duration::from_millis(1)), [Action::KillAll, Action::Finished { error: None }]);
+    assert_eq!(play.machine.state(), "stopped");
+    assert_eq!(play.on(ended(1)), vec![], "it ends afterwards");
+}
+
+#[test]
+fn faults_of_accept() {
+    let of = |number| AcceptFault::from(&io::Error::from_raw_os_error(number));
+    assert_eq!(AcceptFault::from(&io::Error::from(io::ErrorKind::ConnectionAborted)), AcceptFault::Aborted);
+    assert_eq!(AcceptFault::from(&io::Error::from(io::ErrorKind::Interrupted)), AcceptFault::Interrupted);
+    assert_eq!((of(24), of(23), of(12)), (AcceptFault::Files, AcceptFault::Files, AcceptFault::Memory));
+    if cfg!(target_os = "linux") {
+        // accept(2): ENETDOWN, EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, EPERM, ECONNABORTED.
+        for number in [100, 71, 92, 112, 64, 113, 95, 101, 1, 103] {
+            assert_eq!(of(number), AcceptFault::Aborted, "{number}");
+        }
+        assert_eq!((of(105), of(9), of(22)), (AcceptFault::Memory, AcceptFault::Other, AcceptFault::Other));
+    }
+}

@@ -1,0 +1,446 @@
+//! Lives at random, under the eyes of a host that checks docs/txn.md, Invariants.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What the machine has asked for and has not been answered, and what it has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Host {
+    reads_client: u32,
+    to_client: usize,
+    client_is_closed: bool,
+    looks_up: Option<u64>,
+    cache: Vec<usize>,
+    asks_write: Option<u64>,
+    is_writing: bool,
+    to_cache: usize,
+    commits: bool,
+    resolves: Option<u64>,
+    connects: Option<u64>,
+    to_origin: usize,
+    reads_origin: bool,
+    origin_is_open: bool,
+    /// The cache has refused, and another one's fetch is waited for.
+    waits: bool,
+    fetches: u32,
+    origin_gave: Vec<u8>,
+    origin_ended: bool,
+    given: Vec<u8>,
+    hits: u32,
+    log: Vec<bool>,
+    outcome: Option<Outcome>,
+    closed: Option<Close>,
+}
+
+impl Host {
+    /// Notes what the machine wants done, and checks that it may.
+    fn obey(&mut self, action: Action) -> Result<(), String> {
+        let must = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("{what}: {action:?}")) };
+        must(self.outcome.is_none(), "an action after the last")?;
+        match &action {
+            Action::ReadClient { max } => {
+                must(*max > 0 && !self.client_is_closed, "a read from nobody")?;
+                self.reads_client += 1;
+            }
+            Action::WriteClient { bytes } => {
+                must(!bytes.is_empty(), "nothing is written")?;
+                must(self.to_client == 0 && !self.client_is_closed, "two writes to the client, or one to nobody")?;
+                self.to_client = bytes.len();
+                self.given.extend_from_slice(bytes);
+            }
+            Action::CloseClient { how } => {
+                must(!self.client_is_closed, "closed twice")?;
+                must(*how == Close::Abort || self.to_client == 0, "the end before the last bytes")?;
+                (self.client_is_closed, self.closed, self.to_client) = (true, Some(*how), 0);
+            }
+            Action::OpenCacheRead { seq, .. } => {
+                must(self.looks_up.is_none(), "two lookups")?;
+                self.looks_up = Some(*seq);
+            }
+            Action::ReadCache { max } => {
+                must(self.cache.is_empty() && *max > 0 && *max <= 4, "two reads from the cache, or too much")?;
+                self.cache = vec![*max];
+            }
+            Action::CloseCache => self.cache.clear(),
+            Action::OpenCacheWrite { seq, .. } => {
+                must(self.asks_write.is_none() && !self.is_writing, "two writes of an object")?;
+                self.asks_write = Some(*seq);
+            }
+            Action::WriteCache { bytes } => {
+                must(self.is_writing && self.to_cache == 0 && !bytes.is_empty(), "two writes to the cache")?;
+                self.to_cache = bytes.len();
+            }
+            Action::CommitCache => {
+                must(self.is_writing && self.to_cache == 0, "a commit of what is not all there")?;
+                must(self.origin_ended && !self.origin_gave.is_empty(), "a commit before the origin's end")?;
+                (self.is_writing, self.commits) = (false, true);
+            }
+            Action::AbortCache => {
+                must(self.is_writing || self.asks_write.is_some(), "an abort of nothing")?;
+                (self.is_writing, self.asks_write, self.to_cache) = (false, None, 0);
+            }
+            Action::Resolve { seq, .. } => {
+                must(self.resolves.is_none(), "two names")?;
+                self.resolves = Some(*seq);
+            }
+            Action::CancelResolve => self.resolves = None,
+            Action::Connect { seq, .. } => {
+                must(self.connects.is_none() && !self.origin_is_open, "two origins")?;
+                self.connects = Some(*seq);
+            }
+            Action::CancelConnect => self.connects = None,
+            Action::WriteOrigin { bytes } => {
+                must(self.origin_is_open && self.to_origin == 0, "a write to no origin")?;
+                must(&bytes[..] == HEAD.as_bytes(), "not the head")?;
+                self.to_origin = bytes.len();
+                self.fetches += 1;
+                must(self.fetches == 1, "a second fetch")?;
+            }
+            Action::ReadOrigin { max } => {
+                must(self.origin_is_open && !self.reads_origin && *max == 4, "two reads from the origin")?;
+                self.reads_origin = true;
+            }
+            Action::CloseOrigin { .. } => {
+                must(self.origin_is_open, "no origin to close")?;
+                (self.origin_is_open, self.reads_origin) = (false, false);
+            }
+            Action::Log { hit, .. } => self.log.push(*hit),
+            Action::Finished { outcome } => {
+                must(!self.is_writing && !self.origin_is_open, "something is left behind")?;
+                self.outcome = Some(*outcome);
+            }
+        }
+        Ok(())
+    }
+
+    /// What may happen now, as a host that does its work would say it. `body` is the object; `cut` cuts pieces.
+    fn answers(&self, body: &[u8], cut: usize) -> Vec<Event> {
+        let mut answers = Vec::new();
+        let piece = |from: usize, max: usize| {
+            let rest = body.get(from..).unwrap_or_default();
+            Bytes::copy_from_slice(&rest[..rest.len().min(max).min(1 + cut)])
+        };
+        if !self.client_is_closed {
+            answers.push(client_error());
+            if self.to_client > 0 {
+                answers.push(client_sent(self.to_client as u64));
+            }
+        }
+        if let seq @ Some(_) = self.looks_up {
+            answers.extend([Event::CacheHit { len: body.len() as u64, seq }, Event::CacheMiss { seq }]);
+        }
+        if let Some(&max) = self.cache.first() {
+            answers.extend([Event::CacheData { bytes: piece(self.given.len(), max) }, Event::CacheReadFailed]);
+        }
+        if let seq @ Some(_) = self.asks_write {
+            answers.push(Event::CacheWriteReady { seq });
+            for why in [WriteRefusal::Locked, WriteRefusal::Busy, WriteRefusal::Failed] {
+                answers.push(Event::CacheWriteRefused { why, seq });
+            }
+        }
+        if self.to_cache > 0 {
+            answers.extend([stored(self.to_cache as u64), Event::CacheWriteFailed]);
+        }
+        if self.commits {
+            answers.extend([Event::CacheCommitted, Event::CacheWriteFailed]);
+        }
+        if self.waits {
+            let failed = Flight::Failed(Outcome::OriginFailed);
+            answers.extend([Flight::Ok, Flight::Abandoned, failed].map(Event::FlightDone));
+        }
+        if let seq @ Some(_) = self.resolves {
+            let addrs = vec!["127.0.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+            answers.push(Event::Resolved { addrs, seq });
+            answers.push(Event::Resolved { addrs: Vec::new(), seq });
+            answers.push(Event::ResolveFailed { why: Fault::NoSuchName, seq });
+        }
+        if let seq @ Some(_) = self.connects {
+            answers.extend([Event::Connected { seq }, Event::ConnectFailed { why: Fault::Refused, seq }]);
+        }
+        if self.to_origin > 0 {
+            answers.push(origin_sent(self.to_origin as u64));
+        }
+        if self.reads_origin {
+            let bytes = piece(self.origin_gave.len(), 4);
+            answers.push(if bytes.is_empty() { Event::OriginEof } else { Event::OriginData { bytes } });
+        }
+        if self.origin_is_open {
+            answers.push(origin_error());
+        }
+        answers
+    }
+
+    /// What the host itself has just said.
+    fn said(&mut self, event: &Event) {
+        let open = |question: &mut Option<u64>, seq: &Option<u64>| {
+            let is_answer = question.is_some() && (seq.is_none() || seq == question);
+            if is_answer {
+                *question = None;
+            }
+            is_answer
+        };
+        match event {
+            Event::ClientError { .. } => (self.client_is_closed, self.to_client) = (true, 0),
+            Event::ClientSent { len } => self.to_client = self.to_client.saturating_sub(*len as usize),
+            Event::ClientData { .. } | Event::ClientEof => self.reads_client = self.reads_client.saturating_sub(1),
+            Event::CacheHit { seq, .. } => self.hits += u32::from(open(&mut self.looks_up, seq)),
+            Event::CacheMiss { seq } => _ = open(&mut self.looks_up, seq),
+            Event::CacheData { .. } | Event::CacheReadFailed => self.cache.clear(),
+            Event::CacheWriteReady { seq } => self.is_writing |= open(&mut self.asks_write, seq),
+            Event::CacheWriteRefused { why, seq } => {
+                self.waits |= open(&mut self.asks_write, seq) && *why == WriteRefusal::Locked;
+            }
+            Event::CacheStored { len } => self.to_cache = self.to_cache.saturating_sub(*len as usize),
+            Event::CacheWriteFailed => (self.to_cache, self.commits) = (0, false),
+            Event::CacheCommitted => self.commits = false,
+            Event::FlightDone(_) => self.waits = false,
+            Event::Resolved { seq, .. } | Event::ResolveFailed { seq, .. } => _ = open(&mut self.resolves, seq),
+            Event::Connected { seq } => self.origin_is_open |= open(&mut self.connects, seq),
+            Event::ConnectFailed { seq, .. } => _ = open(&mut self.connects, seq),
+            Event::OriginSent { len } => self.to_origin = self.to_origin.saturating_sub(*len as usize),
+            Event::OriginData { bytes } => {
+                if std::mem::take(&mut self.reads_origin) {
+                    self.origin_gave.extend_from_slice(bytes);
+                }
+            }
+            Event::OriginEof => self.origin_ended |= std::mem::take(&mut self.reads_origin),
+            Event::OriginError { .. } | Event::Accepted | Event::Shutdown => {}
+        }
+    }
+
+    /// What must hold when it is over.
+    fn judge(&self, body: &[u8]) -> Result<(), String> {
+        let must = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("{what}: {self:?}")) };
+        let outcome = self.outcome.ok_or("no end")?;
+        must(body.starts_with(&self.given), "not a beginning of the object")?;
+        let has_all = matches!(outcome, Outcome::Served { bytes, .. } if bytes == self.given.len() as u64);
+        must(has_all == matches!(outcome, Outcome::Served { .. }), "a wrong count")?;
+        if has_all {
+            must(self.given == body && !body.is_empty(), "served, but not all of it")?;
+            must(self.closed == Some(Close::Fin), "served, but reset")?;
+        } else {
+            must(self.closed != Some(Close::Fin) || self.given.is_empty(), "cut short, but told as an end")?;
+        }
+        Ok(())
+    }
+}
+
+/// A machine and its host.
+#[derive(Clone)]
+struct Life {
+    machine: Transaction,
+    host: Host,
+    now: Instant,
+}
+
+impl Life {
+    fn new(config: Config) -> Self {
+        Self { machine: Transaction::new(Arc::new(config)), host: Host::default(), now: first_instant() }
+    }
+
+    fn on(&mut self, event: Event) -> Result<(), String> {
+        self.host.said(&event);
+        self.machine.handle_event(self.now, event);
+        self.drain()
+    }
+
+    fn fire(&mut self) -> Result<bool, String> {
+        let Some(due) = self.machine.poll_timeout() else { return Ok(false) };
+        self.now = self.now.max(due);
+        self.machine.handle_timeout(self.now);
+        self.drain().map(|()| true)
+    }
+
+    fn drain(&mut self) -> Result<(), String> {
+        for nth in 0.. {
+            let Some(action) = self.machine.poll_action() else { break };
+            if nth >= 8 {
+                return Err("more than 8 actions".to_owned());
+            }
+            self.host.obey(action)?;
+        }
+        self.machine.check()
+    }
+
+    /// Nothing but deadlines from here on: it comes to its end.
+    fn run_out(&mut self, config: &Config) -> Result<(), String> {
+        let end = self.now + config.transaction_timeout + config.client_write_timeout;
+        while self.fire()? {
+            if self.now > end {
+                return Err("no end in sight".to_owned());
+            }
+        }
+        if self.machine.state() != "done" && self.machine.state() != "start" {
+            return Err(format!("{} waits for ever", self.machine.state()));
+        }
+        Ok(())
+    }
+}
+
+fn serves() -> impl Strategy<Value = Serve> {
+    prop_oneof![Just(Serve::Stored), Just(Serve::Streamed)]
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// One of the answers that are due, if there is one.
+    Answer(usize),
+    /// Anything.
+    Event(usize),
+    /// An answer to some question.
+    Late(usize, u64),
+    Fire,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        12 => any::<usize>().prop_map(Step::Answer),
+        2 => any::<usize>().prop_map(Step::Event),
+        2 => (any::<usize>(), 0u64..9).prop_map(|(which, seq)| Step::Late(which, seq)),
+        1 => Just(Step::Fire),
+    ];
+    proptest::collection::vec(step, 0..80)
+}
+
+/// The events that may come at any time without being the host's fault, or that answer an old question.
+fn noise(which: usize, seq: u64) -> Event {
+    let seq = Some(seq);
+    let late = [
+        Event::CacheHit { len: 2, seq },
+        Event::CacheMiss { seq },
+        Event::CacheWriteReady { seq },
+        Event::CacheWriteRefused { why: WriteRefusal::Failed, seq },
+        Event::Resolved { addrs: vec!["::1".parse().unwrap()], seq },
+        Event::ResolveFailed { why: Fault::Other, seq },
+        Event::Connected { seq },
+        Event::ConnectFailed { why: Fault::Other, seq },
+    ];
+    late[which % late.len()].clone()
+}
+
+proptest! {
+    /// A host that does its work, in any order: all invariants hold.
+    #[test]
+    fn invariants_hold_with_an_honest_host(
+        serve in serves(),
+        single_flight: bool,
+        finish_fetch: bool,
+        body in proptest::collection::vec(any::<u8>(), 0..9),
+        picks in proptest::collection::vec((any::<usize>(), 0usize..4), 0..60),
+    ) {
+        let config = Config { single_flight, finish_fetch, ..config(serve) };
+        let mut life = Life::new(config.clone());
+        let mut again = life.clone();
+        for event in [Event::Accepted, client(HEAD)] {
+            life.on(event.clone()).map_err(TestCaseError::fail)?;
+            again.on(event).map_err(TestCaseError::fail)?;
+        }
+        for (pick, cut) in picks {
+            let answers = life.host.answers(&body, cut);
+            // Mostly what goes on; a failure now and then.
+            let Some(event) = answers.get(pick % answers.len().max(1)) else { break };
+            if matches!(event, Event::CacheHit { len: 0, .. }) {
+                continue; // the cache has no such object
+            }
+            life.on(event.clone()).map_err(TestCaseError::fail)?;
+            again.on(event.clone()).map_err(TestCaseError::fail)?;
+            prop_assert_eq!(&life.host, &again.host, "the same events, other actions");
+        }
+        life.run_out(&config).map_err(TestCaseError::fail)?;
+        life.host.judge(&body).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(life.machine.unexpected_events(), 0);
+    }
+
+    /// Whatever comes, in whatever order: it checks out, it ends once, and what is over stays over.
+    #[test]
+    fn whatever_comes_it_ends_once(serve in serves(), steps in steps()) {
+        let config = config(serve);
+        let mut machine = Transaction::new(Arc::new(config.clone()));
+        let mut now = first_instant();
+        let (mut finished, mut outstanding) = (0, Host::default());
+        for step in steps {
+            let alphabet = Transaction::alphabet();
+            match step {
+                Step::Answer(which) => {
+                    let answers = outstanding.answers(b"abcdef", which % 4);
+                    let event = answers.get(which % answers.len().max(1)).cloned().unwrap_or(Event::Accepted);
+                    outstanding.said(&event);
+                    machine.handle_event(now, event);
+                }
+                Step::Event(which) => machine.handle_event(now, alphabet[which % alphabet.len()].clone()),
+                Step::Late(which, seq) => machine.handle_event(now, noise(which, seq)),
+                Step::Fire => {
+                    now = machine.poll_timeout().unwrap_or(now).max(now);
+                    machine.handle_timeout(now);
+                }
+            }
+            while let Some(action) = machine.poll_action() {
+                prop_assert_eq!(finished, 0, "an action after the last: {:?}", action);
+                finished += u32::from(matches!(action, Action::Finished { .. }));
+                // The books are only to find plausible events; with impossible ones among them they prove nothing.
+                let _ = outstanding.obey(action);
+            }
+            prop_assert_eq!(machine.check(), Ok(()));
+            prop_assert_eq!(machine.state() == "done", finished == 1);
+        }
+        for _ in 0..1000 {
+            let Some(due) = machine.poll_timeout() else { break };
+            now = now.max(due);
+            machine.handle_timeout(now);
+            while let Some(action) = machine.poll_action() {
+                finished += u32::from(matches!(action, Action::Finished { .. }));
+            }
+        }
+        prop_assert!(machine.state() == "start" && finished == 0 || machine.state() == "done" && finished == 1);
+    }
+
+    /// Invariant 2: however everything is cut, the same comes of it.
+    #[test]
+    fn pieces_do_not_matter(
+        serve in serves(),
+        is_hit: bool,
+        body in proptest::collection::vec(any::<u8>(), 1..7),
+        cuts in proptest::collection::vec(0usize..4, 1..12),
+        head_cuts in proptest::collection::vec(1usize..7, 0..4),
+    ) {
+        let run = |cuts: &[usize], head_cuts: &[usize]| -> Result<Host, String> {
+            let mut life = Life::new(config(serve));
+            life.on(Event::Accepted)?;
+            let mut from = 0;
+            let mut ends: Vec<usize> = head_cuts.to_vec();
+            ends.sort_unstable();
+            ends.dedup();
+            for end in ends.into_iter().chain([HEAD.len()]) {
+                life.on(client(&HEAD[from..end]))?;
+                from = end;
+            }
+            for cut in cuts.iter().cycle() {
+                // The answers of a world in which all goes well.
+                let is_stored = life.host.fetches > 0;
+                let next = life.host.answers(&body, *cut).into_iter().find(|event| match event {
+                    Event::CacheHit { .. } => is_hit || is_stored,
+                    Event::CacheMiss { .. } => !(is_hit || is_stored),
+                    Event::ClientSent { .. } | Event::CacheData { .. } | Event::CacheWriteReady { .. }
+                    | Event::CacheStored { .. } | Event::CacheCommitted | Event::Resolved { .. }
+                    | Event::Connected { .. } | Event::OriginSent { .. } | Event::OriginData { .. }
+                    | Event::OriginEof => true,
+                    Event::Accepted | Event::ClientData { .. } | Event::ClientEof | Event::ClientError { .. }
+                    | Event::CacheReadFailed | Event::CacheWriteRefused { .. } | Event::CacheWriteFailed
+                    | Event::FlightDone(_) | Event::ResolveFailed { .. } | Event::ConnectFailed { .. }
+                    | Event::OriginError { .. } | Event::Shutdown => false,
+                });
+                let Some(event) = next else { break };
+                life.on(event)?;
+            }
+            life.host.judge(&body)?;
+            Ok(life.host)
+        };
+        let whole = run(&[9], &[]).map_err(TestCaseError::fail)?;
+        let pieces = run(&cuts, &head_cuts).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(&pieces.given, &body);
+        prop_assert_eq!(pieces.outcome, whole.outcome);
+        prop_assert_eq!(pieces.log, whole.log);
+        prop_assert_eq!(pieces.fetches, u32::from(!is_hit));
+    }
+}
