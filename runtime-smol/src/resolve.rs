@@ -37,7 +37,7 @@ impl Resolver {
     /// # Errors
     /// When the system's settings cannot be read.
     pub fn system() -> Result<Self, ResolveError> {
-        let builder = hickory_resolver::Resolver::builder(Runtime::default()).map_err(ResolveError::Settings)?;
+        let builder = hickory_resolver::Resolver::builder(Runtime).map_err(ResolveError::Settings)?;
         Self::build(builder)
     }
 
@@ -47,7 +47,7 @@ impl Resolver {
     /// When it cannot be set up.
     pub fn at(address: SocketAddr) -> Result<Self, ResolveError> {
         let config = ResolverConfig::from_name_servers(vec![name_server(address)]);
-        Self::build(hickory_resolver::Resolver::builder_with_config(config, Runtime::default()))
+        Self::build(hickory_resolver::Resolver::builder_with_config(config, Runtime))
     }
 
     fn build(mut builder: ResolverBuilder<Runtime>) -> Result<Self, ResolveError> {
