@@ -134,16 +134,13 @@ impl Allow {
         !self.all && self.names.is_empty() && self.nets.is_empty()
     }
 
-    /// Whether a server may be asked, as far as its name tells. An address in place of a name is judged as an address.
+    /// Whether a server may be asked, as far as its name tells. An address in place of a name is
+    /// judged as an address where networks are listed, and is a name like any other where they are not.
     #[must_use]
     pub fn allows_name(&self, server: &[u8]) -> bool {
-        if self.all || literal(server).is_some() {
-            return !self.is_nothing();
-        }
-        match &*self.names {
-            [] => !self.nets.is_empty(),
-            names => names.iter().any(|name| name.matches(server)),
-        }
+        // Who lists names has not allowed every public address.
+        let asks_nothing_of_names = self.names.is_empty() || literal(server).is_some();
+        self.all || asks_nothing_of_names && !self.nets.is_empty() || self.names.iter().any(|name| name.matches(server))
     }
 
     /// Whether an address may be connected to. `own` are the addresses that the proxy itself listens on: asking itself would be a loop.
@@ -237,6 +234,9 @@ mod tests {
         assert!(!Allow::default().allows_name(b"192.0.2.1"));
         assert!(Allow::everything().allows_name(b"a.test"));
         assert!(allow(&[], &["10.0.0.0/8"]).allows_name(b"a.test"));
+        assert!(!rules.allows_name(b"8.8.8.8"), "an address is no way around the names");
+        assert!(allow(&["8.8.8.8"], &[]).allows_name(b"8.8.8.8"));
+        assert!(allow(&["a.test"], &["10.0.0.0/8"]).allows_name(b"10.1.2.3"));
         for bad in ["", "*.", "*", "a.*", "a b"] {
             assert_eq!(bad.parse::<Name>(), Err(PatternError::Name(bad.to_owned())));
         }
