@@ -78,7 +78,7 @@ impl Table {
     /// A state is what has a row.
     fn check_names(&self) -> Result<(), String> {
         for ((state, event), cell) in &self.cells {
-            if let Some(word) = cell.iter().flatten().find(|word| !self.states.contains(word)) {
+            if let Some(word) = cell.iter().flatten().find(|word| !self.states.contains(word) && !is_name(word)) {
                 return Err(format!("`{state}`, `{event}`: {word:?} is not a state; write `—` or `Next or Other / …`"));
             }
         }
@@ -144,6 +144,11 @@ fn row(line: &str) -> Vec<String> {
         cells.pop();
     }
     cells.iter().map(|cell| cell.replace(['`', '*'], "").trim().to_owned()).collect()
+}
+
+/// What looks like a state, although it has no row.
+fn is_name(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_uppercase()) && word.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
 fn list<'a>(faults: &mut Vec<String>, found: impl Iterator<Item = &'a str>, named: &[String], what: &str, is: &str) {
