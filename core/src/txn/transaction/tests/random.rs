@@ -326,7 +326,7 @@ proptest! {
         serve in serves(),
         single_flight: bool,
         finish_fetch: bool,
-        body in proptest::collection::vec(any::<u8>(), 0..9),
+        body in proptest::collection::vec(any::<u8>(), 1..9),
         picks in proptest::collection::vec((any::<usize>(), 0usize..4), 0..60),
     ) {
         let config = Config { single_flight, finish_fetch, ..config(serve) };
