@@ -307,6 +307,11 @@ fn the_demo_listens_where_it_is_told_and_goes_where_it_is_told() {
     demo.signal("TERM");
     assert_eq!(demo.wait().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        !demo.err().iter().any(|line| line.contains("no session")),
+        "a wanted end is no warning: {:#?}",
+        demo.err()
+    );
     for event in ["endSpnConnection", "endSpnSession"] {
         assert!(demo.out().iter().any(|line| line.contains(event)), "{event} in {:#?}", demo.out());
     }
