@@ -246,11 +246,12 @@ fn a_realm_that_is_enabled_again_waits_for_its_address() {
     realm.hub.err_line("once more when a draining hub has ended");
     held.write_all(b"y").unwrap();
     held.read_exact(&mut [0]).unwrap();
-    let listening = |realm: &Realm| realm.hub.err().iter().filter(|line| line.contains("listening on")).count();
-    assert_eq!(listening(&realm), 1);
+    let lines = |realm: &Realm, part: &str| realm.hub.err().iter().filter(|line| line.contains(part)).count();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!((lines(&realm, "listening on"), lines(&realm, "cannot start")), (1, 1));
     drop(held);
     let began = Instant::now();
-    while listening(&realm) < 2 {
+    while lines(&realm, "listening on") < 2 {
         assert!(began.elapsed() < Duration::from_secs(10), "{:#?}", realm.hub.err());
         thread::sleep(Duration::from_millis(20));
     }
@@ -306,6 +307,11 @@ fn the_demo_listens_where_it_is_told_and_goes_where_it_is_told() {
     demo.signal("TERM");
     assert_eq!(demo.wait().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        !demo.err().iter().any(|line| line.contains("no session")),
+        "a wanted end is no warning: {:#?}",
+        demo.err()
+    );
     for event in ["endSpnConnection", "endSpnSession"] {
         assert!(demo.out().iter().any(|line| line.contains(event)), "{event} in {:#?}", demo.out());
     }

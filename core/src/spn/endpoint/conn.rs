@@ -376,8 +376,11 @@ impl Endpoint {
         };
         let before = chunks.len();
         let outcome = self.quic.read(carrier.handle, carrier.stream, chunks, max);
-        let bytes = chunks.iter().skip(before).map(Bytes::len).sum();
+        let bytes: usize = chunks.iter().skip(before).map(Bytes::len).sum();
         if bytes > 0 {
+            if let Some(conn) = self.conn_mut(id) {
+                conn.unread.taken += bytes as u64;
+            }
             self.note_received(now, id);
             self.note_arrived(now, carrier, bytes);
         }

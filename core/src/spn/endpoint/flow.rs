@@ -4,14 +4,18 @@ use std::time::{Duration, Instant};
 
 use super::{ConnId, Due, Endpoint, conn::Carrier};
 
-/// What the host has left unread for so long gets a window of its own.
+/// A connection of which the host has left something unread for so long gets a window of its own,
 const STALL_TIME: Duration = Duration::from_millis(50);
+/// unless it has taken so many bytes in that time.
+const FLOWING: u64 = 512 * 1024;
 
 /// Where a connection's receiving direction stands.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
-    /// There is something to read that the host has not touched since.
-    since: Option<Instant>,
+    /// The host has not had everything since then, and what it had taken by then.
+    since: Option<(Instant, u64)>,
+    /// Bytes that the host has taken.
+    pub(super) taken: u64,
     is_reminded: bool,
     /// It has a window of its own.
     is_parked: bool,
@@ -22,7 +26,7 @@ impl Endpoint {
     pub(super) fn note_unread(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
         let unread = &mut conn.unread;
-        unread.since.get_or_insert(now);
+        unread.since.get_or_insert((now, unread.taken));
         if !unread.is_parked && !std::mem::replace(&mut unread.is_reminded, true) {
             self.deadlines.push(now + STALL_TIME, Due::Stall(id));
         }
@@ -30,11 +34,10 @@ impl Endpoint {
 
     /// The host has read; `left`: not everything.
     pub(super) fn note_read(&mut self, now: Instant, id: ConnId, left: bool) {
-        let Some(conn) = self.conn_mut(id) else { return };
         if left {
-            conn.unread.since = Some(now);
-            return;
+            return self.note_unread(now, id);
         }
+        let Some(conn) = self.conn_mut(id) else { return };
         conn.unread.since = None;
         if std::mem::take(&mut conn.unread.is_parked) {
             let carrier = conn.carrier;
@@ -50,10 +53,18 @@ impl Endpoint {
 
     pub(super) fn expire_stall(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
-        conn.unread.is_reminded = false;
-        let (Some(since), Some(Carrier { link, handle, .. })) = (conn.unread.since, conn.carrier) else { return };
-        if now < since + STALL_TIME {
-            conn.unread.is_reminded = true;
+        let unread = &mut conn.unread;
+        unread.is_reminded = false;
+        let (Some((since, before)), Some(Carrier { link, handle, .. })) = (unread.since, conn.carrier) else { return };
+        let later = if now < since + STALL_TIME {
+            Some((since, before))
+        } else if unread.taken - before >= FLOWING {
+            Some((now, unread.taken))
+        } else {
+            None
+        };
+        if let Some((since, _)) = later {
+            (unread.since, unread.is_reminded) = (later, true);
             return self.deadlines.push(since + STALL_TIME, Due::Stall(id));
         }
         let stream_window = u64::from(self.config.transport.stream_window);

@@ -26,8 +26,10 @@ use crate::{
 
 /// A preamble must be complete within this.
 const PREAMBLE_TIME: Duration = Duration::from_secs(10);
-/// A direction that has been stalled for so long gets a window of its own.
+/// A direction whose target has had no room for so long gets a window of its own,
 const STALL_TIME: Duration = Duration::from_millis(50);
+/// unless so many bytes have moved in that time: then it is the path that is full, and more in front of it would help nobody.
+const FLOWING: u64 = 512 * 1024;
 
 /// What a session's data stream is at the moment.
 pub(super) enum DataStream {
@@ -57,8 +59,8 @@ pub(super) struct Connection {
 #[derive(Debug, Default)]
 struct Turn {
     is_queued: bool,
-    /// Its target has had no room since.
-    stalled: Option<Instant>,
+    /// Its target has had no room since then, and what had been relayed by then.
+    stalled: Option<(Instant, u64)>,
     is_reminded: bool,
     /// It has a window of its own.
     is_parked: bool,
@@ -410,8 +412,9 @@ impl Hub {
     /// A direction's target has no room. If that lasts, what is unread must not eat its neighbours' credit.
     fn stall(&mut self, now: Instant, id: u64, source: Side) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
+        let relayed = connection.relay.from(source).relayed();
         let turn = connection.turn(source);
-        turn.stalled = Some(now);
+        turn.stalled.get_or_insert((now, relayed));
         if !turn.is_parked && !std::mem::replace(&mut turn.is_reminded, true) {
             self.remind(now + STALL_TIME, Due::Stall(id, source));
         }
@@ -426,13 +429,20 @@ impl Hub {
 
     pub(super) fn stall_timeout(&mut self, now: Instant, id: u64, source: Side) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let from = connection.leg(source);
+        let (from, relayed) = (connection.leg(source), connection.relay.from(source).relayed());
         let turn = connection.turn(source);
         turn.is_reminded = false;
-        let (Some(stalled), Some(from)) = (turn.stalled, from) else { return };
-        if now < stalled + STALL_TIME {
-            turn.is_reminded = true;
-            return self.remind(stalled + STALL_TIME, Due::Stall(id, source));
+        let (Some((since, before)), Some(from)) = (turn.stalled, from) else { return };
+        let later = if now < since + STALL_TIME {
+            Some((since, before))
+        } else if relayed - before >= FLOWING {
+            Some((now, relayed))
+        } else {
+            None
+        };
+        if let Some((since, _)) = later {
+            (turn.stalled, turn.is_reminded) = (later, true);
+            return self.remind(since + STALL_TIME, Due::Stall(id, source));
         }
         let Some(session) = self.sessions.get_mut(&from.session) else { return };
         let stream_window = u64::from(self.config.transport.stream_window);

@@ -1,6 +1,15 @@
 //! `spnhub demo`: everything on one machine, in one process, over real UDP on loopback.
 
-use std::{convert::Infallible, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use clap::Args;
 use http_body_util::Full;
@@ -69,11 +78,15 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, DemoError> {
     };
     let (up, mut ups) = mpsc::unbounded_channel();
     let port = hub.local_addr().port();
+    let is_leaving = Arc::new(AtomicBool::new(false));
     let tell = |up: mpsc::UnboundedSender<()>| {
+        let is_leaving = is_leaving.clone();
         move |notice| match notice {
             // The demo may have ended meanwhile.
             SessionNotice::SessionUp { .. } => drop(up.send(())),
-            SessionNotice::SessionWaiting { reason, .. } => tracing::warn!("no session: {reason}"),
+            SessionNotice::SessionWaiting { reason, .. } if !is_leaving.load(Ordering::Relaxed) => {
+                tracing::warn!("no session: {reason}");
+            }
             _ => {}
         }
     };
@@ -98,6 +111,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, DemoError> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    is_leaving.store(true, Ordering::Relaxed);
     hub.stop();
     // The hub's sessions have ended when this returns, and their records are on the way.
     let _ = tokio::time::timeout(Duration::from_secs(3), stopped).await;

@@ -141,8 +141,8 @@ impl Supervisor {
 
     /// A hub has ended: its address may be wanted.
     fn ended(&mut self, id: u64) {
-        self.alive.remove(&id);
-        if !self.is_leaving {
+        // One that could not even start frees nothing.
+        if self.alive.remove(&id).is_some() && !self.is_leaving {
             for (name, (realm, record)) in std::mem::take(&mut self.waiting) {
                 let _ = self.start(name, &realm, record);
             }

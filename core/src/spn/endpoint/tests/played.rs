@@ -374,6 +374,34 @@ fn a_provider_grants_what_it_can_serve() {
 }
 
 #[test]
+fn a_slow_host_takes_no_speed_from_its_other_connections() {
+    let mut played = Played::established(Role::Provider);
+    let peer = played.peer;
+    played.world.peer(peer).deaf = true;
+    let slow = played.open(&connect(1));
+    let slow_id = played.caller();
+    played.world.peer(peer).deaf = false;
+    let fast = played.open(&connect(2));
+    let fast_id = played.caller();
+    let (session, block, mut taken) = (played.session, Bytes::from(vec![7; 100_000]), 0);
+    for tick in 0..400 {
+        // One is read at 5 MB/s, never so late that it seems to stand still; the other at once.
+        let (now, mut chunks) = (played.world.now, Vec::new());
+        if tick % 4 == 0 {
+            let _ = played.world.peer(peer).endpoint.read(now, slow_id, &mut chunks, 70);
+            taken += chunks.iter().map(Bytes::len).sum::<usize>();
+        }
+        for stream in [slow, fast] {
+            played.quic().write(session, stream, &mut [block.clone()]);
+        }
+        played.wait(Duration::from_millis(5));
+    }
+    let got = played.flow(fast_id).got.len();
+    assert!(taken > 5_000_000, "{taken} bytes");
+    assert!(got > 36_000_000, "{got} bytes beside {taken}");
+}
+
+#[test]
 fn a_refused_connection_is_said_again_elsewhere() {
     let mut played = Played::established(Role::Consumer);
     let id = played.call(b"say it again", true);

@@ -408,6 +408,30 @@ fn a_stalled_reader_blocks_no_neighbour_and_no_control() {
 }
 
 #[test]
+fn a_slow_reader_takes_no_speed_from_its_neighbour() {
+    let (mut bench, (c, up), (p, down)) = joined(Protocol::Sc02, Protocol::Sc02);
+    let up2 = bench.connect(c, 2, b"");
+    let down2 = bench.opened(p)[1];
+    let block = vec![7; 100_000];
+    let (mut slow, mut fast) = (0, 0);
+    for tick in 0..400 {
+        // One is read at 5 MB/s, never so late that it seems to stand still; the other at once.
+        let (it, mut chunks) = (&mut bench.hands[p], Vec::new());
+        if tick % 4 == 0 {
+            let _ = it.quic.read(it.session, down, &mut chunks, 70);
+            slow += chunks.iter().map(Bytes::len).sum::<usize>();
+        }
+        bench.write(c, up, &block);
+        bench.write(c, up2, &block);
+        fast += bench.read(p, down2).0.len();
+        bench.wait(Duration::from_millis(5));
+        fast += bench.read(p, down2).0.len();
+    }
+    assert!(slow > 5_000_000, "{slow} bytes");
+    assert!(fast > 36_000_000, "{fast} bytes beside {slow}");
+}
+
+#[test]
 fn a_flood_of_control_frames_is_read_at_its_rate() {
     let mut bench = Bench::new(|config| config.limits.control_rate = 100);
     let p = bench.session(Role::Provider, "p");
