@@ -21,6 +21,8 @@ struct Host {
     to_origin: usize,
     reads_origin: bool,
     origin_is_open: bool,
+    /// Whether a refused write is one that waits for another's fetch.
+    single_flight: bool,
     /// The cache has refused, and another one's fetch is waited for.
     waits: bool,
     fetches: u32,
@@ -189,7 +191,8 @@ impl Host {
             Event::CacheData { .. } | Event::CacheReadFailed => self.cache.clear(),
             Event::CacheWriteReady { seq } => self.is_writing |= open(&mut self.asks_write, seq),
             Event::CacheWriteRefused { why, seq } => {
-                self.waits |= open(&mut self.asks_write, seq) && *why == WriteRefusal::Locked;
+                let is_locked = open(&mut self.asks_write, seq) && *why == WriteRefusal::Locked;
+                self.waits |= is_locked && self.single_flight;
             }
             Event::CacheStored { len } => self.to_cache = self.to_cache.saturating_sub(*len as usize),
             Event::CacheWriteFailed => (self.to_cache, self.commits) = (0, false),
@@ -236,7 +239,8 @@ struct Life {
 
 impl Life {
     fn new(config: Config) -> Self {
-        Self { machine: Transaction::new(Arc::new(config)), host: Host::default(), now: first_instant() }
+        let host = Host { single_flight: config.single_flight, ..Host::default() };
+        Self { machine: Transaction::new(Arc::new(config)), host, now: first_instant() }
     }
 
     fn on(&mut self, event: Event) -> Result<(), String> {
@@ -326,7 +330,7 @@ proptest! {
         serve in serves(),
         single_flight: bool,
         finish_fetch: bool,
-        body in proptest::collection::vec(any::<u8>(), 1..9),
+        body in proptest::collection::vec(any::<u8>(), 0..9),
         picks in proptest::collection::vec((any::<usize>(), 0usize..4), 0..60),
     ) {
         let config = Config { single_flight, finish_fetch, ..config(serve) };
