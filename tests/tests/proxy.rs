@@ -1,0 +1,162 @@
+//! The caching proxy over real sockets, on both runtimes: the same tests for the same loop.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use towline_core::txn::{allow::Allow, hosts::Hosts, proxy::Config};
+use towline_tests::servers::{abort, connect, serve as serve_tcp};
+
+/// What a test needs of a proxy that runs.
+struct Running {
+    address: SocketAddr,
+    drain: Box<dyn Fn()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// It ends by itself when it is told to accept nothing more.
+    fn drain(mut self) {
+        (self.drain)();
+        self.thread.take().expect("a thread").join().expect("an end");
+    }
+}
+
+macro_rules! start {
+    ($runtime:ident, $config:expr, $block_on:expr) => {{
+        let names = $runtime::proxy::Names::Hosts(Arc::new(Hosts::parse("origin.test 127.0.0.1").unwrap()));
+        let (tell, told) = std::sync::mpsc::channel();
+        let config = $config;
+        let thread = thread::spawn(move || {
+            $block_on(async move {
+                let listen = [SocketAddr::from(([127, 0, 0, 1], 0))];
+                let (control, local, task) = $runtime::proxy::serve(config, &listen, names, |_, _| {}).unwrap();
+                tell.send((control, local[0])).unwrap();
+                task.await;
+            });
+        });
+        let (control, address) = told.recv().unwrap();
+        Running { address, drain: Box::new(move || control.drain()), thread: Some(thread) }
+    }};
+}
+
+fn on_tokio(config: Config) -> Running {
+    start!(towline_tokio, config, |task| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(task)
+    })
+}
+
+fn on_smol(config: Config) -> Running {
+    start!(towline_smol, config, smol::block_on)
+}
+
+const BIG: usize = 3_000_000;
+
+/// Answers one head: `big` and `small` are files, `broken` breaks off in the middle, anything else is none.
+fn origin(asked: Arc<AtomicUsize>) -> SocketAddr {
+    serve_tcp(move |mut tcp: TcpStream| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            tcp.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        asked.fetch_add(1, Ordering::SeqCst);
+        match head.split(u8::is_ascii_whitespace).nth(1) {
+            Some(b"big") => tcp.write_all(&vec![b'x'; BIG])?,
+            Some(b"small") => tcp.write_all(b"a small file")?,
+            Some(b"broken") => {
+                tcp.write_all(&vec![b'x'; 1000])?;
+                abort(tcp);
+                return Ok(());
+            }
+            _ => {}
+        }
+        tcp.shutdown(Shutdown::Write)
+    })
+}
+
+fn ask(address: SocketAddr, pieces: &[&[u8]], half_close: bool) -> io::Result<Vec<u8>> {
+    let mut tcp = connect(address);
+    for piece in pieces {
+        tcp.write_all(piece)?;
+    }
+    if half_close {
+        tcp.shutdown(Shutdown::Write)?;
+    }
+    let mut reply = Vec::new();
+    tcp.read_to_end(&mut reply)?;
+    Ok(reply)
+}
+
+fn setting(change: impl FnOnce(&mut Config)) -> (Config, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut config = Config::default();
+    config.transaction.origin_port = origin(asked.clone()).port();
+    config.transaction.allow = Allow::everything();
+    change(&mut config);
+    (config, asked)
+}
+
+fn files_are_fetched_once(start: fn(Config) -> Running) {
+    let (config, asked) = setting(|_| {});
+    let proxy = start(config);
+    for _ in 0..2 {
+        assert_eq!(ask(proxy.address, &[b"origin.test small \r\n\r\n"], false).unwrap(), b"a small file");
+        let big = ask(proxy.address, &[b"origin.", b"test big\r", b"\n\r\n"], true).unwrap();
+        assert_eq!((big.len(), big.iter().all(|&byte| byte == b'x')), (BIG, true));
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2, "the second time they come out of the cache");
+    // What comes behind a head is no second request, and no reason for a reset.
+    let surplus = b"origin.test small\r\n\r\norigin.test big\r\n\r\n";
+    assert_eq!(ask(proxy.address, &[surplus], false).unwrap(), b"a small file");
+    for nothing in [&b"origin.test none \r\n\r\n"[..], b"elsewhere.test small \r\n\r\n", b"malformed\r\n\r\n"] {
+        assert_eq!(ask(proxy.address, &[nothing], false).unwrap(), b"");
+    }
+    proxy.drain();
+}
+
+fn a_broken_origin_is_a_reset_and_never_kept(start: fn(Config) -> Running) {
+    let (config, asked) = setting(|_| {});
+    let proxy = start(config);
+    for _ in 0..2 {
+        let error = ask(proxy.address, &[b"origin.test broken \r\n\r\n"], false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    proxy.drain();
+}
+
+fn many_at_once_ask_the_origin_once(start: fn(Config) -> Running) {
+    let (config, asked) = setting(|config| config.max_per_client = 1000);
+    let proxy = start(config);
+    let address = proxy.address;
+    let clients: Vec<_> =
+        (0..100).map(|_| thread::spawn(move || ask(address, &[b"origin.test big \r\n\r\n"], false))).collect();
+    for client in clients {
+        assert_eq!(client.join().unwrap().unwrap().len(), BIG);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    proxy.drain();
+}
+
+/// Each test on each runtime.
+macro_rules! on_both {
+    ($($test:ident),+) => {
+        mod tokio_loop {
+            $(#[test] fn $test() { super::$test(super::on_tokio); })+
+        }
+        mod smol_loop {
+            $(#[test] fn $test() { super::$test(super::on_smol); })+
+        }
+    };
+}
+
+on_both!(files_are_fetched_once, a_broken_origin_is_a_reset_and_never_kept, many_at_once_ask_the_origin_once);
