@@ -16,7 +16,6 @@ use std::{
 use bytes::{Buf, Bytes};
 use towline_core::{
     host::{ConnWaker, ReadBuffer, Wakes},
-    quic::Epoch,
     txn::{
         accept::AcceptFault,
         hosts::Hosts,
@@ -87,7 +86,6 @@ pub fn serve(
     mut config: Config,
     listen: &[SocketAddr],
     names: Names,
-    epoch: Epoch,
     notices: impl FnMut(&Proxy, Notice) + Send + 'static,
 ) -> Result<(Control, Vec<SocketAddr>, impl Future<Output = ()> + Send), ListenError> {
     let mut listeners = Vec::new();
@@ -103,7 +101,7 @@ pub fn serve(
     let wishes = Arc::new(Wishes { drain: AtomicBool::new(false), stop: AtomicBool::new(false), wakes: wakes.clone() });
     let read_buffer = ReadBuffer::new(config.transaction.chunk);
     let driver = Driver {
-        proxy: Proxy::new(config, epoch),
+        proxy: Proxy::new(config),
         listeners,
         names,
         notices,
@@ -111,6 +109,7 @@ pub fn serve(
         peers: Vec::new(),
         wakes,
         woken: Vec::new(),
+        serving: None,
         read_buffer,
         is_over: false,
     };
@@ -128,6 +127,8 @@ struct Driver<N> {
     wakes: Arc<Wakes<ConnId>>,
     /// Scratch: those that are being served.
     woken: Vec<ConnId>,
+    /// Who is being served right now, and need not be woken for it.
+    serving: Option<ConnId>,
     read_buffer: ReadBuffer,
     is_over: bool,
 }
@@ -227,8 +228,10 @@ impl<N: FnMut(&Proxy, Notice)> Driver<N> {
         self.wakes.take(&mut woken);
         let progress = !woken.is_empty();
         for conn in woken.drain(..) {
+            self.serving = Some(conn);
             self.turn(now, conn);
         }
+        self.serving = None;
         self.woken = woken;
         progress
     }
@@ -264,7 +267,6 @@ impl<N: FnMut(&Proxy, Notice)> Driver<N> {
     }
 
     fn perform(&mut self, command: Command) {
-        let names = self.names.clone();
         match command {
             Command::ReadClient { conn, max } => self.with(conn, |peer| peer.client_credit = Some(max)),
             Command::WriteClient { conn, bytes } => self.with(conn, |peer| peer.to_client = Some(Output::new(bytes))),
@@ -273,6 +275,7 @@ impl<N: FnMut(&Proxy, Notice)> Driver<N> {
                 close(&mut peer.client, how, unread);
             }),
             Command::Resolve { conn, name, seq } => {
+                let names = self.names.clone();
                 self.with(conn, |peer| peer.asked = Some(Box::pin(names.resolve(name, seq))));
             }
             Command::Connect { conn, address, seq } => {
@@ -298,9 +301,12 @@ impl<N: FnMut(&Proxy, Notice)> Driver<N> {
 
     /// Changes what a connection waits for.
     fn with(&mut self, conn: ConnId, change: impl FnOnce(&mut Peer)) {
+        let is_served = self.serving == Some(conn);
         if let Some(peer) = self.peer(conn) {
             change(peer);
-            peer.waker.wake();
+            if !is_served {
+                peer.waker.wake();
+            }
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize, Serializer};
-use time::{OffsetDateTime, macros::format_description};
 
 use super::Role;
 use crate::quic::Epoch;
@@ -165,7 +164,7 @@ impl Record {
     #[must_use]
     pub fn to_json(&self, epoch: &Epoch) -> String {
         let mut line =
-            Line { timestamp: timestamp(epoch, self.at), realm: &self.realm, hub: &self.hub, ..Line::default() };
+            Line { timestamp: epoch.rfc3339_at(self.at), realm: &self.realm, hub: &self.hub, ..Line::default() };
         match &self.event {
             RecordEvent::StartSession(session) => {
                 line.event_type = "startSpnSession";
@@ -194,16 +193,6 @@ impl Record {
         // Strings and numbers only: this cannot fail.
         serde_json::to_string(&line).unwrap_or_default()
     }
-}
-
-/// RFC 3339 with milliseconds.
-fn timestamp(epoch: &Epoch, at: Instant) -> String {
-    let unix = epoch.unix_at(at).as_nanos() as i128;
-    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    OffsetDateTime::from_unix_timestamp_nanos(unix)
-        .ok()
-        .and_then(|moment| moment.format(format).ok())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use bytes::{Bytes, BytesMut};
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::ms;
+
 /// Smaller pieces are gathered into chunks of this size: a few bytes must not keep a whole read buffer alive, nor have a chunk to themselves.
 const KEEP_FROM: usize = 16 * 1024;
 
@@ -24,7 +26,7 @@ pub struct Config {
     /// Objects.
     pub max_entries: usize,
     /// How long an object is served; without it for ever, as there is no freshness in this protocol.
-    #[serde(rename = "max_age_ms", with = "ms_option")]
+    #[serde(rename = "max_age_ms", with = "ms::option")]
     pub max_age: Option<Duration>,
     /// Transactions that may wait for the fetch of one object.
     pub max_waiters: usize,
@@ -39,20 +41,6 @@ impl Default for Config {
             max_age: None,
             max_waiters: 256,
         }
-    }
-}
-
-mod ms_option {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
     }
 }
 

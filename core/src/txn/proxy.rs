@@ -11,13 +11,12 @@
 //! 4. Sleep until [`poll_timeout`](Proxy::poll_timeout), or until something happens.
 //!
 //! ```
-//! use std::time::Duration;
-//! use towline_core::{quic::Epoch, txn::{allow::Allow, proxy::{Command, Config, Proxy}, transaction::Event}};
+//! use towline_core::txn::{allow::Allow, proxy::{Command, Config, Proxy}, transaction::Event};
 //!
 //! let now = towline_core::testing::first_instant(); // a real host's clock: `Instant::now()`
 //! let mut config = Config::default();
 //! config.transaction.allow = Allow::everything();
-//! let mut proxy = Proxy::new(config, Epoch { instant: now, unix: Duration::ZERO });
+//! let mut proxy = Proxy::new(config);
 //! proxy.start(now);
 //! assert!(proxy.wants_accept());
 //! let conn = proxy.handle_incoming(now, ([192, 0, 2, 7], 1234).into()).expect("there is room");
@@ -51,10 +50,7 @@ use super::{
     record::{Lookup, Record},
     transaction::{self, Close, Event, Transaction},
 };
-use crate::{
-    machine::{Armed, Deadlines, Machine},
-    quic::Epoch,
-};
+use crate::machine::{Armed, Deadlines, Machine};
 
 /// Limits, times and choices of a proxy. The defaults are what ships, and allow no origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,7 +253,6 @@ enum Due {
 pub struct Proxy {
     max_per_client: usize,
     transaction: Arc<transaction::Config>,
-    epoch: Epoch,
     accept: Accept,
     armed: Armed,
     /// A connection may be accepted.
@@ -284,12 +279,11 @@ impl std::fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// A proxy that accepts nothing yet: [`start`](Self::start) it. `epoch` turns the times of records into timestamps.
+    /// A proxy that accepts nothing yet: [`start`](Self::start) it.
     #[must_use]
-    pub fn new(config: Config, epoch: Epoch) -> Self {
+    pub fn new(config: Config) -> Self {
         Self {
             max_per_client: config.max_per_client,
-            epoch,
             accept: Accept::new(config.accept),
             armed: Armed::default(),
             wants_accept: false,
@@ -315,12 +309,6 @@ impl Proxy {
     /// The listeners are open.
     pub fn start(&mut self, now: Instant) {
         self.accept_event(now, accept::Event::Start);
-    }
-
-    /// The pair that turns the times of records into timestamps.
-    #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
     }
 
     /// Whether a connection may be accepted. Otherwise leave it in the kernel's queue.

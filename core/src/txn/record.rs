@@ -4,7 +4,7 @@ use std::{fmt, time::Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
-use time::{OffsetDateTime, macros::format_description};
+use time::macros::format_description;
 
 use super::transaction::Outcome;
 use crate::quic::Epoch;
@@ -30,9 +30,8 @@ impl Lookup {
     /// printable ASCII, or a backslash, is written `\xNN`, so that a name cannot forge an entry.
     #[must_use]
     pub fn compat(&self, epoch: Epoch) -> String {
-        const STAMP: &[time::format_description::BorrowedFormatItem<'_>] =
-            format_description!("[year][month][day].[hour]h[minute]m[second]s");
-        let stamp = date(epoch, self.at).format(STAMP).unwrap_or_default();
+        let form = format_description!("[year][month][day].[hour]h[minute]m[second]s");
+        let stamp = epoch.date_at(self.at).format(form).unwrap_or_default();
         format!("{stamp} {} {} {} \n\n", Escaped(&self.file), Escaped(&self.server), u8::from(self.hit))
     }
 }
@@ -72,10 +71,8 @@ impl Record {
     /// names that are no printable ASCII are written `\xNN`.
     #[must_use]
     pub fn json(&self, epoch: Epoch) -> String {
-        const STAMP: &[time::format_description::BorrowedFormatItem<'_>] =
-            format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
         let line = Line {
-            at: date(epoch, self.at).format(STAMP).unwrap_or_default(),
+            at: epoch.rfc3339_at(self.at),
             file: Escaped(&self.file).to_string(),
             server: Escaped(&self.server).to_string(),
             hit: self.hit,
@@ -85,11 +82,6 @@ impl Record {
         };
         serde_json::to_string(&line).unwrap_or_default()
     }
-}
-
-fn date(epoch: Epoch, at: Instant) -> OffsetDateTime {
-    let unix = time::Duration::try_from(epoch.unix_at(at)).unwrap_or_default();
-    OffsetDateTime::UNIX_EPOCH.checked_add(unix).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// Bytes as text on one line.

@@ -71,18 +71,6 @@ impl HeadReader {
         Self { max, is_strict, held: BytesMut::new(), matched: 0 }
     }
 
-    /// How many bytes it holds.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.held.len()
-    }
-
-    /// Whether it holds none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
     /// Takes a piece.
     ///
     /// # Errors

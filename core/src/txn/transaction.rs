@@ -6,6 +6,25 @@
 //!
 //! The diagram is `docs/states/txn.transaction.md`.
 
+/// Patterns of events by whom they come from: so that each handler names what it does not take, and a new event is missed everywhere.
+macro_rules! on {
+    (host) => { Event::Accepted | Event::Shutdown };
+    (client) => {
+        Event::ClientData { .. } | Event::ClientEof | Event::ClientError { .. } | Event::ClientSent { .. }
+    };
+    (lookup) => { Event::CacheHit { .. } | Event::CacheMiss { .. } };
+    (read) => { Event::CacheData { .. } | Event::CacheReadFailed };
+    (room) => { Event::CacheWriteReady { .. } | Event::CacheWriteRefused { .. } };
+    (store) => { Event::CacheStored { .. } | Event::CacheWriteFailed | Event::CacheCommitted };
+    (flight) => { Event::FlightDone(_) };
+    (name) => { Event::Resolved { .. } | Event::ResolveFailed { .. } };
+    (dial) => { Event::Connected { .. } | Event::ConnectFailed { .. } };
+    (origin) => {
+        Event::OriginSent { .. } | Event::OriginData { .. } | Event::OriginEof | Event::OriginError { .. }
+    };
+    ($first:ident $($more:ident)+) => { on!($first) | on!($($more)+) };
+}
+
 mod config;
 mod describe;
 mod events;
@@ -305,22 +324,7 @@ impl Transaction {
             | Event::ResolveFailed { seq, .. }
             | Event::Connected { seq }
             | Event::ConnectFailed { seq, .. } => *seq,
-            Event::Accepted
-            | Event::ClientData { .. }
-            | Event::ClientEof
-            | Event::ClientError { .. }
-            | Event::ClientSent { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::FlightDone(_)
-            | Event::OriginSent { .. }
-            | Event::OriginData { .. }
-            | Event::OriginEof
-            | Event::OriginError { .. }
-            | Event::Shutdown => None,
+            on!(host client read store flight origin) => None,
         };
         seq.is_some_and(|seq| seq != self.seq)
     }

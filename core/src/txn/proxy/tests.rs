@@ -30,7 +30,7 @@ fn config() -> Config {
 impl Bench {
     fn new(config: Config) -> Self {
         let now = first_instant();
-        let mut proxy = Proxy::new(config, Epoch { instant: now, unix: Duration::ZERO });
+        let mut proxy = Proxy::new(config);
         proxy.start(now);
         assert!(proxy.wants_accept());
         Self { proxy, now, notices: Vec::new() }

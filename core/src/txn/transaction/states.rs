@@ -21,7 +21,12 @@ use crate::txn::{
 
 impl Transaction {
     pub(super) fn start(&mut self, now: Instant, event: Event) -> State {
-        let Event::Accepted = event else { return self.unexpected(State::Start) };
+        match event {
+            Event::Accepted => {}
+            other @ (Event::Shutdown | on!(client lookup read room store flight name dial origin)) => {
+                return self.unexpected(State::Start, &other);
+            }
+        }
         self.timers.set(Timer::Head, now + self.config.head_timeout);
         self.timers.set(Timer::Transaction, now + self.config.transaction_timeout);
         self.actions.push(Action::ReadClient { max: self.config.head_max });
@@ -32,28 +37,11 @@ impl Transaction {
         let bytes = match event {
             Event::ClientData { bytes } => bytes,
             Event::ClientEof => return self.fail(Held::default(), Outcome::ClientLeft),
-            other @ (Event::Accepted
-            | Event::ClientError { .. }
+            other @ (Event::ClientError { .. }
             | Event::ClientSent { .. }
-            | Event::CacheHit { .. }
-            | Event::CacheMiss { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheWriteReady { .. }
-            | Event::CacheWriteRefused { .. }
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::FlightDone(_)
-            | Event::Resolved { .. }
-            | Event::ResolveFailed { .. }
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::OriginSent { .. }
-            | Event::OriginData { .. }
-            | Event::OriginEof
-            | Event::OriginError { .. }
-            | Event::Shutdown) => return self.unexpected_in(State::ReadRequest(head), &other),
+            | on!(host lookup read room store flight name dial origin)) => {
+                return self.unexpected(State::ReadRequest(head), &other);
+            }
         };
         match head.push(bytes) {
             Ok(Progress::More(room)) => {
@@ -100,28 +88,9 @@ impl Transaction {
                 }
                 self.prepare_write(now, Fetch { request: lookup.request, key: lookup.key, is_stored: true })
             }
-            other @ (Event::Accepted
-            | Event::ClientData { .. }
-            | Event::ClientEof
-            | Event::ClientError { .. }
-            | Event::ClientSent { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheWriteReady { .. }
-            | Event::CacheWriteRefused { .. }
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::FlightDone(_)
-            | Event::Resolved { .. }
-            | Event::ResolveFailed { .. }
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::OriginSent { .. }
-            | Event::OriginData { .. }
-            | Event::OriginEof
-            | Event::OriginError { .. }
-            | Event::Shutdown) => self.unexpected_in(State::CacheLookup(lookup), &other),
+            other @ (on!(host client read room store flight name dial origin)) => {
+                self.unexpected(State::CacheLookup(lookup), &other)
+            }
         }
     }
 
@@ -156,28 +125,11 @@ impl Transaction {
                 self.prepare_write(now, Fetch { request: read.lookup.request, key: read.lookup.key, is_stored: true })
             }
             Event::CacheReadFailed => self.fail(State::CacheRead(read).held(), Outcome::CacheFailed),
-            other @ (Event::Accepted
-            | Event::ClientData { .. }
+            other @ (Event::ClientData { .. }
             | Event::ClientEof
             | Event::ClientError { .. }
-            | Event::CacheHit { .. }
-            | Event::CacheMiss { .. }
             | Event::CacheData { .. }
-            | Event::CacheWriteReady { .. }
-            | Event::CacheWriteRefused { .. }
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::FlightDone(_)
-            | Event::Resolved { .. }
-            | Event::ResolveFailed { .. }
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::OriginSent { .. }
-            | Event::OriginData { .. }
-            | Event::OriginEof
-            | Event::OriginError { .. }
-            | Event::Shutdown) => self.unexpected_in(State::CacheRead(read), &other),
+            | on!(host lookup room store flight name dial origin)) => self.unexpected(State::CacheRead(read), &other),
         }
     }
 
@@ -196,28 +148,9 @@ impl Transaction {
                 return self.fetch(now, fetch);
             }
             Event::CacheWriteRefused { why, .. } => why,
-            other @ (Event::Accepted
-            | Event::ClientData { .. }
-            | Event::ClientEof
-            | Event::ClientError { .. }
-            | Event::ClientSent { .. }
-            | Event::CacheHit { .. }
-            | Event::CacheMiss { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::FlightDone(_)
-            | Event::Resolved { .. }
-            | Event::ResolveFailed { .. }
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::OriginSent { .. }
-            | Event::OriginData { .. }
-            | Event::OriginEof
-            | Event::OriginError { .. }
-            | Event::Shutdown) => return self.unexpected_in(State::CachePrepareWrite(fetch), &other),
+            other @ (on!(host client lookup read store flight name dial origin)) => {
+                return self.unexpected(State::CachePrepareWrite(fetch), &other);
+            }
         };
         self.timers.stop(Timer::Cache);
         match (why, self.config.serve) {
@@ -240,29 +173,9 @@ impl Transaction {
             }
             Event::FlightDone(Flight::Failed(outcome)) => self.fail(Held::default(), outcome),
             Event::FlightDone(Flight::Abandoned) => self.prepare_write(now, fetch),
-            other @ (Event::Accepted
-            | Event::ClientData { .. }
-            | Event::ClientEof
-            | Event::ClientError { .. }
-            | Event::ClientSent { .. }
-            | Event::CacheHit { .. }
-            | Event::CacheMiss { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheWriteReady { .. }
-            | Event::CacheWriteRefused { .. }
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::Resolved { .. }
-            | Event::ResolveFailed { .. }
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::OriginSent { .. }
-            | Event::OriginData { .. }
-            | Event::OriginEof
-            | Event::OriginError { .. }
-            | Event::Shutdown) => self.unexpected_in(State::WaitFlight(fetch), &other),
+            other @ (on!(host client lookup read room store name dial origin)) => {
+                self.unexpected(State::WaitFlight(fetch), &other)
+            }
         }
     }
 
@@ -286,28 +199,9 @@ impl Transaction {
             Event::ResolveFailed { .. } => {
                 self.fail(Held { writes_cache: fetch.is_stored, ..Held::default() }, Outcome::ResolveFailed)
             }
-            other @ (Event::Accepted
-            | Event::ClientData { .. }
-            | Event::ClientEof
-            | Event::ClientError { .. }
-            | Event::ClientSent { .. }
-            | Event::CacheHit { .. }
-            | Event::CacheMiss { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheWriteReady { .. }
-            | Event::CacheWriteRefused { .. }
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::FlightDone(_)
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::OriginSent { .. }
-            | Event::OriginData { .. }
-            | Event::OriginEof
-            | Event::OriginError { .. }
-            | Event::Shutdown) => self.unexpected_in(State::Resolve(fetch), &other),
+            other @ (on!(host client lookup read room store flight dial origin)) => {
+                self.unexpected(State::Resolve(fetch), &other)
+            }
         }
     }
 
@@ -342,28 +236,9 @@ impl Transaction {
                 State::SendRequest(Sending { fetch: connecting.fetch, unsent })
             }
             Event::ConnectFailed { .. } => self.connect_next(now, connecting, Outcome::ConnectFailed),
-            other @ (Event::Accepted
-            | Event::ClientData { .. }
-            | Event::ClientEof
-            | Event::ClientError { .. }
-            | Event::ClientSent { .. }
-            | Event::CacheHit { .. }
-            | Event::CacheMiss { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheWriteReady { .. }
-            | Event::CacheWriteRefused { .. }
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::FlightDone(_)
-            | Event::Resolved { .. }
-            | Event::ResolveFailed { .. }
-            | Event::OriginSent { .. }
-            | Event::OriginData { .. }
-            | Event::OriginEof
-            | Event::OriginError { .. }
-            | Event::Shutdown) => self.unexpected_in(State::Connect(connecting), &other),
+            other @ (on!(host client lookup read room store flight name origin)) => {
+                self.unexpected(State::Connect(connecting), &other)
+            }
         }
     }
 
@@ -385,27 +260,9 @@ impl Transaction {
             Event::OriginEof | Event::OriginError { .. } => {
                 self.fail(State::SendRequest(sending).held(), Outcome::OriginFailed)
             }
-            other @ (Event::Accepted
-            | Event::ClientData { .. }
-            | Event::ClientEof
-            | Event::ClientError { .. }
-            | Event::ClientSent { .. }
-            | Event::CacheHit { .. }
-            | Event::CacheMiss { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheWriteReady { .. }
-            | Event::CacheWriteRefused { .. }
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::FlightDone(_)
-            | Event::Resolved { .. }
-            | Event::ResolveFailed { .. }
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::OriginData { .. }
-            | Event::Shutdown) => self.unexpected_in(State::SendRequest(sending), &other),
+            other @ (Event::OriginData { .. } | on!(host client lookup read room store flight name dial)) => {
+                self.unexpected(State::SendRequest(sending), &other)
+            }
         }
     }
 
@@ -451,29 +308,12 @@ impl Transaction {
             Event::CacheWriteFailed if reading.fetch.is_stored => self.cache_write_failed(now, reading),
             Event::OriginEof if self.is_asking_origin() => self.origin_eof(now, reading),
             Event::OriginError { .. } => self.fail(State::ReadOrigin(reading).held(), Outcome::OriginFailed),
-            other @ (Event::Accepted
-            | Event::ClientData { .. }
-            | Event::ClientEof
-            | Event::ClientError { .. }
-            | Event::ClientSent { .. }
-            | Event::CacheHit { .. }
-            | Event::CacheMiss { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheWriteReady { .. }
-            | Event::CacheWriteRefused { .. }
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::FlightDone(_)
-            | Event::Resolved { .. }
-            | Event::ResolveFailed { .. }
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::OriginSent { .. }
+            other @ (Event::OriginSent { .. }
             | Event::OriginData { .. }
             | Event::OriginEof
-            | Event::Shutdown) => self.unexpected_in(State::ReadOrigin(reading), &other),
+            | on!(host client lookup read room store flight name dial)) => {
+                self.unexpected(State::ReadOrigin(reading), &other)
+            }
         }
     }
 
@@ -550,28 +390,9 @@ impl Transaction {
                 }
             }
             Event::CacheWriteFailed => self.commit_failed(&committing),
-            other @ (Event::Accepted
-            | Event::ClientData { .. }
-            | Event::ClientEof
-            | Event::ClientError { .. }
-            | Event::ClientSent { .. }
-            | Event::CacheHit { .. }
-            | Event::CacheMiss { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheWriteReady { .. }
-            | Event::CacheWriteRefused { .. }
-            | Event::CacheStored { .. }
-            | Event::FlightDone(_)
-            | Event::Resolved { .. }
-            | Event::ResolveFailed { .. }
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::OriginSent { .. }
-            | Event::OriginData { .. }
-            | Event::OriginEof
-            | Event::OriginError { .. }
-            | Event::Shutdown) => self.unexpected_in(State::Commit(committing), &other),
+            other @ (Event::CacheStored { .. } | on!(host client lookup read room flight name dial origin)) => {
+                self.unexpected(State::Commit(committing), &other)
+            }
         }
     }
 
@@ -600,29 +421,12 @@ impl Transaction {
                 self.end(outcome)
             }
             Event::ClientSent { .. } => State::DrainClient(outcome),
-            other @ (Event::Accepted
-            | Event::ClientData { .. }
+            other @ (Event::ClientData { .. }
             | Event::ClientEof
             | Event::ClientError { .. }
-            | Event::CacheHit { .. }
-            | Event::CacheMiss { .. }
-            | Event::CacheData { .. }
-            | Event::CacheReadFailed
-            | Event::CacheWriteReady { .. }
-            | Event::CacheWriteRefused { .. }
-            | Event::CacheStored { .. }
-            | Event::CacheWriteFailed
-            | Event::CacheCommitted
-            | Event::FlightDone(_)
-            | Event::Resolved { .. }
-            | Event::ResolveFailed { .. }
-            | Event::Connected { .. }
-            | Event::ConnectFailed { .. }
-            | Event::OriginSent { .. }
-            | Event::OriginData { .. }
-            | Event::OriginEof
-            | Event::OriginError { .. }
-            | Event::Shutdown) => self.unexpected_in(State::DrainClient(outcome), &other),
+            | on!(host lookup read room store flight name dial origin)) => {
+                self.unexpected(State::DrainClient(outcome), &other)
+            }
         }
     }
 
@@ -740,12 +544,8 @@ impl Transaction {
         self.seq
     }
 
-    fn unexpected_in(&mut self, state: State, event: &Event) -> State {
+    fn unexpected(&mut self, state: State, event: &Event) -> State {
         tracing::debug!(?event, state = state.name(), "an event that nobody asked for");
-        self.unexpected(state)
-    }
-
-    fn unexpected(&mut self, state: State) -> State {
         self.unexpected += 1;
         state
     }

@@ -183,15 +183,14 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Error> {
     let config = config(&arguments);
     let names = names(&arguments)?;
-    let epoch = epoch();
-    let log = start_log(&arguments, epoch)?;
+    let log = start_log(&arguments, epoch())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let is_idle = config.transaction.allow.is_nothing();
     let mut teller = log.teller();
     let (ended, mut end) = tokio::sync::oneshot::channel();
     let mut ended = Some(ended);
-    let (control, local, proxy) = serve(config, &arguments.listen, names, epoch, move |proxy, notice| {
+    let (control, local, proxy) = serve(config, &arguments.listen, names, move |proxy, notice| {
         let entry = match notice {
             Notice::Lookup(lookup) => Entry::Lookup(lookup),
             Notice::Finished(record) => Entry::Finished(record),
