@@ -27,9 +27,10 @@ use towline_core::{
 };
 
 use self::{
-    network::{Network, Random},
+    network::Network,
     peer::{Ends, Peer},
 };
+use crate::random::Random;
 
 const HUB: &str = "192.0.2.1:4433";
 /// A run that has not come to its end by then hangs.

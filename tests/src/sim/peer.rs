@@ -17,7 +17,7 @@ use towline_core::{
     },
 };
 
-use super::network::Random;
+use crate::random::Random;
 
 /// Bytes written at once.
 const PIECE: usize = 3000;

@@ -152,7 +152,7 @@ impl Proxy {
                             Err(_) => (Event::CacheWriteFailed, Flight::Abandoned),
                         };
                         self.work.push_back((id, answer));
-                        self.land(&key, &flight);
+                        self.land(id, &key, &flight);
                     }
                 }
                 Action::AbortCache => {
@@ -173,7 +173,7 @@ impl Proxy {
             }
         };
         if let Some(key) = aborted {
-            self.land(&key, &finished.map_or(Flight::Abandoned, shared));
+            self.land(id, &key, &finished.map_or(Flight::Abandoned, shared));
         }
         match finished {
             Some(outcome) => self.finish(now, id, outcome),
@@ -210,12 +210,16 @@ impl Proxy {
     }
 
     /// Tells everybody who has waited for an object.
-    fn land(&mut self, key: &bytes::Bytes, flight: &Flight) {
+    fn land(&mut self, leader: ConnId, key: &bytes::Bytes, flight: &Flight) {
+        let server = |conn: &mut Conn| conn.machine.asked().map(|request| request.server.clone());
+        let asked = self.conn(leader).and_then(server);
         for id in self.flights.land(key) {
-            if let Some(conn) = self.conn(id) {
-                conn.waits = None;
-                self.work.push_back((id, Event::FlightDone(flight.clone())));
-            }
+            let Some(conn) = self.conn(id) else { continue };
+            conn.waits = None;
+            // With file-only keys (K1) it may have been another server that failed, which says nothing of this one.
+            let is_of_another = matches!(flight, Flight::Failed(_)) && server(conn) != asked;
+            let flight = if is_of_another { Flight::Abandoned } else { flight.clone() };
+            self.work.push_back((id, Event::FlightDone(flight)));
         }
     }
 
