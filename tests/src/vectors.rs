@@ -12,7 +12,10 @@ pub fn folder(protocol: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("SKIPPED: no vectors of {protocol}: {} is no folder (TOWLINE_VECTORS says where they are)", folder.display());
+    eprintln!(
+        "SKIPPED: no vectors of {protocol}: {} is no folder (TOWLINE_VECTORS says where they are)",
+        folder.display()
+    );
     None
 }
 

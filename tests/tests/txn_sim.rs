@@ -5,7 +5,7 @@ use std::env;
 use towline_tests::txn::lives;
 
 /// Seeds that every run of the tests tries.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 500;
 
 #[test]
 fn seeds_keep_the_invariants() {

@@ -58,7 +58,8 @@ fn play(how: impl Fn(&[&Vector]) -> Result + Sync) {
             scope.spawn(move || {
                 let in_order: Vec<&Vector> = vector.before.iter().map(|name| &vectors[name]).chain([vector]).collect();
                 let (result, expected) = (how(&in_order), Result::expected(vector));
-                (result != expected).then(|| format!("{}:\n  expected {expected:?}\n  found    {result:?}", vector.name))
+                (result != expected)
+                    .then(|| format!("{}:\n  expected {expected:?}\n  found    {result:?}", vector.name))
             })
         });
         let plays: Vec<_> = plays.collect();
@@ -226,7 +227,12 @@ fn ask(address: SocketAddr, case: &Vector) -> io::Result<(Option<End>, Vec<u8>)>
 }
 
 /// Plays some cases against a proxy on a real socket; `lookups` are those of the last case, given how many were of those before.
-fn play_on(address: SocketAddr, origin: &Origin, cases: &[&Vector], lookups: impl FnOnce(usize) -> Vec<String>) -> Result {
+fn play_on(
+    address: SocketAddr,
+    origin: &Origin,
+    cases: &[&Vector],
+    lookups: impl FnOnce(usize) -> Vec<String>,
+) -> Result {
     let mut clients = Vec::new();
     for case in cases {
         origin.steps.lock().unwrap().clone_from(&case.steps);

@@ -162,7 +162,7 @@ struct Held {
     origin: bool,
 }
 
-/// T1 to T9.
+/// T1 to T10.
 #[derive(Debug, Clone, Copy)]
 enum Timer {
     Head,
@@ -172,11 +172,20 @@ enum Timer {
     ClientWrite,
     Cache,
     Transaction,
+    Flight,
 }
 
 impl machine::Timer for Timer {
-    const ALL: &'static [Self] =
-        &[Self::Head, Self::Resolve, Self::Connect, Self::Origin, Self::ClientWrite, Self::Cache, Self::Transaction];
+    const ALL: &'static [Self] = &[
+        Self::Head,
+        Self::Resolve,
+        Self::Connect,
+        Self::Origin,
+        Self::ClientWrite,
+        Self::Cache,
+        Self::Transaction,
+        Self::Flight,
+    ];
 
     fn index(self) -> usize {
         self as usize
@@ -191,6 +200,7 @@ impl machine::Timer for Timer {
             Self::ClientWrite => "client_write",
             Self::Cache => "cache",
             Self::Transaction => "transaction",
+            Self::Flight => "flight",
         }
     }
 }
@@ -205,7 +215,7 @@ pub struct Transaction {
     asked: Option<Request>,
     /// Of the question that was asked last.
     seq: u64,
-    timers: Timers<Timer, 7>,
+    timers: Timers<Timer, 8>,
     actions: Actions<Action, 8>,
     unexpected: u64,
 }
@@ -261,6 +271,7 @@ impl Machine for Transaction {
             }
             Timer::Connect => self.connect_timeout(now, state),
             Timer::Cache => self.cache_timeout(now, state),
+            Timer::Flight => self.flight_timeout(now, state),
         };
     }
 

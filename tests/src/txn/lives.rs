@@ -19,6 +19,9 @@ use crate::random::Random;
 /// Nothing lasts longer: all that comes has come by then, and T9 is over for all of it.
 const LONGEST: Duration = Duration::from_secs(700);
 
+/// An honest client's head, T10, names and addresses (of which one is silent, for T3), and what it takes to take a file.
+const SLACK: Duration = Duration::from_secs(25);
+
 const GOOD: [&str; 3] = ["a.test", "b.test", "two.test"];
 const BAD: [&str; 5] = ["none.test", "silent.test", "refuses.test", "deaf.test", "inside.test"];
 
@@ -60,6 +63,15 @@ impl Habits {
             steps.push(Step::Fin);
         }
         ((!fails).then_some(body), steps)
+    }
+}
+
+impl Habits {
+    /// How long the origin of a file makes its clients wait.
+    fn sleeps(&self, wish: &Wish) -> Duration {
+        let (_, steps) = self.file(wish.server.as_bytes(), wish.file.as_bytes());
+        let sleep = |step| if let Step::Sleep(time) = step { time } else { Duration::ZERO };
+        steps.into_iter().map(sleep).sum()
     }
 }
 
@@ -158,7 +170,11 @@ fn client(random: &mut Random) -> (Client, Wish) {
 fn config(random: &mut Random) -> Config {
     let mut config = Config::default();
     let transaction = &mut config.transaction;
-    transaction.allow = Allow { all: false, names: vec!["*.test".parse().expect("a pattern")], nets: vec!["198.18.0.0/24".parse().expect("a network")] };
+    transaction.allow = Allow {
+        all: false,
+        names: vec!["*.test".parse().expect("a pattern")],
+        nets: vec!["198.18.0.0/24".parse().expect("a network")],
+    };
     if random.chance(50) {
         transaction.serve = Serve::Stored;
     }
@@ -167,7 +183,10 @@ fn config(random: &mut Random) -> Config {
     }
     transaction.finish_fetch = random.chance(70);
     transaction.single_flight = random.chance(80);
-    transaction.chunk = random.below(9000) as usize + 1;
+    transaction.chunk = random.below(9000) as usize + 100;
+    if random.chance(30) {
+        transaction.flight_timeout = LONGEST;
+    }
     if random.chance(30) {
         config.cache.max_bytes = 60_000;
     }
@@ -208,7 +227,9 @@ pub fn run(seed: u64) -> Result<Vec<String>, String> {
     for head in &world.heads {
         let (server, file) = names_of(head);
         let key = (if habits.by_file { &b""[..] } else { server }, file);
-        let is_stored = file.starts_with(b"file") && roomy && config.transaction.single_flight && config.transaction.finish_fetch;
+        let is_patient = config.transaction.serve == Serve::Stored || config.transaction.flight_timeout == LONGEST;
+        let waits = config.transaction.single_flight && config.transaction.finish_fetch && is_patient;
+        let is_stored = file.starts_with(b"file") && roomy && waits;
         if !fetched.insert(key) && is_stored && drains.is_none() {
             return Err(format!("fetched twice: {}", head.escape_ascii()));
         }
@@ -216,12 +237,25 @@ pub fn run(seed: u64) -> Result<Vec<String>, String> {
     for (nth, ((fate, wish), client)) in world.fates.iter().zip(&wishes).zip(&clients).enumerate() {
         check(fate, wish, &habits)
             .and_then(|()| {
-                let is_served = fate.record.as_ref().is_some_and(|record| matches!(record.outcome, Outcome::Served { .. }));
+                let is_served =
+                    fate.record.as_ref().is_some_and(|record| matches!(record.outcome, Outcome::Served { .. }));
                 // Without waiting for each other, who comes while another one writes is not served in `stored` mode (E4).
                 let is_alone = config.transaction.single_flight || config.transaction.serve == Serve::Streamed;
                 let fits = roomy || config.transaction.serve == Serve::Streamed;
-                if wish.is_honest && drains.is_none() && is_alone && fits && !is_served {
+                if !wish.is_honest || drains.is_some() || !is_alone || !fits {
+                    return Ok(());
+                }
+                if !is_served {
                     return Err("an honest client was not served".to_owned());
+                }
+                // Whatever others do, it waits for the origin of its file, for T10, and for a few seconds of its own.
+                let origin: Duration = habits.sleeps(wish);
+                let is_held_up =
+                    fate.record.as_ref().is_some_and(|record| Duration::from_millis(record.ms) > origin + SLACK);
+                let may_wait =
+                    config.transaction.serve == Serve::Stored || config.transaction.flight_timeout == LONGEST;
+                if is_held_up && !may_wait {
+                    return Err("an honest client was held up".to_owned());
                 }
                 Ok(())
             })

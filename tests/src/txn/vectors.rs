@@ -181,7 +181,10 @@ fn mode(text: &str, idle: &Value) -> Mode {
     Mode {
         server_and_file: text.contains("key_mode = server_and_file"),
         is_strict: text.contains("strict"),
-        allow: text.strip_prefix("allow names ").map(|names| names.split(", ").map(str::to_owned).collect()).unwrap_or_default(),
+        allow: text
+            .strip_prefix("allow names ")
+            .map(|names| names.split(", ").map(str::to_owned).collect())
+            .unwrap_or_default(),
         idle: idle.as_f64().map(Duration::from_secs_f64),
     }
 }
@@ -211,7 +214,8 @@ fn steps(folder: &Path, origin: &Value) -> Vec<Step> {
             "send" => {
                 let what = text(&step[1]);
                 let inline = hex(what);
-                let of_file = || what.split_once(" bytes").and_then(|(length, _)| length.parse().ok()).expect("a length");
+                let of_file =
+                    || what.split_once(" bytes").and_then(|(length, _)| length.parse().ok()).expect("a length");
                 let (now, later) = rest.split_at(inline.as_ref().map_or_else(of_file, Vec::len));
                 assert!(inline.is_none_or(|inline| inline == now), "the script and the file say the same");
                 rest = later;

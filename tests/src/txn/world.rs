@@ -544,7 +544,10 @@ impl<O: Outside> World<O> {
                 let record = self.records.pop_front().expect("a record of each end");
                 self.fates[client].record = Some(record);
                 let link = self.links.remove(&of).expect("it was there");
-                assert!(link.origin.is_none() && link.asked.is_none() && link.dialled.is_none(), "nothing is left open");
+                assert!(
+                    link.origin.is_none() && link.asked.is_none() && link.dialled.is_none(),
+                    "nothing is left open"
+                );
                 assert!(
                     link.is_closed || self.fates[client].end.is_some_and(|(end, _)| end == End::Left),
                     "a client that is there is told"

@@ -161,6 +161,7 @@ impl Proxy {
                         self.cache.abort(key);
                     }
                 }
+                Action::LeaveFlight => self.leave_flight(id),
                 Action::Log { file, server, hit } => {
                     let count = if hit { &mut self.counters.hits } else { &mut self.counters.misses };
                     *count += 1;
@@ -223,6 +224,12 @@ impl Proxy {
         }
     }
 
+    fn leave_flight(&mut self, id: ConnId) {
+        if let Some(key) = self.conn(id).and_then(|conn| conn.waits.take()) {
+            self.flights.leave(&key, &id);
+        }
+    }
+
     fn finish(&mut self, now: Instant, id: ConnId, outcome: Outcome) {
         match outcome {
             Outcome::Served { .. } => {}
@@ -238,10 +245,8 @@ impl Proxy {
             | Outcome::TimedOut { .. }
             | Outcome::ShutDown => *self.counters.failures.entry(outcome.name()).or_default() += 1,
         }
+        self.leave_flight(id);
         let Some(conn) = self.remove(id) else { return };
-        if let Some(key) = &conn.waits {
-            self.flights.leave(key, &id);
-        }
         let asked = conn.machine.asked();
         let name = |of: fn(&crate::txn::request::Request) -> &bytes::Bytes| asked.map(of).cloned().unwrap_or_default();
         self.notices.push_back(Notice::Finished(Record {

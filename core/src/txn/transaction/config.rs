@@ -96,6 +96,9 @@ pub struct Config {
     /// T8: for each answer of the cache.
     #[serde(rename = "cache_timeout_ms", with = "ms")]
     pub cache_timeout: Duration,
+    /// T10: for another's fetch; then it is fetched past the cache, as that one may be slow for the sake of its own client. `streamed` only.
+    #[serde(rename = "flight_timeout_ms", with = "ms")]
+    pub flight_timeout: Duration,
     /// T9: for all of it.
     #[serde(rename = "transaction_timeout_ms", with = "ms")]
     pub transaction_timeout: Duration,
@@ -122,6 +125,7 @@ impl Default for Config {
             origin_idle_timeout: Duration::from_secs(30),
             client_write_timeout: Duration::from_secs(30),
             cache_timeout: Duration::from_secs(5),
+            flight_timeout: Duration::from_secs(5),
             transaction_timeout: Duration::from_secs(300),
         }
     }

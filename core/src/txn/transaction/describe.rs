@@ -131,6 +131,7 @@ impl Describe for Transaction {
             State::CacheLookup(_) | State::CachePrepareWrite(_) | State::Commit(_) => &["cache"],
             State::CacheRead(_) if self.client.owed > 0 => &["client_write"],
             State::CacheRead(_) => &["cache"],
+            State::WaitFlight(_) if self.config.serve == Serve::Streamed => &["flight"],
             State::WaitFlight(_) => &["transaction"],
             State::Resolve(_) => &["resolve"],
             State::Connect(_) => &["connect"],

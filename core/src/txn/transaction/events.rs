@@ -278,6 +278,8 @@ pub enum Action {
     CommitCache,
     /// Forget what was written.
     AbortCache,
+    /// It does not wait for another's fetch any more.
+    LeaveFlight,
     /// Ask for the addresses of a name.
     Resolve {
         /// The server's name.

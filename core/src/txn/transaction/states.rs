@@ -154,7 +154,13 @@ impl Transaction {
         };
         self.timers.stop(Timer::Cache);
         match (why, self.config.serve) {
-            (WriteRefusal::Locked, _) if self.config.single_flight => State::WaitFlight(fetch),
+            (WriteRefusal::Locked, serve) if self.config.single_flight => {
+                // It goes on when the flight is abandoned and another one leads the next.
+                if serve == Serve::Streamed && !self.timers.is_set(Timer::Flight) {
+                    self.timers.set(Timer::Flight, now + self.config.flight_timeout);
+                }
+                State::WaitFlight(fetch)
+            }
             (WriteRefusal::Busy, _) | (WriteRefusal::Locked, Serve::Stored) => {
                 self.fail(Held::default(), Outcome::Busy)
             }
@@ -167,20 +173,32 @@ impl Transaction {
     }
 
     pub(super) fn wait_flight(&mut self, now: Instant, event: Event, fetch: Fetch) -> State {
-        match event {
-            Event::FlightDone(Flight::Ok) => {
+        let flight = match event {
+            Event::FlightDone(flight) => flight,
+            other @ (on!(host client lookup read room store name dial origin)) => {
+                return self.unexpected(State::WaitFlight(fetch), &other);
+            }
+        };
+        match flight {
+            Flight::Ok => {
+                self.timers.stop(Timer::Flight);
                 self.look_up(now, Lookup { request: fetch.request, key: fetch.key, source: Source::Another })
             }
-            Event::FlightDone(Flight::Failed(outcome)) => self.fail(Held::default(), outcome),
-            Event::FlightDone(Flight::Abandoned) => self.prepare_write(now, fetch),
-            other @ (on!(host client lookup read room store name dial origin)) => {
-                self.unexpected(State::WaitFlight(fetch), &other)
-            }
+            Flight::Failed(outcome) => self.fail(Held::default(), outcome),
+            Flight::Abandoned => self.prepare_write(now, fetch),
         }
+    }
+
+    /// A fetch that is paced by a slow client of its own must not hold up others.
+    pub(super) fn flight_timeout(&mut self, now: Instant, state: State) -> State {
+        let State::WaitFlight(fetch) = state else { return state };
+        self.actions.push(Action::LeaveFlight);
+        self.fetch(now, Fetch { is_stored: false, ..fetch })
     }
 
     /// Begins to fetch: an address is connected to, a name is resolved first.
     fn fetch(&mut self, now: Instant, fetch: Fetch) -> State {
+        self.timers.stop(Timer::Flight);
         if let Some(address) = literal(&fetch.request.server) {
             return self.choose_address(now, fetch, vec![address]);
         }

@@ -87,6 +87,7 @@ fn say(action: &Action) -> String {
         Action::WriteCache { bytes } => format!("write_cache {}", text(bytes)),
         Action::CommitCache => "commit_cache".to_owned(),
         Action::AbortCache => "abort_cache".to_owned(),
+        Action::LeaveFlight => "leave_flight".to_owned(),
         Action::Resolve { name, seq } => format!("resolve {} #{seq}", text(name)),
         Action::CancelResolve => "cancel_resolve".to_owned(),
         Action::Connect { addr, port, seq } => format!("connect {addr} {port} #{seq}"),

@@ -167,3 +167,41 @@ fn a_waiter_has_its_own_deadline() {
     assert_eq!(does, ["0 close_origin abort", "0 close_client abort 65536", "0 forget", "1 connect 192.0.2.9:8080 #4"]);
     assert_eq!(bench.wait(Duration::from_secs(4)), ["1 cancel_connect", "1 close_client fin 65536", "1 forget"]);
 }
+
+/// A client that takes its time with what it leads must not make others wait.
+#[test]
+fn a_slow_leader_holds_up_nobody() {
+    let (mut bench, leader, waiters) = queue(config(), 2);
+    assert_eq!(bench.on(leader, origin("hello")), ["0 write_client hello"]);
+    assert_eq!(
+        bench.wait(Duration::from_secs(5)),
+        ["1 connect 192.0.2.9:8080 #3", "2 connect 192.0.2.9:8080 #3"],
+        "each past the cache"
+    );
+    assert_eq!(bench.proxy.counters().longest_queue, 0, "and room for others");
+    bench.fetch(waiters[0]);
+    bench.on(waiters[0], origin("hello"));
+    bench.on(waiters[0], sent("hello"));
+    assert_eq!(bench.on(waiters[0], Event::OriginEof), ["1 close_origin fin", "1 close_client fin 65536", "1 forget"]);
+    assert_eq!(bench.proxy.cache().entries(), 0);
+    bench.on(leader, sent("hello"));
+    bench.on(leader, Event::OriginEof);
+    assert_eq!(bench.proxy.cache().entries(), 1, "what is kept is the leader's");
+}
+
+/// With file-only keys two servers have one object. That one of them fails says nothing of the other (K1, P3).
+#[test]
+fn another_servers_failure_is_not_ones_own() {
+    let mut config = config();
+    config.transaction.key_mode = KeyMode::File;
+    let mut bench = Bench::new(config);
+    let (leader, _) = bench.ask("f");
+    let other = bench.come();
+    assert_eq!(bench.on(other, Event::ClientData { bytes: "192.0.2.8 f\r\n\r\n".into() }), ["1 read_client 65536"]);
+    bench.ask("f");
+    let does = bench.on(leader, Event::ConnectFailed { why: Fault::Refused, seq: None });
+    assert_eq!(
+        does,
+        ["0 close_client fin 65536", "0 forget", "2 close_client fin 65536", "2 forget", "1 connect 192.0.2.8:8080 #4"]
+    );
+}

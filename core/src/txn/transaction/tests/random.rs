@@ -107,6 +107,9 @@ impl Host {
                 must(self.origin_is_open, "no origin to close")?;
                 (self.origin_is_open, self.reads_origin) = (false, false);
             }
+            Action::LeaveFlight => {
+                must(std::mem::take(&mut self.waits), "a flight that it does not wait for")?;
+            }
             Action::Log { hit, .. } => self.log.push(*hit),
             Action::Finished { outcome } => {
                 must(!self.is_writing && !self.origin_is_open, "something is left behind")?;

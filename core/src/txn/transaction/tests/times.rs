@@ -191,3 +191,34 @@ fn late_answers_change_nothing() {
     assert_eq!(play.on(Event::Connected { seq: Some(4) }), "", "the first address, after all");
     assert_eq!(play.on(Event::Connected { seq: Some(5) }), r"write_origin s f\r\n\r\n");
 }
+
+#[test]
+fn t10_another_takes_too_long() {
+    let locked = || refused(WriteRefusal::Locked);
+    let waiting = || Play::new(config(Serve::Streamed)).after([Event::Accepted, client(HEAD), miss(), locked()]);
+    let mut play = fires(waiting(), 5000, "leave_flight; resolve s #3", "resolve");
+    assert_eq!(play.on(Event::FlightDone(Flight::Ok)), "", "it does not wait any more");
+    let mut play = play.after([resolved(&["::1"]), connected(), origin_sent(7)]);
+    assert_eq!(play.on(origin("abcd")), "write_client abcd", "past the cache");
+
+    // The time is one and the same, however many lead.
+    let mut play = waiting();
+    for _ in 0..4 {
+        assert_eq!(play.wait(Duration::from_secs(1)), "");
+        play = play.after([Event::FlightDone(Flight::Abandoned), locked()]);
+    }
+    fires(play, 1000, "leave_flight; resolve s #7", "resolve");
+
+    // Who leads himself in the end has all the time of a fetch; so has who finds it in the cache.
+    for events in [vec![Event::FlightDone(Flight::Abandoned), ready()], vec![Event::FlightDone(Flight::Ok), hit(1)]] {
+        let mut play = waiting().after(events);
+        assert_eq!(play.wait(Duration::from_millis(4999)), "");
+        let before = play.state();
+        play.wait(Duration::from_millis(2));
+        assert!(before == "cache_read" || play.state() == "done", "its own time is over, not that of the flight");
+    }
+
+    // Stored, another's fetch goes at the pace of the origin, not of its client.
+    let play = Play::new(config(Serve::Stored)).after([Event::Accepted, client(HEAD), miss(), locked()]);
+    fires(play, 300_000, "close_client fin; finished timed_out Transaction", "done");
+}
