@@ -31,6 +31,8 @@ use crate::{
 
 /// Turns of the loop before other futures of the thread get theirs.
 const TURNS: usize = 64;
+/// Bytes of a client that is refused that are thrown away, so that it sees FIN: more than any head has.
+const REFUSED_UNREAD: usize = 4096;
 /// Events of one connection before others have their turn.
 const ROUNDS: usize = 16;
 
@@ -187,9 +189,10 @@ impl<N: FnMut(&Proxy, Notice)> Driver<N> {
                 let Some(listener) = self.listeners.get_mut(index) else { return progress };
                 match listener.poll_accept(cx) {
                     Poll::Ready(Ok((client, address))) => {
-                        // One that is refused is closed here.
-                        if let Some(conn) = self.proxy.handle_incoming(now, address) {
-                            self.add_peer(conn, client);
+                        match self.proxy.handle_incoming(now, address) {
+                            Some(conn) => self.add_peer(conn, client),
+                            // With FIN (P9), should its head be there already.
+                            None => client.close(REFUSED_UNREAD),
                         }
                     }
                     Poll::Ready(Err(error)) => {
