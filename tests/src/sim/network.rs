@@ -44,7 +44,7 @@ impl Network {
             // More than the time between two packets: they overtake each other.
             jitter_us: up_to(10_000, random),
             mtu: 1200 + random.below(300) as usize,
-            random: Random::new(random.next()),
+            random: Random::new(random.number()),
             cut_until: None,
             order: BinaryHeap::new(),
             datagrams: BTreeMap::new(),

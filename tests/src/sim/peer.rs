@@ -40,7 +40,7 @@ impl Plan {
             _ => random.below(2_000_000),
         };
         Self {
-            seed: random.next(),
+            seed: random.number(),
             // A consumer's bytes begin with the id.
             length: length as usize + 8,
             breaks_off: random.chance(10),
