@@ -235,6 +235,11 @@ fn one_client_has_its_share() {
     assert_eq!(bench.proxy.handle_incoming(bench.now, "[::ffff:192.0.2.1]:5".parse().unwrap()), None);
     bench.on(first, Event::ClientEof);
     bench.come_from([192, 0, 2, 1]).unwrap();
+    let local = std::iter::repeat_with(|| bench.come_from([127, 0, 0, 1]).expect("this machine may be many"));
+    let local: Vec<_> = local.take(3).collect();
+    for conn in local {
+        bench.on(conn, Event::ClientEof);
+    }
     assert_eq!((bench.proxy.counters().refused, bench.proxy.counters().live), (2, 3));
 }
 

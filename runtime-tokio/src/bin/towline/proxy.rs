@@ -78,6 +78,12 @@ pub(crate) struct Arguments {
     /// Bytes that the cache may hold [default: 268435456]
     #[arg(long, value_name = "BYTES")]
     cache_size: Option<u64>,
+    /// Transactions at once; more clients wait [default: 1024]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_transactions: Option<usize>,
+    /// Transactions at once of one client address; more are closed at once, but for loopback [default: 64]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_per_client: Option<usize>,
     /// How long a client may take for its head [default: 10]
     #[arg(long, value_name = "S", value_parser = seconds)]
     head_timeout: Option<Duration>,
@@ -135,6 +141,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
     number
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| "expected a number of seconds above 0".to_owned())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "expected a number above 0".to_owned())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -278,6 +288,8 @@ fn config(arguments: &Arguments) -> Config {
     ] {
         *time = given.unwrap_or(*time);
     }
+    config.accept.max_transactions = arguments.max_transactions.unwrap_or(config.accept.max_transactions);
+    config.max_per_client = arguments.max_per_client.unwrap_or(config.max_per_client);
     config.cache.max_bytes = arguments.cache_size.unwrap_or(config.cache.max_bytes);
     config
 }
