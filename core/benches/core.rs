@@ -2,6 +2,7 @@
 //!
 //! - `session event`: one event of the hub's session machine.
 //! - `admission`: consumer sessions one after another: handshake with client certificate, SESSION_OPEN, SESSION_ACK; time and memory inside the hub.
+//! - `hit`, `miss`: one transaction through a caching proxy, without its sockets: 32 KiB, out of the cache or from the origin.
 //! - `relay`: a hub between a consumer and a provider in memory, 64 MiB one way; only the time inside the hub counts.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a benchmark may panic on all the rest")]
@@ -26,6 +27,11 @@ use towline_core::{
         },
     },
     testing::first_instant,
+    txn::{
+        allow::Allow,
+        proxy::{self, Command, Proxy},
+        transaction::Event,
+    },
 };
 
 const HUB: &str = "192.0.2.1:4433";
@@ -34,6 +40,7 @@ const BULK: usize = 64 << 20;
 fn main() {
     session_event();
     admission();
+    transactions();
     relay();
 }
 
@@ -63,6 +70,55 @@ fn session_event() {
         took.as_nanos() as f64 / f64::from(EVENTS),
         allocations.count_total
     );
+}
+
+fn transactions() {
+    const TRANSACTIONS: u32 = 200_000;
+    let now = first_instant();
+    let mut config = proxy::Config::default();
+    config.transaction.allow = Allow::everything();
+    let body = Bytes::from(vec![b'x'; 32 * 1024]);
+    for (name, is_hit) in [("miss", false), ("hit", true)] {
+        let mut proxy = Proxy::new(config.clone());
+        proxy.start(now);
+        let mut took = Duration::ZERO;
+        let allocations = measure(|| {
+            let began = clock();
+            for nth in 0..TRANSACTIONS {
+                let head = format!("192.0.2.9 {} \r\n\r\n", if is_hit { 0 } else { nth });
+                let conn = proxy.handle_incoming(now, ([192, 0, 2, 1], 999).into()).expect("there is room");
+                let mut origin = vec![Event::OriginEof, Event::OriginData { bytes: body.clone() }];
+                // A host that does at once what it is told.
+                let mut happened = vec![Event::ClientData { bytes: head.into() }];
+                while let Some(event) = happened.pop() {
+                    proxy.handle_event(now, conn, event);
+                    while let Some(command) = proxy.poll_command() {
+                        match command {
+                            Command::Connect { seq, .. } => happened.push(Event::Connected { seq: Some(seq) }),
+                            Command::WriteOrigin { bytes, .. } => {
+                                happened.push(Event::OriginSent { len: bytes.len() as u64 });
+                            }
+                            Command::ReadOrigin { .. } => happened.extend(origin.pop()),
+                            Command::WriteClient { bytes, .. } => {
+                                happened.push(Event::ClientSent { len: bytes.len() as u64 });
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                while std::hint::black_box(proxy.poll_notice()).is_some() {}
+            }
+            took = clock() - began;
+        });
+        let counters = proxy.counters();
+        let hits = if is_hit { TRANSACTIONS - 1 } else { 0 };
+        assert_eq!((counters.hits, counters.live), (u64::from(hits), 0), "served, and as it was meant");
+        println!(
+            "{name}: {:.0} ns, {:.1} allocations",
+            took.as_nanos() as f64 / f64::from(TRANSACTIONS),
+            allocations.count_total as f64 / f64::from(TRANSACTIONS)
+        );
+    }
 }
 
 /// What the hub has cost.
