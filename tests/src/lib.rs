@@ -1,5 +1,6 @@
 //! What crosses crates.
 
+pub mod greet;
 pub mod legacy;
 pub mod ours;
 pub mod programs;

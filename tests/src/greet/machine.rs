@@ -1,0 +1,281 @@
+//! `greet`: a client sends its name and LF; it gets `hello NAME` and LF, and then the end.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use towline_core::machine::{self, Actions, Describe, Machine, Timers};
+
+/// Limits and times.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Longest name in bytes, without its LF.
+    pub name_max: usize,
+    /// For the whole name, however it drips.
+    #[serde(rename = "name_timeout_ms", with = "machine::ms")]
+    pub name_timeout: Duration,
+    /// For the client to take the greeting.
+    #[serde(rename = "write_timeout_ms", with = "machine::ms")]
+    pub write_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { name_max: 100, name_timeout: Duration::from_secs(10), write_timeout: Duration::from_secs(30) }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// Nobody is there yet.
+    Start,
+    /// The name is coming; this is what has come.
+    ReadName(BytesMut),
+    /// So many bytes of the greeting have not been taken.
+    Greet(usize),
+    /// It is over.
+    Done,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// A client has connected.
+    Accepted,
+    /// It sent something: the answer to a `ReadClient`.
+    ClientData {
+        /// At least one byte.
+        #[serde(with = "machine::text")]
+        bytes: Bytes,
+    },
+    /// It has ended its direction: the other answer to a `ReadClient`.
+    ClientEof,
+    /// Its socket took bytes.
+    ClientSent {
+        /// How many.
+        len: usize,
+    },
+    /// Its connection broke.
+    ClientError,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Read once: a credit. Until it is given, the client's bytes stay in its socket.
+    ReadClient {
+        /// At most so many bytes.
+        max: usize,
+    },
+    /// Write to the client.
+    WriteClient {
+        /// These.
+        #[serde(with = "machine::text")]
+        bytes: Bytes,
+    },
+    /// Close its connection.
+    CloseClient,
+    /// The last action.
+    Finished {
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The client has its greeting.
+    Greeted,
+    /// There is no name, or it is too long.
+    Malformed,
+    /// The client did not wait.
+    ClientLeft,
+    /// It took too long.
+    TimedOut,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Timer {
+    Name,
+    Write,
+}
+
+impl machine::Timer for Timer {
+    const ALL: &'static [Self] = &[Self::Name, Self::Write];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// The machine: one client.
+#[derive(Debug, Clone)]
+pub struct Greet {
+    config: Config,
+    state: State,
+    timers: Timers<Timer, 2>,
+    actions: Actions<Action, 2>,
+}
+
+impl Machine for Greet {
+    type Event = Event;
+    type Action = Action;
+
+    fn handle_event(&mut self, now: Instant, event: Event) {
+        let state = std::mem::replace(&mut self.state, State::Done);
+        self.state = match (state, event) {
+            (State::Done, _) => State::Done,
+            // The same in every state.
+            (_, Event::ClientError) => self.end(Outcome::ClientLeft),
+            (State::Start, event) => self.start(now, event),
+            (State::ReadName(name), event) => self.read_name(now, event, name),
+            (State::Greet(left), event) => self.greet(event, left),
+        };
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        // A timer is stopped by whoever leaves its state: whichever is due, the client was too slow.
+        if self.timers.expire(now).is_some() {
+            self.state = self.close(Outcome::TimedOut);
+        }
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next().map(|(at, _)| at)
+    }
+}
+
+impl Greet {
+    fn start(&mut self, now: Instant, event: Event) -> State {
+        match event {
+            Event::Accepted => {
+                self.timers.set(Timer::Name, now + self.config.name_timeout);
+                self.read_on(BytesMut::new())
+            }
+            Event::ClientData { .. } | Event::ClientEof | Event::ClientSent { .. } | Event::ClientError => State::Start,
+        }
+    }
+
+    fn read_name(&mut self, now: Instant, event: Event, mut name: BytesMut) -> State {
+        match event {
+            Event::ClientData { bytes } => name.extend_from_slice(&bytes),
+            Event::ClientEof => return self.close(Outcome::ClientLeft),
+            Event::Accepted | Event::ClientSent { .. } | Event::ClientError => return State::ReadName(name),
+        }
+        match name.iter().position(|&byte| byte == b'\n') {
+            Some(end) if (1..=self.config.name_max).contains(&end) => {
+                self.timers.stop(Timer::Name);
+                self.timers.set(Timer::Write, now + self.config.write_timeout);
+                name.truncate(end);
+                let bytes = Bytes::from([b"hello ", &name[..], b"\n"].concat());
+                let left = bytes.len();
+                self.actions.push(Action::WriteClient { bytes });
+                State::Greet(left)
+            }
+            None if name.len() <= self.config.name_max => self.read_on(name),
+            Some(_) | None => self.close(Outcome::Malformed),
+        }
+    }
+
+    fn read_on(&mut self, name: BytesMut) -> State {
+        // Room for the longest name and its LF: what is too long is seen, and never kept.
+        self.actions.push(Action::ReadClient { max: self.config.name_max + 1 - name.len() });
+        State::ReadName(name)
+    }
+
+    fn greet(&mut self, event: Event, left: usize) -> State {
+        match event {
+            Event::ClientSent { len } if len < left => State::Greet(left - len),
+            Event::ClientSent { .. } => self.close(Outcome::Greeted),
+            Event::Accepted | Event::ClientData { .. } | Event::ClientEof | Event::ClientError => State::Greet(left),
+        }
+    }
+
+    fn close(&mut self, outcome: Outcome) -> State {
+        self.actions.push(Action::CloseClient);
+        self.end(outcome)
+    }
+
+    fn end(&mut self, outcome: Outcome) -> State {
+        self.timers.stop_all();
+        self.actions.push(Action::Finished { outcome });
+        State::Done
+    }
+}
+
+impl Describe for Greet {
+    const NAME: &'static str = "greet";
+    const ABOUT: &'static str = "one question, one answer";
+    type Config = Config;
+
+    fn start(config: Config, _seed: u64) -> Self {
+        Self { config, state: State::Start, timers: Timers::default(), actions: Actions::default() }
+    }
+
+    fn small() -> Config {
+        Config { name_max: 2, ..Config::default() }
+    }
+
+    fn state(&self) -> &'static str {
+        match self.state {
+            State::Start => "start",
+            State::ReadName(_) => "read_name",
+            State::Greet(_) => "greet",
+            State::Done => "done",
+        }
+    }
+
+    fn due(&self) -> Option<&'static str> {
+        self.timers.next().map(|(_, timer)| machine::Timer::name(timer))
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{:?} {:?}", self.state, self.timers.armed().collect::<Vec<_>>())
+    }
+
+    fn alphabet() -> Vec<Event> {
+        let data = |text: &'static str| Event::ClientData { bytes: Bytes::from_static(text.as_bytes()) };
+        vec![
+            Event::Accepted,
+            data("a"),
+            data("\n"),
+            data("a\n"),
+            Event::ClientEof,
+            Event::ClientSent { len: 1 },
+            Event::ClientSent { len: 100 },
+            Event::ClientError,
+        ]
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let expected = match &self.state {
+            State::Start | State::Done => None,
+            State::ReadName(name) if name.len() > self.config.name_max => return Err("it keeps too much".to_owned()),
+            State::ReadName(_) => Some("name"),
+            State::Greet(_) => Some("write"),
+        };
+        if !self.timers.armed().eq(expected) {
+            return Err(format!("{} needs the timers {expected:?}", self.state()));
+        }
+        if self.actions.is_overrun() {
+            return Err("an event caused more actions than there is room for".to_owned());
+        }
+        Ok(())
+    }
+}
