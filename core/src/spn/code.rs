@@ -41,7 +41,9 @@ pub const TOO_MANY_SESSIONS: u64 = 0x19;
 pub const PEER_ABORTED: u64 = 0x20;
 /// The partner's session is lost, and the connection cannot be resumed.
 pub const PARTNER_LOST: u64 = 0x21;
-/// The connection id is in use.
+/// It was paused for too long.
+pub const PAUSE_TIMEOUT: u64 = 0x22;
+/// The connection id is in use, or the two ends of a resumed connection disagree about what was sent.
 pub const CONN_IN_USE: u64 = 0x23;
 /// There is nobody to resume with.
 pub const RESUME_PARTNER_MISSING: u64 = 0x24;
@@ -74,6 +76,7 @@ pub const fn text(code: u64) -> &'static str {
         TOO_MANY_SESSIONS => "too many sessions",
         PEER_ABORTED => "the peer's application aborted, or could not be reached",
         PARTNER_LOST => "the partner's session is lost",
+        PAUSE_TIMEOUT => "paused for too long",
         CONN_IN_USE => "connection id in use",
         RESUME_PARTNER_MISSING => "nobody to resume with",
         CONNECTION_LIMIT => "too many connections",

@@ -16,7 +16,9 @@ mod conn;
 pub mod connection;
 mod flow;
 mod incoming;
+mod ledger;
 mod link;
+mod resume;
 pub mod session;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,7 @@ use crate::{
 pub use config::{Config, ConfigError, ConnId, ConnectError, Limits, Notice};
 use conn::Conn;
 use link::{Link, LinkId};
+use resume::Tomb;
 
 /// One endpoint of a service.
 pub struct Endpoint {
@@ -61,6 +64,14 @@ pub struct Endpoint {
     /// Bytes that windows of unread streams allow.
     parked: u64,
     by_key: BTreeMap<ConnKey, ConnId>,
+    /// Bytes that connections keep to send them again,
+    retained: u64,
+    /// and those that could write if others kept less.
+    starved: BTreeSet<ConnId>,
+    /// Connections with something to report.
+    reports: BTreeSet<ConnId>,
+    /// What is left of connections that can be asked for.
+    tombs: BTreeMap<ConnKey, Tomb>,
     /// Connections that look for a session, oldest first.
     waiting: BTreeMap<u64, ConnId>,
     next_ticket: u64,
@@ -101,6 +112,11 @@ enum Due {
     Preamble(LinkId, StreamId),
     /// The host may have left something unread.
     Stall(ConnId),
+    /// Progress is to be reported.
+    Report(ConnId),
+    /// PAUSE_REQ for a connection that was not known.
+    StrayPause(LinkId, ConnKey),
+    Tomb(ConnKey),
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -152,6 +168,10 @@ impl Endpoint {
             open: 0,
             parked: 0,
             by_key: BTreeMap::new(),
+            retained: 0,
+            starved: BTreeSet::new(),
+            reports: BTreeSet::new(),
+            tombs: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
             serve: false,
@@ -216,6 +236,9 @@ impl Endpoint {
                 Due::Conn(id) => self.expire_conn(now, at, id),
                 Due::Preamble(id, stream) => self.expire_preamble(id, stream),
                 Due::Stall(id) => self.expire_stall(now, id),
+                Due::Report(id) => self.expire_report(id),
+                Due::StrayPause(id, key) => self.expire_stray_pause(now, id, key),
+                Due::Tomb(key) => self.expire_tomb(now, key),
             }
             self.settle(now);
         }

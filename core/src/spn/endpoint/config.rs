@@ -25,6 +25,8 @@ pub struct Config {
     pub service: String,
     /// Offer `sc02` only: no hub, or whoever rolls one back, can choose `sc01`.
     pub require_sc02: bool,
+    /// Connections outlive their session, when the hub and the partner can do that, too (`sc02`). Hubs of this release cannot.
+    pub resume: bool,
     /// Times and limits of sessions; the weight, too.
     pub session: session::Config,
     /// Times and limits of connections.
@@ -46,6 +48,7 @@ impl Config {
             roots,
             service: String::new(),
             require_sc02: false,
+            resume: false,
             session: session::Config::default(),
             connection: connection::Config::default(),
             transport: TransportConfig::default(),
@@ -79,6 +82,13 @@ pub struct Limits {
     pub addresses: usize,
     /// Bytes of a consumer's connection that are held until the first answer, so that they can be sent again when the hub refuses it.
     pub held_bytes: usize,
+    /// Bytes that a connection that can be resumed keeps at most, until the partner has them. It bounds the throughput to so much a
+    /// round trip from end to end.
+    pub retain_max: u64,
+    /// Bytes that it may always keep, whatever the others do.
+    pub retain_min: u64,
+    /// Bytes that all of them keep, apart from that.
+    pub retain_total: u64,
     /// How long the preamble of a stream may take.
     pub preamble: Duration,
     /// The base window of a session grows up to this, in bytes, where the round-trip time asks for it.
@@ -95,6 +105,9 @@ impl Default for Limits {
             connections: 10_000,
             addresses: 64,
             held_bytes: 64 * 1024,
+            retain_max: 1024 * 1024,
+            retain_min: 64 * 1024,
+            retain_total: 256 * 1024 * 1024,
             preamble: Duration::from_secs(10),
             window_max: 8 * 1024 * 1024,
             parked_bytes: 256 * 1024 * 1024,

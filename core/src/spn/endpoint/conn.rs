@@ -9,18 +9,24 @@ use super::{
     ConnId, Due, Endpoint, Notice,
     connection::{Action, Connection, Event},
     flow::Unread,
+    ledger::Ledger,
     link::LinkId,
+    resume::{Asked, RESUMABLE},
 };
 use crate::{
     machine::{Armed, Describe, Machine},
     quic::{Handle, ReadOutcome, StreamId, WriteOutcome},
-    spn::{ConnKey, Protocol, Role, frame::Frame, preamble::Preamble},
+    spn::{
+        ConnKey, Protocol, Role,
+        frame::Frame,
+        preamble::{Collector, Preamble},
+    },
 };
 
 /// A connection of the endpoint.
 pub(super) struct Conn {
     pub(super) id: ConnId,
-    machine: Connection,
+    pub(super) machine: Connection,
     armed: Armed,
     /// Its place among those that look for a session.
     ticket: Option<u64>,
@@ -29,7 +35,7 @@ pub(super) struct Conn {
     /// Payload that came together with the preamble.
     pub(super) ahead: Bytes,
     /// What goes before the host's next byte: the preamble, bytes to be sent again.
-    out: VecDeque<Bytes>,
+    pub(super) out: VecDeque<Bytes>,
     /// FIN follows when `out` is empty.
     finish: bool,
     /// What was sent, as long as it may have to be sent again.
@@ -41,14 +47,23 @@ pub(super) struct Conn {
     has_sent: bool,
     has_received: bool,
     /// The host found nothing when it read, or no room when it wrote, and is to be told.
-    wants_read: bool,
-    wants_write: bool,
+    pub(super) wants_read: bool,
+    pub(super) wants_write: bool,
     pub(super) unread: Unread,
     /// The host may write.
     writing: Writing,
     /// Both halves of the stream are gone as far as QUIC is concerned.
     sent_end: bool,
     received_end: bool,
+    /// What is needed to go on on another stream, as long as that is possible.
+    pub(super) ledger: Option<Box<Ledger>>,
+    /// What of it was counted as kept.
+    pub(super) retained: u64,
+    /// The partner's RESUME is still to come on this stream.
+    pub(super) answer: Option<Collector>,
+    pub(super) asked: Asked,
+    /// A report is due some time.
+    pub(super) reminded: bool,
     /// The reset that the host was shown.
     broken: Option<u64>,
 }
@@ -67,6 +82,14 @@ enum Writing {
     Open,
     Finished,
     Stopped(u64),
+}
+
+impl Conn {
+    /// Goes onto a stream.
+    pub(super) fn board(&mut self, carrier: Carrier) {
+        self.carrier = Some(carrier);
+        (self.sent_end, self.received_end) = (false, false);
+    }
 }
 
 impl Endpoint {
@@ -101,6 +124,11 @@ impl Endpoint {
                 writing: Writing::Open,
                 sent_end: false,
                 received_end: false,
+                ledger: None,
+                retained: 0,
+                answer: None,
+                asked: Asked::new(),
+                reminded: false,
                 broken: None,
             });
         }
@@ -135,17 +163,27 @@ impl Endpoint {
         self.free.push(id.index);
     }
 
-    /// Takes a connection off its stream.
+    /// Takes a connection off its stream for good: the next one, if any, carries a new one.
     fn detach(&mut self, now: Instant, id: ConnId) {
         self.note_read(now, id, false);
+        self.leave(id);
+        self.drop_ledger(id);
         let Some(conn) = self.conn_mut(id) else { return };
-        let (carrier, key) = (conn.carrier.take(), conn.key.take());
-        conn.out.clear();
-        conn.finish = false;
-        if let Some(key) = key {
+        if let Some(key) = conn.key.take() {
             self.by_key.remove(&key);
         }
-        if let Some(carrier) = carrier {
+    }
+
+    /// Takes a connection off its stream. What has come and was not read counts as not come.
+    pub(super) fn leave(&mut self, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.out.clear();
+        conn.finish = false;
+        conn.answer = None;
+        if conn.ledger.is_some() {
+            conn.ahead.clear();
+        }
+        if let Some(carrier) = conn.carrier.take() {
             self.release(carrier);
         }
     }
@@ -175,8 +213,7 @@ impl Endpoint {
     /// A session has room: the connection goes onto this stream.
     pub(super) fn carry(&mut self, now: Instant, id: ConnId, carrier: Carrier) {
         let Some(conn) = self.conn_mut(id) else { return };
-        conn.carrier = Some(carrier);
-        (conn.sent_end, conn.received_end) = (false, false);
+        conn.board(carrier);
         if let Some(ticket) = conn.ticket.take() {
             self.waiting.remove(&ticket);
         }
@@ -197,6 +234,11 @@ impl Endpoint {
                 // Off the stream at once: the pause before the next try must not keep it.
                 if conn.machine.is_looking_up() && conn.carrier.is_some() {
                     self.detach(now, id);
+                    continue;
+                }
+                if conn.machine.is_paused() && conn.carrier.is_some() {
+                    self.note_read(now, id, false);
+                    self.leave(id);
                     continue;
                 }
                 // Nothing is left of the stream that QUIC would tell us about.
@@ -220,9 +262,32 @@ impl Endpoint {
                 Action::OpenStream => self.begin_stream(now, id),
                 Action::SendHeld => {
                     conn.out.extend(conn.held.iter().cloned());
+                    if let Some(ledger) = &mut conn.ledger {
+                        ledger.keep(conn.held.iter().cloned());
+                    }
+                    self.account(id);
                     self.flush_conn(id);
                 }
+                Action::SendPauseAck => {
+                    if let (Some(carrier), Some(key)) = (conn.carrier, conn.key) {
+                        self.send(carrier.link, &Frame::PauseAck { conn: key });
+                    }
+                }
+                Action::AskResume => {
+                    self.note_read(now, id, false);
+                    self.ask_resume(id);
+                }
+                Action::SendKept => {
+                    if let Some(ledger) = &conn.ledger {
+                        conn.out.extend(ledger.again());
+                    }
+                    self.on_writable(id);
+                }
+                Action::LeaveAbort { code } => self.leave_abort(now, id, code),
                 Action::FinishStream => {
+                    if let Some(ledger) = &mut conn.ledger {
+                        ledger.finish();
+                    }
                     conn.finish = true;
                     self.flush_conn(id);
                 }
@@ -256,6 +321,10 @@ impl Endpoint {
                     self.notices.push_back(Notice::Stopped(id, code));
                 }
                 Action::Disconnected => {
+                    if conn.broken.is_none() && conn.machine.is_resumable() {
+                        self.bury(now, id);
+                    }
+                    let Some(conn) = self.conn_mut(id) else { return };
                     let notice = match conn.broken {
                         Some(code) => Notice::Reset(id, code),
                         None => Notice::Ended(id),
@@ -272,11 +341,16 @@ impl Endpoint {
     fn begin_stream(&mut self, now: Instant, id: ConnId) {
         let mut key = ConnKey([0; 16]);
         self.random.fill_bytes(&mut key.0);
+        let resume = self.config.resume;
         let Some(conn) = self.conn_mut(id) else { return };
         if conn.carrier.is_some_and(|carrier| carrier.protocol == Protocol::Sc02) {
             conn.key = Some(key);
-            conn.out.push_back(Preamble::Connect { conn: key, flags: 0 }.to_bytes());
+            let flags = if resume { RESUMABLE } else { 0 };
+            conn.out.push_back(Preamble::Connect { conn: key, flags }.to_bytes());
             self.by_key.insert(key, id);
+            if resume {
+                self.begin_ledger(now, id);
+            }
         }
         if let Some(conn) = self.conn_mut(id) {
             conn.machine.handle_event(now, Event::Opened);
@@ -321,6 +395,9 @@ impl Endpoint {
         if let Some(code) = self.quic.received_reset(handle, stream) {
             return self.on_reset(now, id, code);
         }
+        if !self.read_answer(now, id) {
+            return;
+        }
         self.note_unread(now, id);
         if let Some(conn) = self.conn_mut(id)
             && std::mem::take(&mut conn.wants_read)
@@ -336,7 +413,7 @@ impl Endpoint {
         }
     }
 
-    fn on_reset(&mut self, now: Instant, id: ConnId, code: u64) {
+    pub(super) fn on_reset(&mut self, now: Instant, id: ConnId, code: u64) {
         if let Some(conn) = self.conn_mut(id) {
             conn.received_end = true;
             self.conn_event(now, id, Event::StreamReset { code });
@@ -364,8 +441,11 @@ impl Endpoint {
     }
 
     fn read_some(&mut self, now: Instant, id: ConnId, chunks: &mut Vec<Bytes>, max: usize) -> ReadOutcome {
+        if !self.read_answer(now, id) {
+            return self.after_end(id, ReadOutcome::Blocked);
+        }
         let Some(conn) = self.conn_mut(id) else { return ReadOutcome::Gone };
-        let mut max = max;
+        let (before, mut max) = (chunks.len(), max);
         if !conn.ahead.is_empty() && max > 0 {
             chunks.push(std::mem::take(&mut conn.ahead));
             max -= 1;
@@ -374,15 +454,18 @@ impl Endpoint {
             conn.wants_read = true;
             return ReadOutcome::Blocked;
         };
-        let before = chunks.len();
         let outcome = self.quic.read(carrier.handle, carrier.stream, chunks, max);
         let bytes: usize = chunks.iter().skip(before).map(Bytes::len).sum();
         if bytes > 0 {
             if let Some(conn) = self.conn_mut(id) {
                 conn.unread.taken += bytes as u64;
+                if let Some(ledger) = &mut conn.ledger {
+                    ledger.take(chunks.get_mut(before..).unwrap_or_default());
+                }
             }
             self.note_received(now, id);
             self.note_arrived(now, carrier, bytes);
+            self.note_progress(now, id);
         }
         self.note_read(now, id, outcome == ReadOutcome::More);
         match outcome {
@@ -396,7 +479,11 @@ impl Endpoint {
             ReadOutcome::Finished => {
                 if let Some(conn) = self.conn_mut(id) {
                     conn.received_end = true;
+                    if let Some(ledger) = &mut conn.ledger {
+                        ledger.end();
+                    }
                 }
+                self.note_progress(now, id);
                 self.conn_event(now, id, Event::StreamFinished);
                 self.after_end(id, outcome)
             }
@@ -410,11 +497,14 @@ impl Endpoint {
     /// What the host is told of the stream's end: nothing, when another stream takes its place.
     fn after_end(&mut self, id: ConnId, outcome: ReadOutcome) -> ReadOutcome {
         match self.conn_mut(id) {
-            Some(conn) if conn.machine.is_looking_up() => {
+            Some(conn) if conn.machine.is_looking_up() || conn.machine.is_paused() => {
                 conn.wants_read = true;
                 ReadOutcome::Blocked
             }
-            Some(_) => outcome,
+            Some(conn) => {
+                conn.wants_read |= outcome == ReadOutcome::Blocked;
+                outcome
+            }
             // The machine may have seen more in it than a clean end; the notice that was just queued tells.
             None => match self.notices.back() {
                 Some(&Notice::Reset(last, code)) if last == id => ReadOutcome::Reset(code),
@@ -466,7 +556,10 @@ impl Endpoint {
         if conn.holding {
             conn.held.extend(chunks.iter().cloned());
         }
-        let outcome = self.quic.write(carrier.handle, carrier.stream, chunks);
+        let outcome = match &conn.ledger {
+            Some(_) => self.write_kept(id, carrier, chunks),
+            None => self.quic.write(carrier.handle, carrier.stream, chunks),
+        };
         let bytes = match outcome {
             WriteOutcome::Written { bytes } | WriteOutcome::Blocked { bytes, .. } => bytes,
             WriteOutcome::Stopped(_) | WriteOutcome::Gone => 0,
@@ -484,7 +577,7 @@ impl Endpoint {
             WriteOutcome::Stopped(code) => {
                 self.conn_event(now, id, Event::StreamStopped { code });
                 match self.conn_mut(id) {
-                    Some(conn) if conn.machine.is_looking_up() => NO_ROOM,
+                    Some(conn) if conn.machine.is_looking_up() || conn.machine.is_paused() => NO_ROOM,
                     Some(_) | None => outcome,
                 }
             }
@@ -520,6 +613,9 @@ impl Endpoint {
         if let Some(conn) = self.conn_mut(id) {
             if matches!(conn.writing, Writing::Open) {
                 conn.writing = Writing::Finished;
+                if let Some(ledger) = &mut conn.ledger {
+                    ledger.finish();
+                }
             }
             self.conn_event(now, id, Event::LocalFinish);
         }
@@ -529,6 +625,10 @@ impl Endpoint {
     /// Reads no more; the other direction goes on.
     pub fn stop_reading(&mut self, now: Instant, id: ConnId, code: u64) {
         self.open_provider(now, id);
+        if let Some(ledger) = self.conn_mut(id).and_then(|conn| conn.ledger.as_mut()) {
+            ledger.end();
+        }
+        self.note_progress(now, id);
         self.conn_event(now, id, Event::LocalStop { code });
         self.settle(now);
     }

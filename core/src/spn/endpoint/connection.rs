@@ -6,14 +6,15 @@
 
 mod config;
 mod describe;
+mod events;
+mod resume;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 pub use config::Config;
+pub use events::{Action, Event};
 
 use crate::machine::{Actions, Describe, Machine, Timers};
 use crate::spn::{Protocol, Role, code};
@@ -26,6 +27,12 @@ enum State {
     Connecting,
     /// Payload flows.
     Connected,
+    /// The hub wants it off its stream: nothing is sent any more, what is on its way is still read.
+    Pausing,
+    /// Without a stream, and no session knows that it wants one.
+    Paused,
+    /// Without a stream; at least one session has been asked for another.
+    Resuming,
     /// Both directions are to end.
     Disconnecting,
     /// Over.
@@ -58,80 +65,12 @@ struct Flow {
     held: bool,
     /// Payload or its end has come.
     received: bool,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[allow(missing_docs, reason = "fields are explained with the variants")]
-pub enum Event {
-    /// Consumer: the local side wants a connection.
-    Connect,
-    /// Provider: the hub has opened a stream and, on `sc02`, its CONNECT is in.
-    Incoming { protocol: Protocol },
-    /// There is a session with stream credit.
-    SessionFound { protocol: Protocol },
-    /// The stream and its preamble are on their way (provider: the local side is there).
-    Opened,
-    /// The first payload was sent; all of it is held.
-    BytesSent,
-    /// Payload that was sent is no longer all held.
-    BytesReleased,
-    /// The first payload came.
-    BytesReceived,
-    /// The local side has finished sending.
-    LocalFinish,
-    /// The local side reads no more.
-    LocalStop { code: u64 },
-    /// The local side wants both directions to end.
-    LocalAbort { code: u64 },
-    /// FIN: the other side's bytes are all read.
-    StreamFinished,
-    /// RESET_STREAM.
-    StreamReset { code: u64 },
-    /// STOP_SENDING.
-    StreamStopped { code: u64 },
-    /// Our FIN is acknowledged.
-    StreamAcked,
-    /// Both halves of the stream are gone.
-    StreamClosed,
-    /// CLOSE_REQ.
-    CloseReq { code: u64 },
-    /// CLOSE_ACK.
-    CloseAck,
-    /// The session that carries it is lost.
-    SessionLost,
-}
-
-/// What to do about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "fields are explained with the variants")]
-pub enum Action {
-    /// Find a session with stream credit; connections that wait for one are served in order.
-    LookUp,
-    /// Provider: tell the host that somebody calls.
-    Announce,
-    /// Open a stream and begin it with CONNECT under a new `conn` (on `sc01`: with nothing).
-    OpenStream,
-    /// Send the held payload again.
-    SendHeld,
-    /// Finish the stream.
-    FinishStream,
-    /// RESET_STREAM.
-    ResetStream { code: u64 },
-    /// STOP_SENDING.
-    StopStream { code: u64 },
-    /// Send CLOSE_REQ.
-    SendCloseReq { code: u64 },
-    /// Send CLOSE_ACK.
-    SendCloseAck,
-    /// Show the local side a reset: both directions are over.
-    LocalReset { code: u64 },
-    /// Show the local side that its bytes are wanted no more.
-    LocalStopped { code: u64 },
-    /// Final: forget it.
-    Disconnected,
+    /// Both ends can resume, for all we know.
+    resumable: bool,
+    /// The partner has been heard of.
+    confirmed: bool,
+    /// Our FIN is acknowledged by the hub, which says nothing of a partner that can resume.
+    acked: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -140,6 +79,9 @@ enum Timer {
     Again,
     Total,
     Dial,
+    Pausing,
+    Pause,
+    Settled,
     Closing,
 }
 
@@ -158,7 +100,9 @@ pub struct Connection {
     spent: bool,
     /// An end without a byte was taken for a failure once.
     empty_once: bool,
-    timers: Timers<Timer, 5>,
+    /// With which code it is being closed.
+    closing: u64,
+    timers: Timers<Timer, 8>,
     actions: Actions<Action, 8>,
 }
 
@@ -171,6 +115,8 @@ impl Machine for Connection {
             State::LookingUpSession { asked } => self.on_looking_up_session(now, &event, asked),
             State::Connecting => self.on_connecting(now, &event),
             State::Connected => self.on_connected(now, &event),
+            State::Pausing => self.on_pausing(now, &event),
+            State::Paused | State::Resuming => self.on_paused(now, &event),
             State::Disconnecting => self.on_disconnecting(&event),
             State::Disconnected => {}
         }
@@ -178,7 +124,7 @@ impl Machine for Connection {
 
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(timer) = self.timers.expire(now) {
-            self.on_timer(timer);
+            self.on_timer(now, timer);
         }
     }
 
@@ -196,6 +142,42 @@ impl Connection {
     #[must_use]
     pub fn is_looking_up(&self) -> bool {
         matches!(self.state, State::LookingUpSession { .. })
+    }
+
+    /// Whether it has lost its stream and waits for the next.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        matches!(self.state, State::Paused | State::Resuming)
+    }
+
+    /// Whether both ends can resume it, for all we know.
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        self.flow.resumable
+    }
+
+    /// Whether it can go on on another stream.
+    #[must_use]
+    pub fn can_resume(&self) -> bool {
+        matches!(self.state, State::Connected | State::Pausing | State::Paused | State::Resuming)
+    }
+
+    /// The code with which the local side has broken it off; 0 if it has not.
+    #[must_use]
+    pub fn abort_code(&self) -> u64 {
+        self.closing
+    }
+
+    /// Whether the local side reads no more.
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        self.flow.deaf.is_some()
+    }
+
+    /// Whether payload may be sent.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected)
     }
 
     /// Whether it waits for the end of its stream.
@@ -241,7 +223,18 @@ impl Connection {
             | Event::StreamClosed
             | Event::CloseReq { .. }
             | Event::CloseAck
-            | Event::SessionLost => {}
+            | Event::SessionLost
+            | Event::Resumable
+            | Event::Confirmed { .. }
+            | Event::PauseReq
+            | Event::ResumeAsked
+            | Event::ResumeUnasked
+            | Event::ResumeRefused
+            | Event::ResumeAborted { .. }
+            | Event::Resumed
+            | Event::PartnerResumed
+            | Event::SentOver
+            | Event::Mismatch => {}
         }
     }
 
@@ -263,6 +256,7 @@ impl Connection {
                 self.fail(*code);
             }
             Event::SessionLost => self.on_session_lost(now),
+            Event::Resumable if self.is_sc02() => self.flow.resumable = true,
             Event::Connect
             | Event::Incoming { .. }
             | Event::SessionFound { .. }
@@ -273,7 +267,18 @@ impl Connection {
             | Event::StreamAcked
             | Event::StreamClosed
             | Event::CloseReq { .. }
-            | Event::CloseAck => {}
+            | Event::CloseAck
+            | Event::Resumable
+            | Event::Confirmed { .. }
+            | Event::PauseReq
+            | Event::ResumeAsked
+            | Event::ResumeUnasked
+            | Event::ResumeRefused
+            | Event::ResumeAborted { .. }
+            | Event::Resumed
+            | Event::PartnerResumed
+            | Event::SentOver
+            | Event::Mismatch => {}
         }
     }
 
@@ -286,6 +291,7 @@ impl Connection {
             Event::BytesReleased => self.flow.held = false,
             Event::BytesReceived => {
                 self.flow.received = true;
+                self.flow.confirmed = true;
                 self.timers.stop(Timer::Total);
             }
             Event::LocalFinish => {
@@ -314,12 +320,24 @@ impl Connection {
                 }
                 self.end_if_over();
             }
-            Event::StreamAcked => {
-                if self.flow.sending == Sending::Finished {
-                    self.flow.sending = Sending::Delivered;
+            Event::StreamAcked => self.on_acked(),
+            Event::Confirmed { resumable } if self.is_sc02() => {
+                self.flow.confirmed = true;
+                self.flow.resumable &= *resumable;
+                if self.flow.acked {
+                    self.on_acked();
                 }
-                self.end_if_over();
             }
+            Event::PauseReq if self.flow.resumable => {
+                self.actions.push(Action::SendPauseAck);
+                self.timers.stop(Timer::Settled);
+                self.timers.set(Timer::Pausing, now + self.config.pausing);
+                self.set_state(State::Pausing);
+            }
+            Event::Resumed if self.flow.resumable => self.on_resumed(now),
+            Event::PartnerResumed if self.flow.resumable => self.timers.stop(Timer::Pause),
+            Event::SentOver if self.flow.resumable => self.on_sent_over(),
+            Event::Mismatch if self.flow.resumable => self.on_mismatch(now),
             Event::CloseReq { code } if self.is_sc02() => self.on_close_req(now, *code),
             Event::SessionLost => self.on_session_lost(now),
             Event::Connect
@@ -328,7 +346,18 @@ impl Connection {
             | Event::Opened
             | Event::StreamClosed
             | Event::CloseReq { .. }
-            | Event::CloseAck => {}
+            | Event::CloseAck
+            | Event::Resumable
+            | Event::Confirmed { .. }
+            | Event::PauseReq
+            | Event::ResumeAsked
+            | Event::ResumeUnasked
+            | Event::ResumeRefused
+            | Event::ResumeAborted { .. }
+            | Event::Resumed
+            | Event::PartnerResumed
+            | Event::SentOver
+            | Event::Mismatch => {}
         }
     }
 
@@ -367,7 +396,13 @@ impl Connection {
                 self.cut(code::OK);
                 self.end();
             }
-            Event::SessionLost => self.end(),
+            Event::SessionLost => {
+                if self.flow.resumable {
+                    self.actions.push(Action::LeaveAbort { code: self.closing });
+                }
+                self.end();
+            }
+            Event::SentOver if self.flow.resumable => self.on_sent_over(),
             Event::Connect
             | Event::Incoming { .. }
             | Event::SessionFound { .. }
@@ -375,11 +410,22 @@ impl Connection {
             | Event::BytesSent
             | Event::BytesReleased
             | Event::BytesReceived
-            | Event::LocalFinish => {}
+            | Event::LocalFinish
+            | Event::Resumable
+            | Event::Confirmed { .. }
+            | Event::PauseReq
+            | Event::ResumeAsked
+            | Event::ResumeUnasked
+            | Event::ResumeRefused
+            | Event::ResumeAborted { .. }
+            | Event::Resumed
+            | Event::PartnerResumed
+            | Event::SentOver
+            | Event::Mismatch => {}
         }
     }
 
-    fn on_timer(&mut self, timer: Timer) {
+    fn on_timer(&mut self, now: Instant, timer: Timer) {
         match (timer, self.state) {
             (Timer::Again, State::LookingUpSession { .. }) => {
                 self.actions.push(Action::LookUp);
@@ -395,16 +441,37 @@ impl Connection {
                 self.fail(code::PEER_ABORTED);
             }
             (Timer::Total, State::Connecting | State::Connected) => self.spent = true,
+            (Timer::Settled, State::Connected) => self.refused = 0,
+            (Timer::Pause, State::Connected) => {
+                self.cut(code::PAUSE_TIMEOUT);
+                self.fail(code::PAUSE_TIMEOUT);
+            }
+            (Timer::Pausing, State::Pausing) => {
+                self.leave_stream(code::PAUSED);
+                self.pause(now);
+            }
+            (Timer::Again, State::Paused | State::Resuming) => self.actions.push(Action::AskResume),
+            (Timer::Pause, State::Paused | State::Resuming) => self.give_up(),
             (Timer::Closing, State::Disconnecting) => {
                 self.cut(code::PEER_ABORTED);
                 self.end();
             }
             // Timers are stopped with their state.
             (
-                Timer::Lookup | Timer::Again | Timer::Total | Timer::Dial | Timer::Closing,
+                Timer::Lookup
+                | Timer::Again
+                | Timer::Total
+                | Timer::Dial
+                | Timer::Pausing
+                | Timer::Pause
+                | Timer::Settled
+                | Timer::Closing,
                 State::LookingUpSession { .. }
                 | State::Connecting
                 | State::Connected
+                | State::Pausing
+                | State::Paused
+                | State::Resuming
                 | State::Disconnecting
                 | State::Disconnected,
             ) => {}
@@ -444,19 +511,24 @@ impl Connection {
     }
 
     fn on_reset(&mut self, now: Instant, code: u64) {
-        self.flow.receiving = false;
+        // What comes behind a 0x27 comes on the next stream.
+        if code != code::PAUSED || !self.flow.resumable {
+            self.flow.receiving = false;
+        }
         self.on_refused(now, code);
     }
 
-    /// RESET_STREAM, or a STOP_SENDING that means both directions. Only 0x28 leads to a new try; 0x27 is a loss, as nothing can be
-    /// resumed here (Codes).
+    /// RESET_STREAM, or a STOP_SENDING that means both directions. Only 0x28 leads to a new try, and only 0x27 to a pause (Codes).
     fn on_refused(&mut self, now: Instant, code: u64) {
         if code == code::NOT_STARTED && self.is_sc02() && !self.spent && self.can_repeat() {
             let pause = self.config.again_min.saturating_mul(1 << self.refused.min(16)).min(self.config.again_max);
             self.refused = self.refused.saturating_add(1);
             self.repeat(now, code, pause);
-        } else if code == code::PAUSED && self.is_sc02() && self.is_untouched() {
+        } else if code == code::PAUSED && self.is_sc02() && self.is_unclaimed() {
             self.repeat(now, code, Duration::ZERO);
+        } else if code == code::PAUSED && self.flow.resumable && !matches!(self.state, State::Connecting) {
+            self.leave_stream(code);
+            self.pause(now);
         } else {
             self.cut(code);
             self.fail(if code == code::PAUSED && self.is_sc02() { code::PARTNER_LOST } else { code });
@@ -464,11 +536,13 @@ impl Connection {
     }
 
     fn on_session_lost(&mut self, now: Instant) {
-        if self.is_untouched() {
+        if self.is_unclaimed() {
             self.spent = false;
             self.timers.set(Timer::Total, now + self.config.total);
             self.forget_stream();
             self.look_up(now, Duration::ZERO);
+        } else if self.flow.resumable && matches!(self.state, State::Connected) {
+            self.pause(now);
         } else {
             self.fail(code::PARTNER_LOST);
         }
@@ -501,6 +575,11 @@ impl Connection {
         self.can_repeat() && (matches!(self.state, State::Connecting) || !self.flow.sent)
     }
 
+    /// No byte has moved, and no provider has answered: a new connection is as good as this one.
+    fn is_unclaimed(&self) -> bool {
+        self.is_untouched() && !(self.flow.resumable && self.flow.confirmed)
+    }
+
     fn is_sc02(&self) -> bool {
         self.protocol == Protocol::Sc02
     }
@@ -516,6 +595,9 @@ impl Connection {
     /// What was said on it is to be said again on the next one.
     fn forget_stream(&mut self) {
         self.flow.receiving = false;
+        (self.flow.resumable, self.flow.confirmed, self.flow.acked) = (false, false, false);
+        self.timers.stop(Timer::Pause);
+        self.timers.stop(Timer::Settled);
         if self.flow.sending == Sending::Delivered {
             self.flow.sending = Sending::Finished;
         }
@@ -543,6 +625,7 @@ impl Connection {
             self.cut(code);
             return self.end();
         }
+        self.closing = code;
         self.actions.push(Action::SendCloseReq { code });
         if code == code::OK {
             if self.flow.sending == Sending::Open {

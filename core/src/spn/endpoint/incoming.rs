@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Due, Endpoint, conn::Carrier, connection, link::LinkId, session};
+use super::{Due, Endpoint, conn::Carrier, connection, link::LinkId, resume::RESUMABLE, session};
 use crate::{
     quic::{ReadOutcome, StreamId},
     spn::{
@@ -88,14 +88,21 @@ impl Endpoint {
             Preamble::Connect { conn, .. } if self.by_key.contains_key(&conn) => {
                 self.refuse(id, stream, code::CONN_IN_USE);
             }
-            Preamble::Connect { conn, .. } => self.call(now, id, stream, Some(conn), rest),
-            // Nothing here was ever resumable, so its conn is unknown.
-            Preamble::Resume { .. } => self.refuse(id, stream, code::RESUME_PARTNER_MISSING),
+            Preamble::Connect { conn, flags } => {
+                let resumable = self.config.resume && flags & RESUMABLE != 0;
+                self.call(now, id, stream, Some((conn, resumable)), rest);
+            }
+            Preamble::Resume { .. } if wire.left => self.refuse(id, stream, code::PAUSED),
+            Preamble::Resume { .. } => {
+                if let Err(code) = self.take_leg(now, id, stream, &preamble, rest) {
+                    self.refuse(id, stream, code);
+                }
+            }
         }
     }
 
     /// Somebody calls.
-    fn call(&mut self, now: Instant, id: LinkId, stream: StreamId, key: Option<ConnKey>, rest: Bytes) {
+    fn call(&mut self, now: Instant, id: LinkId, stream: StreamId, key: Option<(ConnKey, bool)>, rest: Bytes) {
         if self.open >= self.config.limits.connections {
             return self.refuse(id, stream, code::CONNECTION_LIMIT);
         }
@@ -104,16 +111,19 @@ impl Endpoint {
         wire.streams.insert(stream, conn);
         let (handle, protocol) = (wire.handle, wire.protocol);
         self.grant(id);
-        if let Some(key) = key {
+        if let Some((key, _)) = key {
             self.by_key.insert(key, conn);
         }
         if let Some(conn) = self.conn_mut(conn) {
             conn.carrier = Some(Carrier { link: id, handle, stream, protocol });
-            conn.key = key;
+            conn.key = key.map(|(key, _)| key);
             conn.ahead = rest;
         }
         self.link_event(now, id, session::Event::ConnectionOpened);
         self.conn_event(now, conn, connection::Event::Incoming { protocol });
+        if key.is_some_and(|(_, resumable)| resumable) {
+            self.begin_ledger(now, conn);
+        }
     }
 
     /// Lets the hub open more streams before it runs out of them. Each costs memory as soon as it is allowed, so not all at once.

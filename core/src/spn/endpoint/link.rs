@@ -1,7 +1,7 @@
 //! The session with one hub address: its machine, its QUIC connection, its control stream.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -13,13 +13,14 @@ use super::{
     conn::Carrier,
     connection,
     incoming::Opening,
+    resume::RESUMABLE,
     session::{Action, Event, Session},
 };
 use crate::{
     machine::{Armed, Describe, Machine},
     quic::{self, Handle, StreamId, TransportConfig, one_line},
     spn::{
-        Protocol, Role, code,
+        ConnKey, Protocol, Role, code,
         control::{Control, ControlError},
         frame::{Frame, SessionOpen, VERSION},
         window::Window,
@@ -62,6 +63,10 @@ pub(super) struct Wire {
     pub(super) left: bool,
     /// QUIC has no stream credit left.
     exhausted: bool,
+    /// The hub says that this identity has no right to be here: its connections end.
+    disowned: bool,
+    /// Connections that PAUSE_REQ has spoken of before their stream has come.
+    pub(super) stray_pauses: BTreeSet<ConnKey>,
     /// Connections that the hub allows at once.
     max_connections: u64,
     session_id: String,
@@ -231,7 +236,7 @@ impl Endpoint {
             service: self.config.service.clone(),
             instance: self.instance,
             weight,
-            flags: 0,
+            flags: if self.config.resume { RESUMABLE } else { 0 },
         };
         self.send(id, &Frame::SessionOpen(open));
     }
@@ -248,6 +253,7 @@ impl Endpoint {
             service: wire.service.clone(),
         });
         self.serve = true;
+        self.ask_new_session(id);
         self.work.push_back(Work::Early(id));
     }
 
@@ -273,10 +279,18 @@ impl Endpoint {
     fn lose_conns(&mut self, id: LinkId) {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         (wire.usable, wire.left) = (false, true);
+        let stopping = matches!(self.phase, super::Phase::Closing | super::Phase::Closed);
+        // Of these two, no connection comes back.
+        let event = match (self.config.resume && wire.disowned, self.config.resume && stopping) {
+            (true, _) => connection::Event::StreamReset { code: code::NOT_ENTITLED },
+            (false, true) => connection::Event::StreamReset { code: code::PARTNER_LOST },
+            (false, false) => connection::Event::SessionLost,
+        };
         for (_, conn) in std::mem::take(&mut wire.streams) {
-            self.work.push_back(Work::Conn(conn, connection::Event::SessionLost));
+            self.work.push_back(Work::Conn(conn, event.clone()));
         }
         wire.openings.clear();
+        self.forget_session(id);
     }
 
     fn close_wire(&mut self, now: Instant, id: LinkId, code: u64) {
@@ -313,6 +327,7 @@ impl Endpoint {
 
     /// Sends what control streams have. There are as many as addresses: few.
     pub(super) fn flush_controls(&mut self, now: Instant) {
+        self.send_reports();
         let mut todo = Vec::new();
         for (id, link) in &mut self.links {
             let Some(wire) = &mut link.wire else { continue };
@@ -381,6 +396,7 @@ impl Endpoint {
             }
             quic::Event::Word(word) => self.on_word(id, &word),
             quic::Event::Closed(reason) => {
+                wire.disowned |= matches!(reason, quic::CloseReason::Peer { code: code::NOT_ENTITLED, .. });
                 if link.reason.is_empty() {
                     link.reason = reason.to_string();
                 }
@@ -449,6 +465,7 @@ impl Endpoint {
                 Event::SessionReject { code, retry_after_ms }
             }
             Frame::SessionClose { code, text } => {
+                wire.disowned = code == code::NOT_ENTITLED;
                 link.reason = format!("the hub closed the session with code 0x{code:x} ({})", one_line(&text));
                 Event::SessionClose { code }
             }
@@ -460,6 +477,9 @@ impl Endpoint {
             Frame::ProviderStopped if consumer => Event::ProviderStopped,
             Frame::SetWeightAck { weight } if !consumer => Event::SetWeightAck { weight },
             Frame::CloseReq { conn, code } if wire.up => {
+                if let Some(paused) = self.paused_by_key(conn) {
+                    self.conn_event(now, paused, connection::Event::CloseReq { code });
+                }
                 return match self.conn_by_key(id, conn) {
                     Some(known) => self.conn_event(now, known, connection::Event::CloseReq { code }),
                     None => self.send(id, &Frame::CloseAck { conn }),
@@ -471,9 +491,14 @@ impl Endpoint {
                 }
                 return;
             }
-            // Of these nothing follows while nothing is resumable: this end never says that it can resume.
-            Frame::Connected { .. } if wire.up && consumer => return,
-            Frame::PauseReq { .. } | Frame::ResumeAck(_) | Frame::DataAck(_) if wire.up => return,
+            Frame::Connected { conn, flags } if wire.up && consumer => return self.on_connected(now, id, conn, flags),
+            // Of these nothing follows when this end has not said that it can resume.
+            Frame::PauseReq { .. } | Frame::ResumeAck(_) | Frame::DataAck(_) if wire.up && !self.config.resume => {
+                return;
+            }
+            Frame::PauseReq { conn } if wire.up => return self.on_pause_req(now, id, conn),
+            Frame::ResumeAck(ack) if wire.up => return self.on_resume_ack(now, id, ack),
+            Frame::DataAck(entries) if wire.up => return self.on_data_ack(now, entries),
             // In the wrong direction, or before SESSION_ACK.
             Frame::SessionOpen(_)
             | Frame::SessionOpenVersion { .. }
@@ -541,6 +566,14 @@ impl Endpoint {
     }
 }
 
+impl Link {
+    /// Whether RESUME_REQ may go to it: established, and not about to end.
+    pub(super) fn is_askable(&self) -> bool {
+        self.machine.is_established()
+            && self.wire.as_ref().is_some_and(|wire| wire.protocol == Protocol::Sc02 && wire.up && !wire.left)
+    }
+}
+
 impl Wire {
     fn new(handle: Handle, transport: &TransportConfig, window_max: u32) -> Self {
         let window = |base: u32| Window::new(base.into(), window_max.into(), transport.stream_window.into());
@@ -554,6 +587,8 @@ impl Wire {
             standby: false,
             left: false,
             exhausted: false,
+            disowned: false,
+            stray_pauses: BTreeSet::new(),
             max_connections: 0,
             session_id: String::new(),
             service: String::new(),

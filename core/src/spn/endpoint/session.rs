@@ -192,6 +192,12 @@ impl Machine for Session {
 }
 
 impl Session {
+    /// Whether it is there, and is to stay.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        matches!(self.state, State::Established(_))
+    }
+
     /// IPFound and Waiting: there is nothing but the wish.
     fn on_idle(&mut self, now: Instant, event: &Event) {
         match event {

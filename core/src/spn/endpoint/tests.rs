@@ -2,6 +2,7 @@
 
 mod played;
 mod random;
+mod resume;
 mod with_hub;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -169,6 +170,8 @@ struct World {
     dead: BTreeSet<SocketAddr>,
     /// Loses one datagram in twenty, and swaps one pair in ten.
     lossy: Option<Dice>,
+    /// Its endpoints can resume.
+    resume: bool,
 }
 
 /// SplitMix64.
@@ -213,7 +216,7 @@ fn address(text: &str) -> SocketAddr {
 impl World {
     fn new() -> Self {
         let ca = Ca::new("ca");
-        Self { now: first_instant(), ca, nodes: BTreeMap::new(), dead: BTreeSet::new(), lossy: None }
+        Self { now: first_instant(), ca, nodes: BTreeMap::new(), dead: BTreeSet::new(), lossy: None, resume: false }
     }
 
     fn epoch(&self) -> Epoch {
@@ -248,7 +251,8 @@ impl World {
     }
 
     fn config(&self, role: Role, name: &str) -> Config {
-        Config::new(role, "localhost", identity(&self.ca.client(name)), self.ca.roots())
+        let config = Config::new(role, "localhost", identity(&self.ca.client(name)), self.ca.roots());
+        Config { resume: self.resume, ..config }
     }
 
     fn add_peer(&mut self, at: &str, config: Config, hubs: &[SocketAddr]) -> SocketAddr {

@@ -25,6 +25,18 @@ pub struct Config {
     /// How long a provider may take to dial.
     #[serde(rename = "dial_ms", with = "machine::ms")]
     pub dial: Duration,
+    /// How long after PAUSE_ACK the hub may leave the stream as it is.
+    #[serde(rename = "pausing_ms", with = "machine::ms")]
+    pub pausing: Duration,
+    /// How long, in all, it may be without a stream.
+    #[serde(rename = "pause_ms", with = "machine::ms")]
+    pub pause: Duration,
+    /// The same, when nothing was ever heard of a partner.
+    #[serde(rename = "unclaimed_ms", with = "machine::ms")]
+    pub unclaimed: Duration,
+    /// A resumed stream that has lasted so long is no failed try.
+    #[serde(rename = "settled_ms", with = "machine::ms")]
+    pub settled: Duration,
     /// How long the end of the streams may take after CLOSE_REQ.
     #[serde(rename = "closing_ms", with = "machine::ms")]
     pub closing: Duration,
@@ -38,6 +50,10 @@ impl Default for Config {
             again_min: Duration::from_millis(100),
             again_max: Duration::from_secs(5),
             dial: Duration::from_secs(60),
+            pausing: Duration::from_secs(5),
+            pause: Duration::from_secs(120),
+            unclaimed: Duration::from_secs(15),
+            settled: Duration::from_secs(10),
             closing: Duration::from_secs(5),
         }
     }

@@ -5,7 +5,8 @@ use crate::machine::{Actions, Describe, Timers};
 use crate::spn::{Protocol, Role, code};
 
 impl crate::machine::Timer for Timer {
-    const ALL: &'static [Self] = &[Self::Lookup, Self::Again, Self::Total, Self::Dial, Self::Closing];
+    const ALL: &'static [Self] =
+        &[Self::Lookup, Self::Again, Self::Total, Self::Dial, Self::Pausing, Self::Pause, Self::Settled, Self::Closing];
 
     fn index(self) -> usize {
         self as usize
@@ -17,6 +18,9 @@ impl crate::machine::Timer for Timer {
             Self::Again => "again",
             Self::Total => "total",
             Self::Dial => "dial",
+            Self::Pausing => "pausing",
+            Self::Pause => "pause",
+            Self::Settled => "settled",
             Self::Closing => "closing",
         }
     }
@@ -40,10 +44,14 @@ impl Describe for Connection {
                 sent: false,
                 held: false,
                 received: false,
+                resumable: false,
+                confirmed: false,
+                acked: false,
             },
             refused: 0,
             spent: false,
             empty_once: false,
+            closing: code::OK,
             timers: Timers::default(),
             actions: Actions::default(),
         }
@@ -54,6 +62,9 @@ impl Describe for Connection {
             State::LookingUpSession { .. } => "LookingUpSession",
             State::Connecting => "Connecting",
             State::Connected => "Connected",
+            State::Pausing => "Pausing",
+            State::Paused => "Paused",
+            State::Resuming => "Resuming",
             State::Disconnecting => "Disconnecting",
             State::Disconnected => "Disconnected",
         }
@@ -64,12 +75,14 @@ impl Describe for Connection {
     }
 
     fn fingerprint(&self) -> String {
-        let Self { state, role, protocol, flow, spent, empty_once, .. } = self;
+        let Self { state, role, protocol, flow, refused, spent, empty_once, closing, .. } = self;
         if matches!(state, State::Disconnected) {
             return String::new();
         }
         let armed: Vec<_> = self.timers.armed().collect();
-        format!("{state:?} {role:?} {protocol:?} {flow:?} spent {spent} empty {empty_once} {armed:?}")
+        // Only a connection that can resume asks whether it has failed before, and with which code it closes.
+        let tried = flow.resumable.then_some((*refused > 0, *closing));
+        format!("{state:?} {role:?} {protocol:?} {flow:?} spent {spent} empty {empty_once} {tried:?} {armed:?}")
     }
 
     fn alphabet() -> Vec<Event> {
@@ -100,6 +113,18 @@ impl Describe for Connection {
             Event::CloseReq { code: code::PEER_ABORTED },
             Event::CloseAck,
             Event::SessionLost,
+            Event::Resumable,
+            Event::Confirmed { resumable: true },
+            Event::Confirmed { resumable: false },
+            Event::PauseReq,
+            Event::ResumeAsked,
+            Event::ResumeUnasked,
+            Event::ResumeRefused,
+            Event::ResumeAborted { code: code::PEER_ABORTED },
+            Event::Resumed,
+            Event::PartnerResumed,
+            Event::SentOver,
+            Event::Mismatch,
         ]
     }
 
@@ -123,6 +148,17 @@ impl Describe for Connection {
             State::LookingUpSession { .. } | State::Connecting => Ok(()),
             State::Connected if over => Err("both directions are over, yet it stays".to_owned()),
             State::Connected => Ok(()),
+            State::Pausing | State::Paused | State::Resuming if !self.flow.resumable => {
+                Err(format!("{name}, but nobody could resume it"))
+            }
+            State::Pausing if !self.timers.is_set(Timer::Pausing) => Err(format!("{name} without deadline")),
+            State::Paused | State::Resuming if !self.timers.is_set(Timer::Pause) => {
+                Err(format!("{name} without deadline"))
+            }
+            State::Pausing | State::Paused | State::Resuming if over => {
+                Err("both directions are over, yet it stays".to_owned())
+            }
+            State::Pausing | State::Paused | State::Resuming => Ok(()),
             State::Disconnecting if self.protocol == Protocol::Sc01 => Err(format!("{name} on sc01")),
             State::Disconnecting => Ok(()),
             State::Disconnected => match due {

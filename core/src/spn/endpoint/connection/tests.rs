@@ -384,6 +384,140 @@ fn an_empty_end_from_an_sc01_hub_is_a_failure() {
     Bench::provider(SC01).expect(&[Event::StreamFinished], "Connected", &[]);
 }
 
+/// With a provider that can resume, and a byte each way.
+fn resumable(role: Role) -> Bench {
+    let begin = match role {
+        Role::Consumer => &[Event::Connect, Event::SessionFound { protocol: SC02 }][..],
+        Role::Provider => &[Event::Incoming { protocol: SC02 }],
+    };
+    let mut bench = Bench::after(begin);
+    for event in [Event::Resumable, Event::Opened, Event::Confirmed { resumable: true }, Event::BytesSent] {
+        bench.feed(event);
+    }
+    bench.feed(Event::BytesReceived);
+    bench
+}
+
+#[test]
+fn a_lost_session_is_a_pause_when_both_ends_can_resume() {
+    for role in [Role::Consumer, Role::Provider] {
+        let mut bench = resumable(role);
+        bench.expect(&[Event::SessionLost], "Paused", &[Action::AskResume]);
+        bench.expect(&[Event::ResumeAsked], "Resuming", &[]);
+        bench.expect(&[Event::ResumeUnasked], "Paused", &[]);
+        bench.expect(&[Event::ResumeAsked], "Resuming", &[]);
+        bench.expect(&[Event::LocalFinish], "Resuming", &[]);
+        bench.expect(&[Event::Resumed], "Connected", &[Action::SendKept, Action::FinishStream]);
+        bench.expect(&[Event::PartnerResumed], "Connected", &[]);
+        // The hub's word for our end is nothing, the partner's is all.
+        bench.expect(&[Event::StreamAcked, Event::StreamFinished], "Connected", &[]);
+        bench.expect(&[Event::SentOver], "Disconnected", &[Action::Disconnected]);
+    }
+}
+
+#[test]
+fn a_pause_ends_after_120_s() {
+    let code = code::PAUSE_TIMEOUT;
+    let over = [Action::LeaveAbort { code }, Action::LocalReset { code }, Action::Disconnected];
+    let mut bench = resumable(Role::Consumer);
+    bench.expect(&[Event::SessionLost, Event::ResumeAsked], "Resuming", &[]);
+    bench.fire("pause", 120_000, "Disconnected", &over);
+    // A stream on which the partner says nothing does not count,
+    let mut bench = resumable(Role::Consumer);
+    bench.feed(Event::SessionLost);
+    bench.now += Duration::from_secs(115);
+    bench.feed(Event::Resumed);
+    bench.now += Duration::from_secs(1);
+    bench.expect(&[Event::SessionLost], "Paused", &[]);
+    bench.fire("again", 200, "Paused", &[Action::AskResume]);
+    bench.fire("pause", 3_800, "Disconnected", &over);
+    // nor does a partner that nobody has heard of get so long.
+    let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }, Event::Resumable]);
+    bench.expect(&[Event::Opened, Event::BytesSent, Event::SessionLost], "Paused", &[Action::AskResume]);
+    bench.fire("pause", 15_000, "Disconnected", &over);
+    // What is complete for the local side was no failure.
+    let mut bench = resumable(Role::Consumer);
+    bench.expect(&[Event::LocalFinish, Event::StreamFinished, Event::SessionLost], "Paused", &[Action::AskResume]);
+    bench.fire("pause", 120_000, "Disconnected", &[Action::Disconnected]);
+}
+
+#[test]
+fn requests_that_are_refused_are_repeated_later_and_later() {
+    let mut bench = resumable(Role::Consumer);
+    bench.expect(&[Event::SessionLost, Event::ResumeAsked], "Resuming", &[]);
+    for pause in [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
+        bench.expect(&[Event::ResumeRefused], "Resuming", &[]);
+        bench.fire("again", pause, "Resuming", &[Action::AskResume]);
+    }
+    // Until a stream has lasted.
+    bench.feed(Event::Resumed);
+    bench.feed(Event::PartnerResumed);
+    bench.fire("settled", 10_000, "Connected", &[]);
+    bench.expect(&[Event::SessionLost], "Paused", &[Action::AskResume]);
+}
+
+#[test]
+fn the_hub_may_ask_for_a_pause() {
+    let code = code::PAUSED;
+    let left = [Action::ResetStream { code }, Action::StopStream { code }, Action::AskResume];
+    let mut bench = resumable(Role::Provider);
+    bench.expect(&[Event::PauseReq], "Pausing", &[Action::SendPauseAck]);
+    bench.expect(&[Event::PauseReq], "Pausing", &[Action::SendPauseAck]);
+    bench.expect(&[Event::LocalFinish, Event::BytesReceived], "Pausing", &[]);
+    bench.expect(&[reset(code)], "Paused", &left);
+    bench.expect(&[Event::Resumed], "Connected", &[Action::SendKept, Action::FinishStream]);
+    bench.feed(Event::PauseReq);
+    bench.fire("pausing", 5_000, "Paused", &left[..2]);
+    for event in [reset(code), stopped(code)] {
+        resumable(Role::Consumer).expect(&[event], "Paused", &left);
+    }
+}
+
+#[test]
+fn an_abort_without_a_stream_is_left_for_the_partner() {
+    let code = code::PEER_ABORTED;
+    let mut bench = resumable(Role::Consumer);
+    bench.feed(Event::SessionLost);
+    bench.expect(&[ABORT], "Disconnected", &[Action::LeaveAbort { code }, Action::Disconnected]);
+    // Also when the session is lost before the hub could answer.
+    let mut bench = resumable(Role::Consumer);
+    bench.feed(ABORT);
+    bench.expect(&[Event::SessionLost], "Disconnected", &[Action::LeaveAbort { code }, Action::Disconnected]);
+    // The partner hears of it so.
+    let mut bench = resumable(Role::Provider);
+    bench.expect(&[Event::SessionLost, Event::ResumeAsked], "Resuming", &[]);
+    let over = [Action::LocalReset { code }, Action::Disconnected];
+    bench.expect(&[Event::ResumeAborted { code }], "Disconnected", &over);
+}
+
+#[test]
+fn a_provider_that_cannot_resume_is_told_by_connected() {
+    let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }, Event::Resumable]);
+    bench.expect(&[Event::Opened, Event::BytesSent, Event::LocalFinish], "Connected", &[Action::FinishStream]);
+    bench.expect(&[Event::StreamFinished, Event::StreamAcked], "Connected", &[]);
+    bench.expect(&[Event::Confirmed { resumable: false }], "Disconnected", &[Action::Disconnected]);
+}
+
+#[test]
+fn offsets_that_cannot_be_break_it() {
+    let code = code::CONN_IN_USE;
+    resumable(Role::Consumer).expect(
+        &[Event::Mismatch],
+        "Disconnecting",
+        &[
+            Action::SendCloseReq { code },
+            Action::ResetStream { code },
+            Action::StopStream { code },
+            Action::LocalReset { code },
+        ],
+    );
+    resumable(Role::Consumer).expect(
+        &[Event::SessionLost, Event::Mismatch],
+        "Disconnected",
+        &[Action::LeaveAbort { code }, Action::LocalReset { code }, Action::Disconnected],
+    );
+}
+
 #[test]
 fn a_script_reads_and_writes_plain_names() {
     let event: Event = serde_json::from_str(r#"{"session_found":{"protocol":"sc01"}}"#).unwrap();
@@ -418,8 +552,17 @@ impl Audit {
                 self.finished = true;
             }
             Action::ResetStream { .. } | Action::StopStream { .. } => assert!(self.stream),
-            Action::SendCloseReq { .. } => assert!(matches!(event, Some(Event::LocalAbort { .. }))),
+            Action::SendCloseReq { .. } => {
+                assert!(matches!(event, Some(Event::LocalAbort { .. } | Event::Mismatch)));
+            }
             Action::SendCloseAck => assert!(matches!(event, Some(Event::CloseReq { .. }))),
+            Action::SendPauseAck => assert!(matches!(event, Some(Event::PauseReq))),
+            Action::AskResume => assert!(!self.shown_reset),
+            Action::SendKept => {
+                assert!(matches!(event, Some(Event::Resumed)));
+                (self.stream, self.finished) = (true, false);
+            }
+            Action::LeaveAbort { .. } => assert!(self.stream),
             Action::LocalReset { .. } => {
                 assert!(!self.shown_reset, "reset twice");
                 assert!(!matches!(event, Some(Event::LocalAbort { .. })), "told what it said itself");

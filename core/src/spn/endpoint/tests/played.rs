@@ -5,7 +5,7 @@ use crate::{
     quic::{CloseReason, Event, StreamId},
     spn::{
         control::Control,
-        frame::{AckEntry, Frame, SessionAck},
+        frame::{AckEntry, Frame, SessionAck, SessionOpen},
         preamble::Preamble,
     },
 };
@@ -15,17 +15,17 @@ const ANY: [&[u8]; 4] = [b"sc02-provider", b"sc02-consumer", b"sc01-provider", b
 const LEGACY: [&[u8]; 2] = [b"sc01-provider", b"sc01-consumer"];
 
 /// A hub's side of one session.
-struct Played {
-    world: World,
-    hub: SocketAddr,
-    peer: SocketAddr,
-    session: Handle,
+pub(super) struct Played {
+    pub(super) world: World,
+    pub(super) hub: SocketAddr,
+    pub(super) peer: SocketAddr,
+    pub(super) session: Handle,
     control: Option<Control>,
     /// What has come over QUIC and was not looked for yet.
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
 }
 
-fn ack(max_connections: u64) -> Frame {
+pub(super) fn ack(max_connections: u64) -> Frame {
     Frame::SessionAck(SessionAck {
         session_id: "id".to_owned(),
         service: SERVICE.to_owned(),
@@ -38,7 +38,10 @@ fn ack(max_connections: u64) -> Frame {
 impl Played {
     /// Dialled, and no further.
     fn dialled(role: Role, alpn: &[&[u8]]) -> Self {
-        let mut world = World::new();
+        Self::dialled_in(World::new(), role, alpn)
+    }
+
+    fn dialled_in(mut world: World, role: Role, alpn: &[&[u8]]) -> Self {
         let hub = world.add_played(HUB, alpn, &TransportConfig::default());
         let peer = match role {
             Role::Consumer => world.consumer(&[hub]),
@@ -57,12 +60,27 @@ impl Played {
     /// On `sc02`, with SESSION_OPEN received.
     fn asked(role: Role) -> (Self, Frame) {
         let mut played = Self::dialled(role, &ANY);
-        let stream = played.opened();
-        assert_eq!(stream.index(), 0);
-        let session = played.session;
-        played.control = Some(Control::new(played.quic(), session, stream));
-        let frame = played.frame();
+        let frame = played.accept();
         (played, frame)
+    }
+
+    /// Takes the control stream, and SESSION_OPEN from it.
+    pub(super) fn accept(&mut self) -> Frame {
+        let stream = self.opened();
+        assert_eq!(stream.index(), 0);
+        let session = self.session;
+        self.control = Some(Control::new(self.quic(), session, stream));
+        self.frame()
+    }
+
+    /// Established, with an endpoint that can resume.
+    pub(super) fn resumable(role: Role) -> Self {
+        let mut played = Self::dialled_in(World { resume: true, ..World::new() }, role, &ANY);
+        let frame = played.accept();
+        assert!(matches!(frame, Frame::SessionOpen(SessionOpen { flags: 1, .. })), "{frame:?}");
+        played.send(&ack(1000));
+        assert!(matches!(played.notices()[..], [Notice::SessionUp { .. }]));
+        played
     }
 
     fn established(role: Role) -> Self {
@@ -78,15 +96,15 @@ impl Played {
         played
     }
 
-    fn quic(&mut self) -> &mut quic::Endpoint {
+    pub(super) fn quic(&mut self) -> &mut quic::Endpoint {
         self.world.played(self.hub)
     }
 
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         self.wait(Duration::from_millis(100));
     }
 
-    fn wait(&mut self, time: Duration) {
+    pub(super) fn wait(&mut self, time: Duration) {
         self.world.wait(time);
         while let Some((handle, event)) = self.world.played(self.hub).poll_event() {
             if handle == self.session {
@@ -102,7 +120,7 @@ impl Played {
     }
 
     /// The next stream that the endpoint has opened.
-    fn opened(&mut self) -> StreamId {
+    pub(super) fn opened(&mut self) -> StreamId {
         self.take(|event| if let Event::StreamOpened(stream) = event { Some(*stream) } else { None }).expect("a stream")
     }
 
@@ -123,7 +141,7 @@ impl Played {
         }
     }
 
-    fn send(&mut self, frame: &Frame) {
+    pub(super) fn send(&mut self, frame: &Frame) {
         self.control.as_mut().unwrap().send(frame);
         self.flush();
     }
@@ -135,7 +153,7 @@ impl Played {
         self.run();
     }
 
-    fn frames(&mut self) -> Vec<Frame> {
+    pub(super) fn frames(&mut self) -> Vec<Frame> {
         let mut control = self.control.take().unwrap();
         let frames = std::iter::from_fn(|| control.next_frame(self.quic()).unwrap()).collect();
         self.control = Some(control);
@@ -149,21 +167,21 @@ impl Played {
         frames.remove(0)
     }
 
-    fn write(&mut self, stream: StreamId, bytes: &[u8]) {
+    pub(super) fn write(&mut self, stream: StreamId, bytes: &[u8]) {
         let session = self.session;
         let outcome = self.quic().write(session, stream, &mut [Bytes::copy_from_slice(bytes)]);
         assert_eq!(outcome, WriteOutcome::Written { bytes: bytes.len() });
         self.run();
     }
 
-    fn finish(&mut self, stream: StreamId) {
+    pub(super) fn finish(&mut self, stream: StreamId) {
         let session = self.session;
         self.quic().finish(session, stream);
         self.run();
     }
 
     /// Resets and stops.
-    fn cut(&mut self, stream: StreamId, code: u64) {
+    pub(super) fn cut(&mut self, stream: StreamId, code: u64) {
         let session = self.session;
         self.quic().reset(session, stream, code);
         self.quic().stop(session, stream, code);
@@ -171,7 +189,7 @@ impl Played {
     }
 
     /// Opens a stream to the endpoint, which begins so.
-    fn open(&mut self, bytes: &[u8]) -> StreamId {
+    pub(super) fn open(&mut self, bytes: &[u8]) -> StreamId {
         let session = self.session;
         let stream = self.quic().open(session).expect("credit");
         self.write(stream, bytes);
@@ -184,7 +202,7 @@ impl Played {
         self.run();
     }
 
-    fn read(&mut self, stream: StreamId) -> (Vec<u8>, ReadOutcome) {
+    pub(super) fn read(&mut self, stream: StreamId) -> (Vec<u8>, ReadOutcome) {
         let mut chunks = Vec::new();
         let session = self.session;
         let outcome = self.quic().read(session, stream, &mut chunks, 1000);
@@ -192,30 +210,30 @@ impl Played {
     }
 
     /// What the peer's host was told since the last time.
-    fn notices(&mut self) -> Vec<Notice> {
+    pub(super) fn notices(&mut self) -> Vec<Notice> {
         let peer = self.peer;
         std::mem::take(&mut self.world.peer(peer).notices)
     }
 
-    fn call(&mut self, bytes: &[u8], finish: bool) -> ConnId {
+    pub(super) fn call(&mut self, bytes: &[u8], finish: bool) -> ConnId {
         let id = self.world.call(self.peer, bytes, finish);
         self.run();
         id
     }
 
-    fn flow(&mut self, id: ConnId) -> &mut Flow {
+    pub(super) fn flow(&mut self, id: ConnId) -> &mut Flow {
         let peer = self.peer;
         self.world.peer(peer).flow(id)
     }
 
     #[track_caller]
-    fn assert_answered(&mut self, id: ConnId, bytes: &[u8]) {
+    pub(super) fn assert_answered(&mut self, id: ConnId, bytes: &[u8]) {
         let flow = self.flow(id);
         assert_eq!((flow.got.as_slice(), flow.end), (bytes, Some(End::Clean)));
     }
 
     /// The one new caller.
-    fn caller(&mut self) -> ConnId {
+    pub(super) fn caller(&mut self) -> ConnId {
         let incoming = |notice: &Notice| if let Notice::Incoming(id) = notice { Some(*id) } else { None };
         let callers: Vec<_> = self.notices().iter().filter_map(incoming).collect();
         assert_eq!(callers.len(), 1);
@@ -223,7 +241,7 @@ impl Played {
     }
 
     /// What the endpoint said against a stream of ours.
-    fn refused(&mut self, stream: StreamId) -> (Option<u64>, ReadOutcome) {
+    pub(super) fn refused(&mut self, stream: StreamId) -> (Option<u64>, ReadOutcome) {
         let stopped = self.take(|event| match event {
             Event::Stopped(id, code) if *id == stream => Some(*code),
             _ => None,

@@ -26,7 +26,7 @@ struct Life {
 
 impl Life {
     fn new(seed: u64) -> Self {
-        let mut world = World::new();
+        let mut world = World { resume: seed % 4 < 2, ..World::new() };
         let hubs: Vec<_> = HUBS.iter().map(|at| world.add_hub(at)).collect();
         let providers: Vec<_> = (0..2).map(|n| world.provider(n, &hubs)).collect();
         for &provider in &providers {

@@ -1,0 +1,109 @@
+//! What an endpoint connection hears, and what it wants done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::spn::Protocol;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "fields are explained with the variants")]
+pub enum Event {
+    /// Consumer: the local side wants a connection.
+    Connect,
+    /// Provider: the hub has opened a stream and, on `sc02`, its CONNECT is in.
+    Incoming { protocol: Protocol },
+    /// There is a session with stream credit.
+    SessionFound { protocol: Protocol },
+    /// The stream and its preamble are on their way (provider: the local side is there).
+    Opened,
+    /// The first payload was sent; all of it is held.
+    BytesSent,
+    /// Payload that was sent is no longer all held.
+    BytesReleased,
+    /// The first payload came.
+    BytesReceived,
+    /// The local side has finished sending.
+    LocalFinish,
+    /// The local side reads no more.
+    LocalStop { code: u64 },
+    /// The local side wants both directions to end.
+    LocalAbort { code: u64 },
+    /// FIN: the other side's bytes are all read.
+    StreamFinished,
+    /// RESET_STREAM.
+    StreamReset { code: u64 },
+    /// STOP_SENDING.
+    StreamStopped { code: u64 },
+    /// Our FIN is acknowledged.
+    StreamAcked,
+    /// Both halves of the stream are gone.
+    StreamClosed,
+    /// CLOSE_REQ.
+    CloseReq { code: u64 },
+    /// CLOSE_ACK.
+    CloseAck,
+    /// The session that carries it is lost.
+    SessionLost,
+    /// CONNECT says, or will say, that this end can resume.
+    Resumable,
+    /// CONNECTED: whether the provider can resume, too.
+    Confirmed { resumable: bool },
+    /// PAUSE_REQ.
+    PauseReq,
+    /// RESUME_REQ is on its way to a session.
+    ResumeAsked,
+    /// No session is left that was asked.
+    ResumeUnasked,
+    /// RESUME_ACK: to be asked again.
+    ResumeRefused,
+    /// RESUME_ACK: the partner has broken it off.
+    ResumeAborted { code: u64 },
+    /// The next stream is there, with its RESUME.
+    Resumed,
+    /// The partner's RESUME has come on it.
+    PartnerResumed,
+    /// The partner says that our direction is over.
+    SentOver,
+    /// The partner's offsets cannot be.
+    Mismatch,
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "fields are explained with the variants")]
+pub enum Action {
+    /// Find a session with stream credit; connections that wait for one are served in order.
+    LookUp,
+    /// Provider: tell the host that somebody calls.
+    Announce,
+    /// Open a stream and begin it with CONNECT under a new `conn` (on `sc01`: with nothing).
+    OpenStream,
+    /// Send the held payload again.
+    SendHeld,
+    /// Finish the stream.
+    FinishStream,
+    /// RESET_STREAM.
+    ResetStream { code: u64 },
+    /// STOP_SENDING.
+    StopStream { code: u64 },
+    /// Send CLOSE_REQ.
+    SendCloseReq { code: u64 },
+    /// Send CLOSE_ACK.
+    SendCloseAck,
+    /// Send PAUSE_ACK.
+    SendPauseAck,
+    /// Leave the stream, and send RESUME_REQ to every session.
+    AskResume,
+    /// Send again, behind RESUME, what is not acknowledged.
+    SendKept,
+    /// Without a stream, tell the partner through any session that it is broken off.
+    LeaveAbort { code: u64 },
+    /// Show the local side a reset: both directions are over.
+    LocalReset { code: u64 },
+    /// Show the local side that its bytes are wanted no more.
+    LocalStopped { code: u64 },
+    /// Final: forget it.
+    Disconnected,
+}

@@ -1,0 +1,205 @@
+//! Pause and resume: from the loss of a stream to the next one (docs/protocols/spn.md, Pause and resume).
+
+use std::time::Instant;
+
+use super::{Action, Connection, Event, Sending, State, Timer};
+use crate::spn::{Role, code};
+
+impl Connection {
+    pub(super) fn on_pausing(&mut self, now: Instant, event: &Event) {
+        match event {
+            Event::BytesReceived => {
+                self.flow.received = true;
+                self.flow.confirmed = true;
+            }
+            Event::LocalFinish => self.remember_finish(),
+            Event::LocalStop { code } => {
+                self.flow.deaf = Some(*code);
+                self.stop(*code);
+                self.end_if_over();
+            }
+            Event::LocalAbort { code } => {
+                self.cut(*code);
+                self.leave_abort(*code);
+            }
+            Event::StreamFinished => {
+                self.flow.received = true;
+                self.flow.receiving = false;
+                self.end_if_over();
+            }
+            Event::StreamReset { code: code::PAUSED } | Event::StreamStopped { code: code::PAUSED } => {
+                self.leave_stream(code::PAUSED);
+                self.pause(now);
+            }
+            Event::StreamReset { code } => {
+                self.flow.receiving = false;
+                self.cut(*code);
+                self.fail(*code);
+            }
+            Event::StreamStopped { code } => {
+                let unfinished = self.flow.sending == Sending::Open;
+                self.reset(*code);
+                if unfinished {
+                    self.actions.push(Action::LocalStopped { code: *code });
+                }
+                self.end_if_over();
+            }
+            Event::CloseReq { code } => self.on_close_req(now, *code),
+            Event::SessionLost => self.pause(now),
+            Event::PauseReq => self.actions.push(Action::SendPauseAck),
+            Event::Confirmed { resumable: true } => self.flow.confirmed = true,
+            Event::Resumed => self.on_resumed(now),
+            Event::PartnerResumed => self.timers.stop(Timer::Pause),
+            Event::SentOver => self.on_sent_over(),
+            Event::Mismatch => self.on_mismatch(now),
+            Event::Connect
+            | Event::Incoming { .. }
+            | Event::SessionFound { .. }
+            | Event::Opened
+            | Event::BytesSent
+            | Event::BytesReleased
+            | Event::StreamAcked
+            | Event::StreamClosed
+            | Event::CloseAck
+            | Event::Resumable
+            | Event::Confirmed { resumable: false }
+            | Event::ResumeAsked
+            | Event::ResumeUnasked
+            | Event::ResumeRefused
+            | Event::ResumeAborted { .. } => {}
+        }
+    }
+
+    /// In Paused and Resuming.
+    pub(super) fn on_paused(&mut self, now: Instant, event: &Event) {
+        let asked = matches!(self.state, State::Resuming);
+        match event {
+            Event::ResumeAsked if !asked => self.set_state(State::Resuming),
+            Event::ResumeUnasked if asked => self.set_state(State::Paused),
+            Event::ResumeRefused if asked => self.ask_later(now),
+            Event::ResumeAborted { code } if asked => self.fail(*code),
+            Event::LocalFinish => self.remember_finish(),
+            Event::LocalStop { code } => {
+                self.flow.deaf = Some(*code);
+                self.flow.receiving = false;
+                self.end_if_over();
+            }
+            Event::LocalAbort { code } => self.leave_abort(*code),
+            Event::CloseReq { code } => self.fail(*code),
+            Event::Resumed => self.on_resumed(now),
+            Event::SentOver => self.on_sent_over(),
+            Event::Mismatch => self.on_mismatch(now),
+            Event::Connect
+            | Event::Incoming { .. }
+            | Event::SessionFound { .. }
+            | Event::Opened
+            | Event::BytesSent
+            | Event::BytesReleased
+            | Event::BytesReceived
+            | Event::StreamFinished
+            | Event::StreamReset { .. }
+            | Event::StreamStopped { .. }
+            | Event::StreamAcked
+            | Event::StreamClosed
+            | Event::CloseAck
+            | Event::SessionLost
+            | Event::Resumable
+            | Event::Confirmed { .. }
+            | Event::PauseReq
+            | Event::ResumeAsked
+            | Event::ResumeUnasked
+            | Event::ResumeRefused
+            | Event::ResumeAborted { .. }
+            | Event::PartnerResumed => {}
+        }
+    }
+
+    /// The stream is gone, or to be left: from now on, the next one counts. After a try that did not hold, it is asked for with a delay.
+    pub(super) fn pause(&mut self, now: Instant) {
+        for timer in [Timer::Total, Timer::Pausing, Timer::Settled] {
+            self.timers.stop(timer);
+        }
+        if !self.timers.is_set(Timer::Pause) {
+            let claimed = self.role == Role::Provider || self.flow.confirmed;
+            self.timers.set(Timer::Pause, now + if claimed { self.config.pause } else { self.config.unclaimed });
+        }
+        self.set_state(State::Paused);
+        if self.refused == 0 {
+            self.actions.push(Action::AskResume);
+        } else {
+            self.ask_later(now);
+        }
+    }
+
+    fn ask_later(&mut self, now: Instant) {
+        let pause = self.config.again_min.saturating_mul(1 << self.refused.min(16)).min(self.config.again_max);
+        self.refused = self.refused.saturating_add(1);
+        self.timers.set(Timer::Again, now + pause);
+    }
+
+    /// Resets and stops what is still open of the stream; the directions stay what they are.
+    pub(super) fn leave_stream(&mut self, code: u64) {
+        self.actions.push(Action::ResetStream { code });
+        self.actions.push(Action::StopStream { code });
+    }
+
+    /// The next stream: what is not acknowledged goes again, and what had ended ends again.
+    pub(super) fn on_resumed(&mut self, now: Instant) {
+        for timer in [Timer::Again, Timer::Pausing] {
+            self.timers.stop(timer);
+        }
+        self.refused = self.refused.saturating_add(1);
+        self.timers.set(Timer::Settled, now + self.config.settled);
+        self.actions.push(Action::SendKept);
+        if self.flow.sending != Sending::Open {
+            self.actions.push(Action::FinishStream);
+        }
+        if let Some(code) = self.flow.deaf {
+            self.actions.push(Action::StopStream { code });
+        }
+        self.set_state(State::Connected);
+    }
+
+    /// The hub has our FIN; of a connection that can resume, only the partner's word counts.
+    pub(super) fn on_acked(&mut self) {
+        self.flow.acked = true;
+        if self.flow.sending == Sending::Finished && !self.flow.resumable {
+            self.flow.sending = Sending::Delivered;
+        }
+        self.end_if_over();
+    }
+
+    pub(super) fn on_sent_over(&mut self) {
+        if self.flow.sending == Sending::Finished {
+            self.flow.sending = Sending::Delivered;
+        }
+        self.end_if_over();
+    }
+
+    pub(super) fn on_mismatch(&mut self, now: Instant) {
+        if self.is_paused() {
+            self.actions.push(Action::LeaveAbort { code: code::CONN_IN_USE });
+            return self.fail(code::CONN_IN_USE);
+        }
+        self.closing = code::CONN_IN_USE;
+        self.actions.push(Action::SendCloseReq { code: code::CONN_IN_USE });
+        self.cut(code::CONN_IN_USE);
+        self.actions.push(Action::LocalReset { code: code::CONN_IN_USE });
+        self.start_closing(now);
+    }
+
+    fn leave_abort(&mut self, code: u64) {
+        self.actions.push(Action::LeaveAbort { code });
+        self.end();
+    }
+
+    /// It was without a stream for too long. What is complete for the local side is no failure.
+    pub(super) fn give_up(&mut self) {
+        if self.flow.sending == Sending::Open || self.flow.receiving {
+            self.actions.push(Action::LeaveAbort { code: code::PAUSE_TIMEOUT });
+            self.fail(code::PAUSE_TIMEOUT);
+        } else {
+            self.end();
+        }
+    }
+}
