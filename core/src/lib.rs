@@ -8,6 +8,9 @@
 // The example in `machine` is read as documentation, where the crate has its outside name.
 extern crate self as towline_core;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod machine;
 pub mod quic;

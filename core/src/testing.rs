@@ -1,6 +1,6 @@
 //! For tests only: the one clock reading of the core.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod pki;
 
 use std::time::Instant;

@@ -18,6 +18,8 @@ pub struct Entry {
     pub about: &'static str,
     run: fn(script::Settings<'_>, &mut Lines<'_>, &mut Out<'_>) -> Result<(), script::Error>,
     explore: fn(Instant, Bounds) -> Result<Exploration, Violation>,
+    #[cfg(feature = "fuzzing")]
+    fuzz: fn(&[u8]),
 }
 
 type Lines<'a> = dyn Iterator<Item = Vec<u8>> + 'a;
@@ -32,6 +34,8 @@ impl Entry {
             about: M::ABOUT,
             run: |settings, lines, out| script::run::<M>(settings, lines, out),
             explore: explore::explore::<M>,
+            #[cfg(feature = "fuzzing")]
+            fuzz: crate::fuzzing::walk::<M>,
         }
     }
 
@@ -54,6 +58,14 @@ impl Entry {
     /// When the machine does what it must not do.
     pub fn explore(&self, start: Instant, bounds: Bounds) -> Result<Exploration, Violation> {
         (self.explore)(start, bounds)
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+impl Entry {
+    /// A life of a new machine, from any bytes.
+    pub(crate) fn fuzz(&self, steps: &[u8]) {
+        (self.fuzz)(steps);
     }
 }
 

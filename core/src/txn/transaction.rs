@@ -28,6 +28,8 @@ macro_rules! on {
 mod config;
 mod describe;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod played;
 mod states;
 #[cfg(test)]
 mod tests;

@@ -8,26 +8,11 @@ mod times;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::*;
-use crate::{machine::Describe, testing::first_instant, txn::allow::Allow};
-
-const HEAD: &str = "s f\r\n\r\n";
-
-fn config(serve: Serve) -> Config {
-    Config {
-        origin_port: 8080,
-        allow: Allow {
-            all: false,
-            names: vec!["s".parse().unwrap()],
-            nets: vec!["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()],
-        },
-        serve,
-        chunk: 4,
-        discard_max: 4,
-        max_object: 6,
-        ..Config::default()
-    }
-}
+use super::{
+    played::{HEAD, Host, Life, config},
+    *,
+};
+use crate::{machine::Describe, testing::first_instant};
 
 /// A machine, and the time.
 #[derive(Clone)]
