@@ -15,7 +15,7 @@ pub struct Allow {
     pub all: bool,
     /// Names.
     pub names: Vec<Name>,
-    /// Networks; private ones must be named here.
+    /// Networks. A special one (loopback, link-local, private, and so on) must be named as such: 0.0.0.0/0 does not open 10.0.0.0/8.
     pub nets: Vec<Net>,
 }
 
@@ -87,6 +87,20 @@ impl std::str::FromStr for Net {
 }
 
 impl Net {
+    const fn v4([a, b, c, d]: [u8; 4], bits: u8) -> Self {
+        Self { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), bits }
+    }
+
+    const fn v6([a, b, c, d]: [u16; 4], bits: u8) -> Self {
+        Self { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)), bits }
+    }
+
+    /// Whether an address may be asked because of this network: a special one only if the network lies within what makes it special (P7), so
+    /// that 0.0.0.0/0 opens no private network.
+    fn names(&self, ip: IpAddr) -> bool {
+        self.contains(ip) && special(ip).is_none_or(|special| self.bits >= special.bits)
+    }
+
     fn contains(&self, address: IpAddr) -> bool {
         let same = |ours: u128, theirs: u128, width: u32| {
             let shift = width - u32::from(self.bits).min(width);
@@ -157,8 +171,8 @@ impl Allow {
         }
         match &*self.nets {
             _ if self.all => true,
-            [] => !self.names.is_empty() && is_public(ip),
-            nets => nets.iter().any(|net| net.contains(ip)),
+            [] => !self.names.is_empty() && special(ip).is_none(),
+            nets => nets.iter().any(|net| net.names(ip)),
         }
     }
 }
@@ -173,30 +187,40 @@ pub fn literal(server: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Whether an address is for everybody to reach (the IANA special-purpose registries, RFC 6890).
-fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let is_shared = a == 100 && b & 0xc0 == 64; // RFC 6598
-            let is_benchmark = a == 198 && b & 0xfe == 18; // RFC 2544
-            !(ip.is_loopback()
-                || ip.is_private()
-                || ip.is_link_local()
-                || ip.is_documentation()
-                || is_shared
-                || is_benchmark
-                || a == 0
-                || a >= 240)
-        }
-        IpAddr::V6(ip) => {
-            let [first, second, ..] = ip.segments();
-            let is_documentation = first == 0x2001 && second == 0xdb8; // RFC 3849
-            // Global unicast is 2000::/3 (RFC 4291 §2.4).
-            first & 0xe000 == 0x2000 && !is_documentation
-        }
-    }
+/// The special network that an address belongs to, if it is not one for everybody to reach (the IANA special-purpose registries, RFC 6890).
+fn special(ip: IpAddr) -> Option<Net> {
+    let listed = SPECIAL.iter().find(|net| net.contains(ip)).copied();
+    // Global unicast is 2000::/3 (RFC 4291 §2.4).
+    let is_global = ip.is_ipv4() || Net::v6([0x2000, 0, 0, 0], 3).contains(ip);
+    // What nobody has assigned is named address by address.
+    listed.or_else(|| (!is_global).then_some(Net { address: ip, bits: 128 }))
 }
+
+const SPECIAL: [Net; 22] = [
+    Net::v4([0, 0, 0, 0], 8),
+    Net::v4([10, 0, 0, 0], 8),
+    Net::v4([100, 64, 0, 0], 10),
+    Net::v4([127, 0, 0, 0], 8),
+    Net::v4([169, 254, 0, 0], 16),
+    Net::v4([172, 16, 0, 0], 12),
+    Net::v4([192, 0, 0, 0], 24),
+    Net::v4([192, 0, 2, 0], 24),
+    Net::v4([192, 88, 99, 0], 24),
+    Net::v4([192, 168, 0, 0], 16),
+    Net::v4([198, 18, 0, 0], 15),
+    Net::v4([198, 51, 100, 0], 24),
+    Net::v4([203, 0, 113, 0], 24),
+    Net::v4([240, 0, 0, 0], 4),
+    // Those that lead to an IPv4 address, whichever that is: NAT64, Teredo (and its neighbours), 6to4.
+    Net::v6([0x64, 0xff9b, 0, 0], 96),
+    Net::v6([0x64, 0xff9b, 1, 0], 48),
+    Net::v6([0x2001, 0, 0, 0], 23),
+    Net::v6([0x2002, 0, 0, 0], 16),
+    Net::v6([0x2001, 0xdb8, 0, 0], 32),
+    Net::v6([0x3fff, 0, 0, 0], 20),
+    Net::v6([0xfc00, 0, 0, 0], 7),
+    Net::v6([0xfe80, 0, 0, 0], 10),
+];
 
 #[cfg(test)]
 mod tests {
@@ -268,7 +292,33 @@ mod tests {
         for bad in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/x"] {
             assert_eq!(bad.parse::<Net>(), Err(PatternError::Net(bad.to_owned())));
         }
-        assert!(allow(&[], &["0.0.0.0/0"]).allows_address(address("127.0.0.1"), &[]));
+        // Everything is not what is special.
+        let everywhere = allow(&[], &["0.0.0.0/0", "::/0", "::/8", "e000::/3"]);
+        let by_name = allow(&["a.test"], &[]);
+        for ip in ["1.1.1.1", "172.32.0.1", "2606:4700::1", "192.0.1.1"] {
+            assert!(everywhere.allows_address(address(ip), &[]) && by_name.allows_address(address(ip), &[]), "{ip}");
+        }
+        for (ip, net) in [
+            ("127.0.0.1", "127.0.0.0/8"),
+            ("10.0.0.1", "10.0.0.0/24"),
+            ("172.31.0.1", "172.16.0.0/12"),
+            ("192.168.1.1", "192.168.1.1"),
+            ("169.254.169.254", "169.254.0.0/16"),
+            ("192.0.0.8", "192.0.0.0/24"),
+            ("::1", "::1"),
+            ("fe80::1", "fe80::/10"),
+            ("fd00::1", "fd00::/8"),
+            ("::ffff:10.0.0.1", "10.0.0.0/8"),
+            ("64:ff9b::a00:1", "64:ff9b::/96"),
+            ("2002:a00:1::1", "2002::/16"),
+            ("2001:0:a00:1::1", "2001::/32"),
+            ("3fff::1", "3fff::/20"),
+            ("fec0::1", "fec0::1"),
+        ] {
+            assert!(!everywhere.allows_address(address(ip), &[]), "{ip} by 0.0.0.0/0 or ::/0");
+            assert!(!by_name.allows_address(address(ip), &[]), "{ip} by a name");
+            assert!(allow(&[], &[net]).allows_address(address(ip), &[]), "{ip} by {net}");
+        }
     }
 
     #[test]

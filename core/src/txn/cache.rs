@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::machine::ms;
 
 /// Smaller pieces are gathered into chunks of this size: a few bytes must not keep a whole read buffer alive, nor have a chunk to themselves.
-const KEEP_FROM: usize = 16 * 1024;
+/// Half a buffer: so the cache takes at most twice the memory that it counts.
+const KEEP_FROM: usize = 32 * 1024;
 
 /// Bounds of the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,10 +284,9 @@ impl<W: PartialEq> Flights<W> {
     /// Lets somebody wait; says no when too many do.
     #[must_use]
     pub fn join(&mut self, key: &Bytes, who: W) -> bool {
-        let waiting = self.waiting.entry(key.clone()).or_default();
-        let has_room = waiting.len() < self.max_waiters;
+        let has_room = self.waiting.get(key).map_or(0, VecDeque::len) < self.max_waiters;
         if has_room {
-            waiting.push_back(who);
+            self.waiting.entry(key.clone()).or_default().push_back(who);
         }
         has_room
     }
@@ -402,7 +402,7 @@ mod tests {
         let mut cache = Cache::new(Config::default());
         cache.open_write(&key(1)).unwrap();
         let mut expected = Vec::new();
-        for nth in 0..40_000u32 {
+        for nth in 0..80_000u32 {
             let piece = [nth as u8];
             expected.extend(piece);
             cache.write(&key(1), Bytes::copy_from_slice(&piece)).unwrap();
@@ -415,7 +415,7 @@ mod tests {
         let chunks: Vec<_> = std::iter::from_fn(|| reader.read(usize::MAX)).collect();
         assert_eq!(
             chunks.iter().map(Bytes::len).collect::<Vec<_>>(),
-            [KEEP_FROM, KEEP_FROM, 40_000 - 2 * KEEP_FROM, KEEP_FROM]
+            [KEEP_FROM, KEEP_FROM, 80_000 - 2 * KEEP_FROM, KEEP_FROM]
         );
         assert_eq!(chunks.last().map(|chunk| chunk.as_ptr()), Some(large.as_ptr()), "a large one is not copied");
         assert_eq!(chunks.concat(), expected);
@@ -427,6 +427,8 @@ mod tests {
         assert!(flights.join(&key(1), 'a') && flights.join(&key(1), 'b') && flights.join(&key(2), 'd'));
         assert!(!flights.join(&key(1), 'c'));
         assert_eq!(flights.longest(), 2);
+        let mut nobody = Flights::new(0);
+        assert!(!nobody.join(&key(1), 'a') && nobody.waiting.is_empty());
         flights.leave(&key(1), &'a');
         assert!(flights.join(&key(1), 'c'));
         assert_eq!(flights.land(&key(1)), ['b', 'c']);

@@ -321,12 +321,12 @@ impl Proxy {
     /// Takes an accepted connection; `None` means: close it at once.
     pub fn handle_incoming(&mut self, now: Instant, client: SocketAddr) -> Option<ConnId> {
         let client = client.ip().to_canonical();
-        let of_client = self.clients.entry(client).or_default();
-        if *of_client >= self.max_per_client && !client.is_loopback() {
+        let of_client = self.clients.get(&client).copied().unwrap_or(0);
+        if of_client >= self.max_per_client && !client.is_loopback() {
             self.counters.refused += 1;
             return None;
         }
-        *of_client += 1;
+        self.clients.insert(client, of_client + 1);
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1

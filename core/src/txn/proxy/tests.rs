@@ -231,6 +231,9 @@ fn one_client_has_its_share() {
     assert_eq!(bench.come_from([192, 0, 2, 1]), None);
     assert!(bench.proxy.wants_accept(), "others may come");
     bench.come_from([192, 0, 2, 2]).unwrap();
+    let mut closed = Bench::new(Config { max_per_client: 0, ..config() });
+    assert_eq!(closed.come_from([192, 0, 2, 1]), None);
+    assert!(closed.proxy.clients.is_empty(), "who is refused is not remembered");
     // The same machine by its other name.
     assert_eq!(bench.proxy.handle_incoming(bench.now, "[::ffff:192.0.2.1]:5".parse().unwrap()), None);
     bench.on(first, Event::ClientEof);
@@ -241,6 +244,7 @@ fn one_client_has_its_share() {
         bench.on(conn, Event::ClientEof);
     }
     assert_eq!((bench.proxy.counters().refused, bench.proxy.counters().live), (2, 3));
+    assert_eq!(bench.proxy.clients.len(), 2, "who has none is not remembered");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Limits, times and choices of a transaction.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     machine::ms,
@@ -55,6 +55,7 @@ pub enum Serve {
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// TCP port of all origins.
+    #[serde(deserialize_with = "port")]
     pub origin_port: u16,
     /// Which origins may be asked.
     pub allow: Allow,
@@ -102,6 +103,11 @@ pub struct Config {
     /// T9: for all of it.
     #[serde(rename = "transaction_timeout_ms", with = "ms")]
     pub transaction_timeout: Duration,
+}
+
+/// A port that can be connected to.
+fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    NonZeroU16::deserialize(deserializer).map(NonZeroU16::get)
 }
 
 impl Default for Config {

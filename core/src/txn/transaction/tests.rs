@@ -14,6 +14,13 @@ use super::{
 };
 use crate::{machine::Describe, testing::first_instant};
 
+#[test]
+fn a_port_of_0_is_refused() {
+    let error = serde_json::from_str::<Config>(r#"{"origin_port": 0}"#).unwrap_err().to_string();
+    assert!(error.contains("a nonzero u16"), "{error}");
+    assert_eq!(serde_json::from_str::<Config>("{}").unwrap(), Config::default());
+}
+
 /// A machine, and the time.
 #[derive(Clone)]
 struct Play {

@@ -69,7 +69,7 @@ pub(crate) struct Arguments {
     /// Servers that may be asked: names, or *.SUFFIX
     #[arg(long, num_args = 1.., value_name = "NAME|*.SUFFIX")]
     allow: Vec<Name>,
-    /// Networks that may be asked; private ones only if they are named here
+    /// Networks that may be asked; private ones only if they are named as such: 0.0.0.0/0 does not open 10.0.0.0/8
     #[arg(long, num_args = 1.., value_name = "CIDR")]
     allow_net: Vec<Net>,
     /// Every server may be asked: for a lab
