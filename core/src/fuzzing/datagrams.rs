@@ -108,7 +108,11 @@ impl Ends {
             _ => match below(data, 4) {
                 0 => drop(self.endpoint.connect(self.now)),
                 1 => self.hub.shutdown(self.now),
-                2 => drop(self.hub.reload(self.now, configs().0.clone())),
+                2 => {
+                    let mut config = configs().0.clone();
+                    config.transport.stream_window >>= below(data, 4);
+                    drop(self.hub.reload(self.now, config));
+                }
                 _ => self.endpoint.stop(self.now),
             },
         }

@@ -38,6 +38,12 @@ impl Window {
         }
     }
 
+    /// The window of each stream.
+    #[must_use]
+    pub fn stream(&self) -> u64 {
+        self.stream
+    }
+
     /// Bytes that are parked at most.
     #[must_use]
     pub fn parked(&self) -> u64 {

@@ -62,8 +62,8 @@ struct Turn {
     /// Its target has had no room since then, and what had been relayed by then.
     stalled: Option<(Instant, u64)>,
     is_reminded: bool,
-    /// It has a window of its own.
-    is_parked: bool,
+    /// Bytes of the window of its own that it has, if it has one.
+    parked: u64,
 }
 
 impl Connection {
@@ -415,7 +415,7 @@ impl Hub {
         let relayed = connection.relay.from(source).relayed();
         let turn = connection.turn(source);
         turn.stalled.get_or_insert((now, relayed));
-        if !turn.is_parked && !std::mem::replace(&mut turn.is_reminded, true) {
+        if turn.parked == 0 && !std::mem::replace(&mut turn.is_reminded, true) {
             self.remind(now + STALL_TIME, Due::Stall(id, source));
         }
     }
@@ -445,9 +445,10 @@ impl Hub {
             return self.remind(since + STALL_TIME, Due::Stall(id, source));
         }
         let Some(session) = self.sessions.get_mut(&from.session) else { return };
-        let stream_window = u64::from(self.config.transport.stream_window);
+        // That of the session: another configuration may have been loaded since it began.
+        let stream_window = session.receive.stream();
         if self.parked + stream_window <= self.config.limits.relay_memory {
-            turn.is_parked = true;
+            turn.parked = stream_window;
             self.parked += stream_window;
             self.quic.set_receive_window(from.session, session.receive.park());
         }
@@ -459,13 +460,13 @@ impl Hub {
         let from = connection.leg(source);
         let turn = connection.turn(source);
         turn.stalled = None;
-        if std::mem::take(&mut turn.is_parked)
+        let parked = std::mem::take(&mut turn.parked);
+        self.parked -= parked;
+        if parked > 0
             && let Some(from) = from
+            && let Some(session) = self.sessions.get_mut(&from.session)
         {
-            self.parked = self.parked.saturating_sub(self.config.transport.stream_window.into());
-            if let Some(session) = self.sessions.get_mut(&from.session) {
-                self.quic.set_receive_window(from.session, session.receive.unpark());
-            }
+            self.quic.set_receive_window(from.session, session.receive.unpark());
         }
     }
 

@@ -384,6 +384,10 @@ fn a_stalled_reader_blocks_no_neighbour_and_no_control() {
     bench.wait(Duration::from_millis(200));
     let parked = bench.hub.parked;
     assert!(parked > 0 && parked <= bench.hub.config.limits.relay_memory, "{parked}");
+    // Other windows are for those who come later: what is parked stays as it is.
+    let mut config = bench.hub.config.clone();
+    config.transport.stream_window /= 4;
+    bench.hub.reload(bench.now, config).unwrap();
     // A neighbour in the same sessions moves more than any window holds.
     let up2 = bench.connect(c, 2, b"");
     let down2 = bench.opened(p)[1];
