@@ -134,10 +134,10 @@ where
             match dialler.connect(hub, "127.0.0.1").expect("a dial").await {
                 Ok(connection) => {
                     seen.note("session");
-                    let reason = connection.clone();
-                    tokio::select! {
-                        () = work(connection, seen.clone()) => {}
-                        reason = reason.closed() => seen.note(format!("closed: {reason}")),
+                    // The work ends when the session does, and either may be seen first.
+                    work(connection.clone(), seen.clone()).await;
+                    if let Some(reason) = connection.close_reason() {
+                        seen.note(format!("closed: {reason}"));
                     }
                 }
                 Err(error) => seen.note(format!("failed: {error}")),
