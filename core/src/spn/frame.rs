@@ -23,6 +23,18 @@ pub const MAX_LIST: u64 = 256;
 /// The version of SESSION_OPEN that we speak.
 pub const VERSION: u64 = 1;
 
+/// Bits of the flags of frames and preambles.
+pub mod flag {
+    /// SESSION_OPEN, CONNECT, CONNECTED, SESSION_SHUTDOWN: can resume.
+    pub const RESUMABLE: u8 = 1;
+    /// RESUME_REQ and RESUME: the sender's own direction is finished at its *sent* offset.
+    pub const FINISHED: u8 = 1;
+    /// RESUME_REQ, RESUME and DATA_ACK: the partner's direction is over here.
+    pub const OVER: u8 = 2;
+    /// RESUME_REQ and RESUME_ACK: aborted.
+    pub const ABORTED: u8 = 4;
+}
+
 /// What a RESUME_REQ says of its sender's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumeReq {
@@ -38,6 +50,14 @@ pub struct ResumeReq {
     pub flags: u8,
     /// Why it was aborted; 0 unless bit 2 is set.
     pub code: u64,
+}
+
+impl ResumeReq {
+    /// Whether the sender's end has broken off.
+    #[must_use]
+    pub fn is_aborted(&self) -> bool {
+        self.flags & flag::ABORTED != 0
+    }
 }
 
 /// The hub's answer to a RESUME_REQ.

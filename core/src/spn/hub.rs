@@ -15,13 +15,16 @@
 pub mod balance;
 pub mod connection;
 mod connections;
+mod flow;
 mod frames;
 pub mod instance;
 mod notice;
 mod registry;
 mod relay;
+mod resume;
 pub mod session;
 mod sessions;
+mod streams;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -40,7 +43,7 @@ use serde::{Deserialize, Serialize};
 pub use notice::{Notice, Reason, Refusal};
 pub use registry::Service;
 
-use self::{connections::Connection, instance::Instance, registry::Registry, sessions::Session};
+use self::{connections::Connection, instance::Instance, registry::Registry, resume::Parked, sessions::Session};
 use super::{ConnKey, Protocol, Role, Side};
 use crate::{
     machine::{Armed, Deadlines, Machine},
@@ -74,6 +77,8 @@ pub struct Limits {
     pub relay_memory: u64,
     /// Refusals a second that are told; the others are counted.
     pub refusals_per_second: u32,
+    /// How long a request to resume a connection waits for the partner's, in milliseconds. A session may have as many as connections.
+    pub resume_wait_ms: u32,
 }
 
 impl Default for Limits {
@@ -88,6 +93,7 @@ impl Default for Limits {
             window_max: 8 * 1024 * 1024,
             relay_memory: 256 * 1024 * 1024,
             refusals_per_second: 10,
+            resume_wait_ms: 150_000,
         }
     }
 }
@@ -162,6 +168,8 @@ pub struct Status {
     pub consumers: usize,
     /// Connections, those included that wait for a provider.
     pub connections: usize,
+    /// Connections that wait for their next stream here.
+    pub paused: usize,
     /// For each service that has one: URN and number of provider sessions.
     pub services: Vec<(String, usize)>,
 }
@@ -177,6 +185,8 @@ enum Due {
     Control(Handle),
     Preamble(Handle, StreamId),
     Connection(u64),
+    /// Requests to resume may have waited too long.
+    Parked(Handle),
     /// A direction has been stalled for a while.
     Stall(u64, Side),
     /// Suppressed refusals are to be told.
@@ -210,6 +220,8 @@ pub struct Hub {
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     keys: BTreeMap<ConnKey, u64>,
+    /// Requests to resume.
+    parked: BTreeMap<ConnKey, Parked>,
     /// Directions that may have something to move: each is in here once.
     ready: VecDeque<(u64, Side)>,
     /// Sessions with control frames to send.
@@ -218,7 +230,7 @@ pub struct Hub {
     notices: VecDeque<Notice>,
     refusals: RefusalGauge,
     /// Bytes that stalled streams may hold at the moment.
-    parked: u64,
+    stalled: u64,
     /// Something came in since the last work.
     dirty: bool,
     scratch: Vec<Bytes>,
@@ -281,12 +293,13 @@ impl Hub {
             connections: BTreeMap::new(),
             next_connection: 0,
             keys: BTreeMap::new(),
+            parked: BTreeMap::new(),
             ready: VecDeque::new(),
             unflushed: Vec::new(),
             deadlines: Deadlines::default(),
             notices: VecDeque::new(),
             refusals: RefusalGauge::default(),
-            parked: 0,
+            stalled: 0,
             dirty: false,
             scratch: Vec::new(),
             config,
@@ -398,6 +411,7 @@ impl Hub {
             providers: count(Role::Provider),
             consumers: count(Role::Consumer),
             connections: self.connections.len(),
+            paused: self.parked.keys().filter(|key| !self.keys.contains_key(key)).count(),
             services: services.map(|entry| (entry.urn.to_string(), entry.providers.len())).collect(),
         }
     }
@@ -462,8 +476,9 @@ impl Hub {
             self.session_event(now, handle, session::Event::HubDraining { deadline_ms });
         }
         for connection in self.connections.keys().copied().collect::<Vec<_>>() {
-            self.connection_event(now, connection, connection::Event::HubDraining);
+            self.connection_event(now, connection, connection::Event::PauseWanted);
         }
+        self.refuse_parked();
     }
 
     fn close_sessions(&mut self, now: Instant) {
@@ -486,6 +501,7 @@ impl Hub {
             Due::Control(handle) => self.control_timeout(now, handle),
             Due::Preamble(handle, stream) => self.preamble_timeout(handle, stream),
             Due::Connection(connection) => self.connection_timeout(now, at, connection),
+            Due::Parked(handle) => self.parked_timeout(now, handle),
             Due::Stall(connection, source) => self.stall_timeout(now, connection, source),
             Due::Refusals => self.tell_suppressed(now),
         }

@@ -11,14 +11,14 @@ use super::{
     flow::Unread,
     ledger::Ledger,
     link::LinkId,
-    resume::{Asked, RESUMABLE},
+    resume::Asked,
 };
 use crate::{
     machine::{Armed, Describe, Machine},
     quic::{Handle, ReadOutcome, StreamId, WriteOutcome},
     spn::{
         ConnKey, Protocol, Role,
-        frame::Frame,
+        frame::{Frame, flag},
         preamble::{Collector, Preamble},
     },
 };
@@ -232,7 +232,7 @@ impl Endpoint {
         while let Some(conn) = self.conn_mut(id) {
             let Some(action) = conn.machine.poll_action() else {
                 // Off the stream at once: the pause before the next try must not keep it.
-                if conn.machine.is_looking_up() && conn.carrier.is_some() {
+                if conn.machine.is_looking_up() && (conn.carrier.is_some() || conn.key.is_some()) {
                     self.detach(now, id);
                     continue;
                 }
@@ -345,7 +345,7 @@ impl Endpoint {
         let Some(conn) = self.conn_mut(id) else { return };
         if conn.carrier.is_some_and(|carrier| carrier.protocol == Protocol::Sc02) {
             conn.key = Some(key);
-            let flags = if resume { RESUMABLE } else { 0 };
+            let flags = if resume { flag::RESUMABLE } else { 0 };
             conn.out.push_back(Preamble::Connect { conn: key, flags }.to_bytes());
             self.by_key.insert(key, id);
             if resume {

@@ -180,6 +180,18 @@ impl Connection {
         matches!(self.state, State::Connected)
     }
 
+    /// Whether the partner is known to have it.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.role == Role::Provider || self.flow.confirmed
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Disconnected)
+    }
+
     /// Whether it waits for the end of its stream.
     #[must_use]
     pub fn is_disconnecting(&self) -> bool {
@@ -249,6 +261,8 @@ impl Connection {
                 self.abort(now, if undialled { code::DIAL_FAILED } else { *code });
             }
             Event::StreamReset { code } => self.on_reset(now, *code),
+            // The consumer reads nothing; it may still have something to say.
+            Event::StreamStopped { code } if self.is_undialled() && !means_both(*code) => self.on_stopped(*code),
             Event::StreamStopped { code } => self.on_refused(now, *code),
             Event::CloseReq { code } if self.is_sc02() => {
                 self.actions.push(Action::SendCloseAck);
@@ -257,6 +271,7 @@ impl Connection {
             }
             Event::SessionLost => self.on_session_lost(now),
             Event::Resumable if self.is_sc02() => self.flow.resumable = true,
+            Event::PauseReq if self.flow.resumable => self.on_pause_req(now),
             Event::Connect
             | Event::Incoming { .. }
             | Event::SessionFound { .. }
@@ -308,16 +323,9 @@ impl Connection {
             Event::LocalAbort { code } => self.abort(now, *code),
             Event::StreamFinished => self.on_finished(now),
             Event::StreamReset { code } => self.on_reset(now, *code),
-            // These two speak of the whole connection, whichever half says so first.
-            Event::StreamStopped { code: code @ (code::NOT_STARTED | code::PAUSED) } if self.is_sc02() => {
-                self.on_refused(now, *code);
-            }
+            Event::StreamStopped { code } if self.is_sc02() && means_both(*code) => self.on_refused(now, *code),
             Event::StreamStopped { code } => {
-                let unfinished = self.flow.sending == Sending::Open;
-                self.reset(*code);
-                if unfinished {
-                    self.actions.push(Action::LocalStopped { code: *code });
-                }
+                self.on_stopped(*code);
                 self.end_if_over();
             }
             Event::StreamAcked => self.on_acked(),
@@ -328,12 +336,8 @@ impl Connection {
                     self.on_acked();
                 }
             }
-            Event::PauseReq if self.flow.resumable => {
-                self.actions.push(Action::SendPauseAck);
-                self.timers.stop(Timer::Settled);
-                self.timers.set(Timer::Pausing, now + self.config.pausing);
-                self.set_state(State::Pausing);
-            }
+            Event::PauseReq if self.flow.resumable => self.on_pause_req(now),
+            Event::Opened => self.timers.stop(Timer::Dial),
             Event::Resumed if self.flow.resumable => self.on_resumed(now),
             Event::PartnerResumed if self.flow.resumable => self.timers.stop(Timer::Pause),
             Event::SentOver if self.flow.resumable => self.on_sent_over(),
@@ -343,7 +347,6 @@ impl Connection {
             Event::Connect
             | Event::Incoming { .. }
             | Event::SessionFound { .. }
-            | Event::Opened
             | Event::StreamClosed
             | Event::CloseReq { .. }
             | Event::CloseAck
@@ -391,17 +394,17 @@ impl Connection {
                 self.end_if_over();
             }
             Event::CloseReq { .. } => self.actions.push(Action::SendCloseAck),
-            // A hub answers so when it knows the connection no more.
-            Event::CloseAck | Event::StreamClosed => {
+            Event::PauseReq if self.flow.resumable => self.actions.push(Action::SendPauseAck),
+            Event::StreamClosed => {
                 self.cut(code::OK);
                 self.end();
             }
-            Event::SessionLost => {
-                if self.flow.resumable {
-                    self.actions.push(Action::LeaveAbort { code: self.closing });
-                }
-                self.end();
+            // A hub answers so when there is no partner to be told: if it comes back, it is to hear of it.
+            Event::CloseAck => {
+                self.cut(code::OK);
+                self.leave_closing();
             }
+            Event::SessionLost => self.leave_closing(),
             Event::SentOver if self.flow.resumable => self.on_sent_over(),
             Event::Connect
             | Event::Incoming { .. }
@@ -440,12 +443,12 @@ impl Connection {
                 self.cut(code::PEER_ABORTED);
                 self.fail(code::PEER_ABORTED);
             }
+            (Timer::Dial, State::Connected | State::Pausing | State::Paused | State::Resuming) => {
+                self.break_off(now, code::PEER_ABORTED)
+            }
             (Timer::Total, State::Connecting | State::Connected) => self.spent = true,
             (Timer::Settled, State::Connected) => self.refused = 0,
-            (Timer::Pause, State::Connected) => {
-                self.cut(code::PAUSE_TIMEOUT);
-                self.fail(code::PAUSE_TIMEOUT);
-            }
+            (Timer::Pause, State::Connected) => self.break_off(now, code::PAUSE_TIMEOUT),
             (Timer::Pausing, State::Pausing) => {
                 self.leave_stream(code::PAUSED);
                 self.pause(now);
@@ -492,6 +495,16 @@ impl Connection {
             self.stop(code);
         }
         self.set_state(State::Connected);
+        self.end_if_over();
+    }
+
+    /// STOP_SENDING: our direction is over.
+    fn on_stopped(&mut self, code: u64) {
+        let unfinished = self.flow.sending == Sending::Open;
+        self.reset(code);
+        if unfinished {
+            self.actions.push(Action::LocalStopped { code });
+        }
     }
 
     fn on_finished(&mut self, now: Instant) {
@@ -526,7 +539,7 @@ impl Connection {
             self.repeat(now, code, pause);
         } else if code == code::PAUSED && self.is_sc02() && self.is_unclaimed() {
             self.repeat(now, code, Duration::ZERO);
-        } else if code == code::PAUSED && self.flow.resumable && !matches!(self.state, State::Connecting) {
+        } else if code == code::PAUSED && self.flow.resumable {
             self.leave_stream(code);
             self.pause(now);
         } else {
@@ -541,7 +554,7 @@ impl Connection {
             self.timers.set(Timer::Total, now + self.config.total);
             self.forget_stream();
             self.look_up(now, Duration::ZERO);
-        } else if self.flow.resumable && matches!(self.state, State::Connected) {
+        } else if self.flow.resumable {
             self.pause(now);
         } else {
             self.fail(code::PARTNER_LOST);
@@ -578,6 +591,11 @@ impl Connection {
     /// No byte has moved, and no provider has answered: a new connection is as good as this one.
     fn is_unclaimed(&self) -> bool {
         self.is_untouched() && !(self.flow.resumable && self.flow.confirmed)
+    }
+
+    /// A provider whose host has not answered yet, on `sc02`.
+    fn is_undialled(&self) -> bool {
+        self.role == Role::Provider && self.is_sc02()
     }
 
     fn is_sc02(&self) -> bool {
@@ -689,4 +707,9 @@ impl Connection {
         self.state = state;
         tracing::trace!(machine = Self::NAME, from, to = self.state());
     }
+}
+
+/// These two codes speak of the whole connection, whichever half says so first.
+fn means_both(code: u64) -> bool {
+    matches!(code, code::NOT_STARTED | code::PAUSED)
 }

@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Due, Endpoint, conn::Carrier, connection, link::LinkId, resume::RESUMABLE, session};
+use super::{Due, Endpoint, conn::Carrier, connection, link::LinkId, session};
 use crate::{
     quic::{ReadOutcome, StreamId},
     spn::{
         ConnKey, Protocol, Role, code,
+        frame::flag,
         preamble::{Collector, Preamble},
     },
 };
@@ -89,7 +90,7 @@ impl Endpoint {
                 self.refuse(id, stream, code::CONN_IN_USE);
             }
             Preamble::Connect { conn, flags } => {
-                let resumable = self.config.resume && flags & RESUMABLE != 0;
+                let resumable = self.config.resume && flags & flag::RESUMABLE != 0;
                 self.call(now, id, stream, Some((conn, resumable)), rest);
             }
             Preamble::Resume { .. } if wire.left => self.refuse(id, stream, code::PAUSED),

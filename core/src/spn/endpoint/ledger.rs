@@ -7,17 +7,12 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::{Buf, Bytes};
 
+use crate::spn::frame::flag;
+
 /// A receiver reports when the local side has taken so many bytes since the last report,
 pub(super) const REPORT_BYTES: u64 = 64 * 1024;
 /// or so long after the first unreported one.
 pub(super) const REPORT_AFTER: Duration = Duration::from_millis(100);
-
-/// Flag of RESUME_REQ and RESUME: the sender's own direction is finished at its *sent* offset.
-pub(super) const FINISHED: u8 = 1;
-/// Flag of RESUME_REQ, RESUME and DATA_ACK: the partner's direction is over here.
-pub(super) const OVER: u8 = 2;
-/// Flag of RESUME_REQ and RESUME_ACK: aborted.
-pub(super) const ABORTED: u8 = 4;
 
 /// The two ends disagree about what has been sent: the connection is broken (code 0x23).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +133,7 @@ impl Ledger {
     pub(super) fn report(&mut self) -> (u64, u8) {
         self.reported = self.received;
         self.is_over_reported = self.over;
-        (self.received, if self.over { OVER } else { 0 })
+        (self.received, if self.over { flag::OVER } else { 0 })
     }
 
     /// A report may have died with its session: it is to be repeated.
@@ -149,7 +144,7 @@ impl Ledger {
 
     /// The flags of RESUME_REQ and RESUME.
     pub(super) fn flags(&self) -> u8 {
-        (if self.finished { FINISHED } else { 0 }) | if self.over { OVER } else { 0 }
+        (if self.finished { flag::FINISHED } else { 0 }) | if self.over { flag::OVER } else { 0 }
     }
 }
 
@@ -200,11 +195,11 @@ mod tests {
         assert_eq!((ledger.report(), ledger.wants_report()), ((REPORT_BYTES, 0), None));
         ledger.end();
         assert_eq!(ledger.wants_report(), Some(true));
-        assert_eq!((ledger.report(), ledger.wants_report()), ((REPORT_BYTES, OVER), None));
+        assert_eq!((ledger.report(), ledger.wants_report()), ((REPORT_BYTES, flag::OVER), None));
         ledger.doubt_reports();
         assert_eq!(ledger.wants_report(), Some(true));
         ledger.finish();
-        assert_eq!(ledger.flags(), FINISHED | OVER);
+        assert_eq!(ledger.flags(), flag::FINISHED | flag::OVER);
     }
 
     /// What happens to one direction of a connection.

@@ -13,7 +13,6 @@ use super::{
     conn::Carrier,
     connection,
     incoming::Opening,
-    resume::RESUMABLE,
     session::{Action, Event, Session},
 };
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
     spn::{
         ConnKey, Protocol, Role, code,
         control::{Control, ControlError},
-        frame::{Frame, SessionOpen, VERSION},
+        frame::{Frame, SessionOpen, VERSION, flag},
         window::Window,
     },
 };
@@ -236,7 +235,7 @@ impl Endpoint {
             service: self.config.service.clone(),
             instance: self.instance,
             weight,
-            flags: if self.config.resume { RESUMABLE } else { 0 },
+            flags: if self.config.resume { flag::RESUMABLE } else { 0 },
         };
         self.send(id, &Frame::SessionOpen(open));
     }
@@ -485,12 +484,7 @@ impl Endpoint {
                     None => self.send(id, &Frame::CloseAck { conn }),
                 };
             }
-            Frame::CloseAck { conn } if wire.up => {
-                if let Some(known) = self.conn_by_key(id, conn) {
-                    self.conn_event(now, known, connection::Event::CloseAck);
-                }
-                return;
-            }
+            Frame::CloseAck { conn } if wire.up => return self.on_close_ack(now, id, conn),
             Frame::Connected { conn, flags } if wire.up && consumer => return self.on_connected(now, id, conn, flags),
             // Of these nothing follows when this end has not said that it can resume.
             Frame::PauseReq { .. } | Frame::ResumeAck(_) | Frame::DataAck(_) if wire.up && !self.config.resume => {

@@ -12,7 +12,7 @@ use super::{
     ConnId, Due, Endpoint, Notice, Work,
     conn::{Carrier, Conn},
     connection::Event,
-    ledger::{ABORTED, Ledger, Mismatch, OVER, REPORT_AFTER},
+    ledger::{Ledger, Mismatch, REPORT_AFTER},
     link::LinkId,
     session,
 };
@@ -20,15 +20,14 @@ use crate::{
     quic::{ReadOutcome, StreamId, WriteOutcome},
     spn::{
         ConnKey, Protocol, Role, code,
-        frame::{AckEntry, Frame, MAX_LIST, ResumeAck, ResumeReq},
+        frame::{AckEntry, Frame, MAX_LIST, ResumeAck, ResumeReq, flag},
         preamble::{Collector, Preamble},
     },
 };
 
-/// CONNECT, CONNECTED and SESSION_OPEN: can resume.
-pub(super) const RESUMABLE: u8 = 1;
-/// How long a connection that has ended in order is remembered: its last report may have been lost.
-const TOMBSTONE: Duration = Duration::from_secs(10);
+/// How long a connection that has ended in order is remembered: its last report may have been lost, which a silent hub shows only when the
+/// session has been idle for too long (20 s).
+const TOMBSTONE: Duration = Duration::from_secs(30);
 /// PAUSE_REQ may overtake the stream that it speaks of.
 const STRAY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -155,12 +154,12 @@ impl Endpoint {
         }
     }
 
-    /// The connection's report, if one is due and there is a way for it. A report on a new leg waits for the provider's preamble,
-    /// as the hub has no route before that.
+    /// The connection's report, if one is due and there is a way for it. The hub has no route for a consumer's before CONNECTED, or on a
+    /// later leg before the provider's preamble has come.
     fn report(&mut self, id: ConnId) -> Option<(LinkId, AckEntry)> {
         let conn = self.conn_mut(id)?;
         let (carrier, key, ledger) = (conn.carrier?, conn.key?, conn.ledger.as_mut()?);
-        if conn.answer.is_some() {
+        if (conn.answer.is_some() || !conn.machine.is_confirmed()) && !conn.machine.is_over() {
             return None;
         }
         ledger.wants_report()?;
@@ -197,7 +196,7 @@ impl Endpoint {
     fn acknowledge(&mut self, now: Instant, id: ConnId, received: u64, flags: u8) -> bool {
         let Some(conn) = self.conn_mut(id) else { return false };
         let Some(ledger) = &mut conn.ledger else { return true };
-        let is_over = flags & OVER != 0;
+        let is_over = flags & flag::OVER != 0;
         let outcome = ledger.acknowledge(received);
         if is_over {
             ledger.release();
@@ -214,9 +213,11 @@ impl Endpoint {
     /// CONNECTED.
     pub(super) fn on_connected(&mut self, now: Instant, link: LinkId, key: ConnKey, flags: u8) {
         if let Some(id) = self.conn_by_key(link, key) {
-            let resumable = flags & RESUMABLE != 0;
+            let resumable = flags & flag::RESUMABLE != 0;
             self.conn_event(now, id, Event::Confirmed { resumable });
-            if !resumable {
+            if resumable {
+                self.note_progress(now, id);
+            } else {
                 self.drop_ledger(id);
             }
         }
@@ -226,6 +227,10 @@ impl Endpoint {
     pub(super) fn on_pause_req(&mut self, now: Instant, link: LinkId, key: ConnKey) {
         if let Some(id) = self.conn_by_key(link, key) {
             return self.conn_event(now, id, Event::PauseReq);
+        }
+        if self.tombs.contains_key(&key) {
+            self.send(link, &Frame::PauseAck { conn: key });
+            return self.repeat_tomb(key);
         }
         let most = self.config.limits.connections;
         let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()) else { return };
@@ -309,6 +314,23 @@ impl Endpoint {
         }
     }
 
+    /// CLOSE_ACK: the hub has no partner that it could tell.
+    pub(super) fn on_close_ack(&mut self, now: Instant, link: LinkId, key: ConnKey) {
+        if let Some(id) = self.conn_by_key(link, key) {
+            self.conn_event(now, id, Event::CloseAck);
+        } else if self.tombs.get(&key).is_some_and(|tomb| tomb.link == Some(link) && tomb.request.is_aborted()) {
+            self.repeat_tomb(key);
+        }
+    }
+
+    /// The last word may not have reached the partner: it is left for it wherever it may come to.
+    fn repeat_tomb(&mut self, key: ConnKey) {
+        let Some(tomb) = self.tombs.get_mut(&key) else { return };
+        tomb.link = None;
+        let request = tomb.request.clone();
+        self.send_everywhere(&request);
+    }
+
     fn send_everywhere(&mut self, request: &ResumeReq) {
         for link in self.askable() {
             self.send(link, &Frame::ResumeReq(request.clone()));
@@ -332,7 +354,7 @@ impl Endpoint {
         let Some(conn) = self.conn_mut(id) else { return };
         let Some(mut request) = conn.request() else { return };
         request.code = conn.machine.abort_code();
-        request.flags |= if request.code == code::OK { 0 } else { ABORTED };
+        request.flags |= if request.code == code::OK { 0 } else { flag::ABORTED };
         let link = conn.carrier.map(|carrier| carrier.link);
         self.add_tomb(Tomb { request, link, until: now + TOMBSTONE });
     }
@@ -341,7 +363,7 @@ impl Endpoint {
     pub(super) fn leave_abort(&mut self, now: Instant, id: ConnId, code: u64) {
         let until = now + self.config.connection.pause;
         let Some(mut request) = self.conn_mut(id).and_then(|conn| conn.request()) else { return };
-        request.flags |= ABORTED;
+        request.flags |= flag::ABORTED;
         request.code = code;
         self.send_everywhere(&request);
         self.add_tomb(Tomb { request, link: None, until });
@@ -367,7 +389,7 @@ impl Endpoint {
         let Some(&id) = self.by_key.get(&key) else {
             match self.tombs.get(&key) {
                 // Whoever waited for it knows now.
-                Some(tomb) if tomb.request.flags & ABORTED != 0 => drop(self.tombs.remove(&key)),
+                Some(tomb) if tomb.request.is_aborted() => drop(self.tombs.remove(&key)),
                 Some(_) => {}
                 None if status == code::OK => {
                     self.send(link, &Frame::CloseReq { conn: key, code: code::RESUME_PARTNER_MISSING });
@@ -392,7 +414,7 @@ impl Endpoint {
                     self.open_leg(now, link, id);
                 }
             }
-            code if flags & ABORTED != 0 => self.conn_event(now, id, Event::ResumeAborted { code }),
+            code if flags & flag::ABORTED != 0 => self.conn_event(now, id, Event::ResumeAborted { code }),
             code::RESUME_PARTNER_MISSING | code::TOO_MANY_SESSIONS => self.conn_event(now, id, Event::ResumeRefused),
             code::NOT_ENTITLED | code::PAUSED => self.unask(id, link),
             code => self.conn_event(now, id, Event::ResumeAborted { code }),
@@ -473,7 +495,7 @@ impl Endpoint {
         if let Some(conn) = self.conn_mut(id) {
             conn.ahead = rest;
         }
-        if flags & OVER != 0
+        if flags & flag::OVER != 0
             && let Some(ledger) = self.conn_mut(id).and_then(|conn| conn.ledger.as_mut())
         {
             ledger.release();
@@ -481,7 +503,7 @@ impl Endpoint {
         }
         self.begin_leg(now, id, carrier);
         self.conn_event(now, id, Event::PartnerResumed);
-        if flags & OVER != 0 {
+        if flags & flag::OVER != 0 {
             self.conn_event(now, id, Event::SentOver);
         }
         if let Some(conn) = self.conn_mut(id)

@@ -1,15 +1,20 @@
 //! A connection, as the hub sees it: a consumer's stream and a provider's stream (docs/protocols/spn.md, Hub connection).
 //!
-//! The bytes themselves are moved by the relay (`relay.rs`); this machine decides what follows from everything that is not a byte.
+//! The bytes themselves are moved by the relay (`relay.rs`), and requests to resume are kept beside it (`resume.rs`); this machine decides what
+//! follows from everything that is not a byte. A connection that is resumed is a new one here: the next *leg*.
 //!
 //! Diagram: `docs/states/spn.hub_connection.md`.
+
+mod describe;
+mod events;
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::events::{Action, Event, Loss, Timer};
 use crate::{
-    machine::{Actions, Describe, Machine, Timer, Timers},
+    machine::{Actions, Machine, Timers},
     spn::{Side, code, record::DisconnectReason},
 };
 
@@ -21,38 +26,72 @@ pub struct Config {
     pub choosing_ms: u32,
     /// How long CLOSE_ACK may take, in milliseconds.
     pub closing_ms: u32,
+    /// How long PAUSE_ACK may take, in milliseconds.
+    pub pausing_ms: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { choosing_ms: 60_000, closing_ms: 5_000 }
+        Self { choosing_ms: 60_000, closing_ms: 5_000, pausing_ms: 2_000 }
     }
 }
 
-/// How each direction stands.
+/// Something of each side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sides {
+    consumer: bool,
+    provider: bool,
+}
+
+impl Sides {
+    fn only(side: Side) -> Self {
+        Self { consumer: side == Side::Consumer, provider: side == Side::Provider }
+    }
+
+    fn set(&mut self, side: Side) {
+        match side {
+            Side::Consumer => self.consumer = true,
+            Side::Provider => self.provider = true,
+        }
+    }
+
+    fn has(self, side: Side) -> bool {
+        match side {
+            Side::Consumer => self.consumer,
+            Side::Provider => self.provider,
+        }
+    }
+
+    fn both(self) -> bool {
+        self.consumer && self.provider
+    }
+}
+
+/// How a direction was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cut {
+    /// Its reader left.
+    Stopped,
+    /// Its source aborted.
+    Reset,
+}
+
+/// How the two directions stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Flow {
-    /// From the consumer: over.
-    up_over: bool,
-    /// From the provider: over.
-    down_over: bool,
-    /// One of them was aborted.
-    aborted: bool,
+    /// Whose direction is over.
+    over: Sides,
+    /// The worst end that one of them had.
+    cut: Option<Cut>,
+    /// Who has reported the other's direction over.
+    reported: Sides,
+    /// The provider knows the connection.
+    answered: bool,
 }
 
 impl Flow {
-    fn end(&mut self, source: Side) {
-        match source {
-            Side::Consumer => self.up_over = true,
-            Side::Provider => self.down_over = true,
-        }
-    }
-
-    fn is_over(self, source: Side) -> bool {
-        match source {
-            Side::Consumer => self.up_over,
-            Side::Provider => self.down_over,
-        }
+    fn reason(self) -> DisconnectReason {
+        if self.cut.is_some() { DisconnectReason::ClosedByPeer } else { DisconnectReason::Closed }
     }
 }
 
@@ -65,6 +104,19 @@ enum State {
     Relaying {
         flow: Flow,
     },
+    /// PAUSE_REQ is out.
+    Pausing {
+        flow: Flow,
+        /// Who has answered, or left the stream anyway.
+        answered: Sides,
+        /// Whose stream is no more.
+        gone: Option<Side>,
+        reason: DisconnectReason,
+    },
+    /// The streams are gone; the ends' last reports pass.
+    Finishing {
+        reported: Sides,
+    },
     /// One end asked for the end of both directions; the other has not answered.
     Closing {
         flow: Flow,
@@ -74,140 +126,22 @@ enum State {
     Ended,
 }
 
-/// What happened to the connection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Event {
-    /// The consumer's stream, with its preamble if it has one.
-    ConnectStream,
-    /// A provider session was chosen, and its stream is open.
-    ProviderChosen,
-    /// There is none that could take it.
-    NoneAvailable,
-    /// A session went away.
-    SessionLost {
-        /// Whose.
-        side: Side,
-    },
-    /// Everything from this side has been passed on, and it finished.
-    Fin {
-        /// The source.
-        side: Side,
-    },
-    /// This side aborted its direction.
-    Reset {
-        /// The source.
-        side: Side,
-        /// The code to pass on.
-        code: u64,
-    },
-    /// This side wants no more of the other's direction.
-    Stop {
-        /// The reader that left.
-        side: Side,
-        /// The code to pass on.
-        code: u64,
-    },
-    /// CLOSE_REQ.
-    CloseReq {
-        /// Who asks.
-        side: Side,
-        /// Its code.
-        code: u64,
-        /// The other side has a control stream, and can be asked.
-        askable: bool,
-    },
-    /// CLOSE_ACK.
-    CloseAck {
-        /// Who answers.
-        side: Side,
-    },
-    /// The hub is leaving.
-    HubDraining,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// A provider has it: forward the preamble, tell the consumer (CONNECTED), write the start record, and move bytes.
-    Begin,
-    /// Finish the stream to this side.
-    Finish {
-        /// The reader.
-        to: Side,
-    },
-    /// Abort the direction to this side (RESET_STREAM).
-    Abort {
-        /// The reader.
-        to: Side,
-        /// With this code.
-        code: u64,
-    },
-    /// Ask this side to end its direction (STOP_SENDING).
-    StopSending {
-        /// The source.
-        to: Side,
-        /// With this code.
-        code: u64,
-    },
-    /// Forward CLOSE_REQ.
-    SendCloseReq {
-        /// Who is asked.
-        to: Side,
-        /// With this code.
-        code: u64,
-    },
-    /// Send CLOSE_ACK.
-    SendCloseAck {
-        /// Who had asked.
-        to: Side,
-    },
-    /// It is over; forget it. With a reason there is a start record that wants its end.
-    End {
-        /// What the record says.
-        reason: Option<DisconnectReason>,
-    },
-}
-
-/// The timers of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionTimer {
-    /// A provider should have been found.
-    Choosing,
-    /// CLOSE_ACK should have come.
-    Closing,
-}
-
-impl Timer for ConnectionTimer {
-    const ALL: &'static [Self] = &[Self::Choosing, Self::Closing];
-
-    fn index(self) -> usize {
-        self as usize
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Choosing => "choosing",
-            Self::Closing => "closing",
-        }
-    }
-}
-
 /// A connection on the hub.
 #[derive(Debug, Clone)]
 pub struct HubConnection {
     config: Config,
     state: State,
-    timers: Timers<ConnectionTimer, 2>,
-    actions: Actions<Action, 6>,
+    resumable: bool,
+    timers: Timers<Timer, 3>,
+    actions: Actions<Action, 8>,
 }
 
 impl HubConnection {
     /// A connection of which nothing has come yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, state: State::Idle, timers: Timers::default(), actions: Actions::default() }
+        let (timers, actions) = (Timers::default(), Actions::default());
+        Self { config, state: State::Idle, resumable: false, timers, actions }
     }
 
     /// Whether it still looks for a provider.
@@ -216,40 +150,63 @@ impl HubConnection {
         self.state == State::Choosing
     }
 
+    /// Whether both ends can resume it.
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        self.resumable
+    }
+
     /// Whether bytes from `source` are still to be moved.
     #[must_use]
     pub fn is_flowing(&self, source: Side) -> bool {
         match self.state {
-            State::Relaying { flow } | State::Closing { flow, .. } => !flow.is_over(source),
-            State::Idle | State::Choosing | State::Ended => false,
+            State::Relaying { flow } | State::Closing { flow, .. } | State::Pausing { flow, gone: None, .. } => {
+                !flow.over.has(source)
+            }
+            State::Idle | State::Choosing | State::Pausing { .. } | State::Finishing { .. } | State::Ended => false,
         }
+    }
+
+    /// Whether reports are forwarded.
+    #[must_use]
+    pub fn is_routed(&self) -> bool {
+        self.resumable && !matches!(self.state, State::Ended)
+    }
+
+    /// Whether the next leg may take its place.
+    #[must_use]
+    pub fn may_be_superseded(&self) -> bool {
+        self.resumable && matches!(self.state, State::Relaying { .. } | State::Finishing { .. })
     }
 
     fn idle(&mut self, now: Instant, event: &Event) {
         match event {
             Event::ConnectStream => {
                 self.state = State::Choosing;
-                self.timers.set(ConnectionTimer::Choosing, now + Duration::from_millis(self.config.choosing_ms.into()));
+                self.arm(now, Timer::Choosing, self.config.choosing_ms);
             }
-            Event::ProviderChosen
+            // The provider has asked for it, so it knows it.
+            Event::ResumeStream => self.begin(true, Flow { answered: true, ..Flow::default() }),
+            Event::ProviderChosen { .. }
             | Event::NoneAvailable
             | Event::SessionLost { .. }
+            | Event::Answered
             | Event::Fin { .. }
             | Event::Reset { .. }
             | Event::Stop { .. }
+            | Event::Reported { .. }
             | Event::CloseReq { .. }
             | Event::CloseAck { .. }
-            | Event::HubDraining => {}
+            | Event::PauseWanted
+            | Event::PauseAck { .. }
+            | Event::ResumeReq { .. }
+            | Event::Superseded => {}
         }
     }
 
-    fn choosing(&mut self, event: Event) {
-        match event {
-            Event::ProviderChosen => {
-                self.timers.stop_all();
-                self.state = State::Relaying { flow: Flow::default() };
-                self.actions.push(Action::Begin);
-            }
+    fn choosing(&mut self, event: &Event) {
+        match *event {
+            Event::ProviderChosen { resumable } => self.begin(resumable, Flow::default()),
             Event::Reset { side: Side::Consumer, code } | Event::Stop { side: Side::Consumer, code } => {
                 self.end_consumer(code);
             }
@@ -257,100 +214,307 @@ impl HubConnection {
                 self.actions.push(Action::SendCloseAck { to: Side::Consumer });
                 self.end_consumer(code);
             }
-            Event::SessionLost { side: Side::Consumer } => self.end(None),
+            Event::SessionLost { side: Side::Consumer, .. } => self.end(None),
             // Nothing has reached a provider: the consumer may open it again, here or elsewhere.
-            Event::HubDraining => self.end_consumer(code::NOT_STARTED),
+            Event::PauseWanted => self.end_consumer(code::NOT_STARTED),
+            Event::ResumeReq { side: Side::Consumer } => {
+                self.actions.push(Action::RefuseResume { to: Side::Consumer, code: code::NOT_STARTED });
+                self.end_consumer(code::NOT_STARTED);
+            }
             Event::ConnectStream
+            | Event::ResumeStream
             | Event::NoneAvailable
-            | Event::SessionLost { side: Side::Provider }
+            | Event::SessionLost { side: Side::Provider, .. }
+            | Event::Answered
             | Event::Fin { .. }
             | Event::Reset { side: Side::Provider, .. }
             | Event::Stop { side: Side::Provider, .. }
+            | Event::Reported { .. }
             | Event::CloseReq { side: Side::Provider, .. }
-            | Event::CloseAck { .. } => {}
+            | Event::CloseAck { .. }
+            | Event::PauseAck { .. }
+            | Event::ResumeReq { side: Side::Provider }
+            | Event::Superseded => {}
         }
     }
 
-    fn relaying(&mut self, now: Instant, flow: Flow, event: Event) {
-        match event {
-            Event::CloseReq { side, code, askable: true } => {
-                self.state = State::Closing { flow, asked_by: side, code };
-                self.timers.set(ConnectionTimer::Closing, now + Duration::from_millis(self.config.closing_ms.into()));
-                self.actions.push(Action::SendCloseReq { to: side.other(), code });
+    fn relaying(&mut self, now: Instant, mut flow: Flow, event: &Event) {
+        match *event {
+            Event::CloseReq { side, code, askable } => self.close_req(now, flow, side, code, askable),
+            // The endpoint moves to another hub.
+            Event::Reset { side, code: code::PAUSED } | Event::Stop { side, code: code::PAUSED } if self.resumable => {
+                self.abort(flow, side, code::PAUSED);
+                self.left(now, flow, side, DisconnectReason::Closed);
             }
-            Event::CloseReq { code, askable: false, .. } => self.close(flow, code),
             Event::Fin { .. } | Event::Reset { .. } | Event::Stop { .. } => {
                 let flow = self.pass_on(flow, event);
-                self.flowing(flow, State::Relaying { flow });
+                if !flow.over.both() {
+                    self.state = State::Relaying { flow };
+                } else if self.is_reported(flow) {
+                    self.end(Some(flow.reason()));
+                } else {
+                    self.state = State::Finishing { reported: flow.reported };
+                    self.actions.push(Action::Finished { reason: flow.reason() });
+                }
             }
-            Event::SessionLost { side } => self.lost(flow, side),
+            Event::SessionLost { side, loss: Loss::Away } if self.resumable => {
+                self.left(now, flow, side, DisconnectReason::Error);
+            }
+            Event::SessionLost { side, loss } => self.lost(flow, side, loss),
             // Without pause a connection of a leaving hub runs until its end or the hub's.
-            Event::HubDraining
-            | Event::ConnectStream
-            | Event::ProviderChosen
+            Event::PauseWanted if self.resumable => {
+                for to in [Side::Provider, Side::Consumer] {
+                    self.actions.push(Action::SendPauseReq { to });
+                }
+                self.pausing_for(now, flow, Sides::default(), None, DisconnectReason::Closed);
+            }
+            Event::ResumeReq { side } if self.resumable => {
+                self.abort(flow, side, code::PAUSED);
+                self.left(now, flow, side, DisconnectReason::Error);
+            }
+            Event::Superseded if self.resumable => self.end_both(flow, code::PAUSED, DisconnectReason::Error),
+            Event::Answered if self.resumable => {
+                flow.answered = true;
+                self.state = State::Relaying { flow };
+            }
+            Event::Reported { side } if self.resumable => {
+                flow.reported.set(side);
+                self.state = State::Relaying { flow };
+            }
+            Event::ConnectStream
+            | Event::ProviderChosen { .. }
+            | Event::ResumeStream
             | Event::NoneAvailable
-            | Event::CloseAck { .. } => {}
+            | Event::Answered
+            | Event::Reported { .. }
+            | Event::CloseAck { .. }
+            | Event::PauseWanted
+            | Event::PauseAck { .. }
+            | Event::ResumeReq { .. }
+            | Event::Superseded => {}
         }
     }
 
-    fn closing(&mut self, flow: Flow, asked_by: Side, code: u64, event: Event) {
-        match event {
+    fn pausing(
+        &mut self,
+        now: Instant,
+        (mut flow, mut answered, gone, reason): (Flow, Sides, Option<Side>, DisconnectReason),
+        event: &Event,
+    ) {
+        match *event {
+            Event::PauseAck { side }
+            | Event::ResumeReq { side }
+            | Event::Reset { side, code: code::PAUSED }
+            | Event::Stop { side, code: code::PAUSED } => {
+                answered.set(side);
+                if answered.both() {
+                    return self.paused(flow, gone, reason);
+                }
+                self.state = State::Pausing { flow, answered, gone, reason };
+            }
+            Event::Fin { .. } | Event::Reset { .. } | Event::Stop { .. } => {
+                let flow = self.pass_on(flow, event);
+                if flow.over.both() && self.is_reported(flow) {
+                    return self.end(Some(flow.reason()));
+                }
+                self.state = State::Pausing { flow, answered, gone, reason };
+            }
+            Event::Reported { side } => {
+                flow.reported.set(side);
+                if flow.over.both() && self.is_reported(flow) {
+                    return self.end(Some(flow.reason()));
+                }
+                self.state = State::Pausing { flow, answered, gone, reason };
+            }
+            Event::SessionLost { side, .. } if gone == Some(side.other()) => self.end(Some(reason)),
+            Event::SessionLost { side, loss: Loss::Away | Loss::Unstarted } => {
+                answered.set(side);
+                if answered.both() {
+                    return self.paused(flow, Some(side), reason);
+                }
+                self.state = State::Pausing { flow, answered, gone: Some(side), reason };
+            }
+            Event::SessionLost { side, loss } => self.lost(flow, side, loss),
+            Event::CloseReq { side, code, .. } if gone == Some(side.other()) => {
+                // Nobody is there to be told: the one who asks has to do it itself.
+                self.actions.push(Action::SendCloseAck { to: side });
+                self.abort(flow, side, aborted(code));
+                self.end(Some(DisconnectReason::ClosedByPeer));
+            }
+            Event::CloseReq { side, code, .. } if gone == Some(side) => {
+                self.actions.push(Action::SendCloseReq { to: side.other(), code });
+                self.actions.push(Action::SendCloseAck { to: side });
+                self.abort(flow, side.other(), aborted(code));
+                self.end(Some(DisconnectReason::ClosedByPeer));
+            }
+            Event::CloseReq { side, code, askable } => {
+                self.timers.stop_all();
+                self.close_req(now, flow, side, code, askable);
+            }
+            Event::ConnectStream
+            | Event::ProviderChosen { .. }
+            | Event::ResumeStream
+            | Event::NoneAvailable
+            | Event::Answered
+            | Event::CloseAck { .. }
+            | Event::PauseWanted
+            | Event::Superseded => {}
+        }
+    }
+
+    fn finishing(&mut self, mut reported: Sides, event: &Event) {
+        match *event {
+            Event::Reported { side } => {
+                reported.set(side);
+                if reported.both() {
+                    self.end(None);
+                } else {
+                    self.state = State::Finishing { reported };
+                }
+            }
+            Event::SessionLost { side, loss: Loss::Left } => {
+                self.actions.push(Action::SendCloseReq { to: side.other(), code: code::PARTNER_LOST });
+                self.end(None);
+            }
+            // There is no stream left that a reset could speak of.
+            Event::SessionLost { side, .. } | Event::ResumeReq { side } => {
+                self.actions.push(Action::SendPauseReq { to: side.other() });
+                self.end(None);
+            }
+            Event::PauseWanted => {
+                for to in [Side::Provider, Side::Consumer] {
+                    self.actions.push(Action::SendPauseReq { to });
+                }
+                self.end(None);
+            }
+            Event::CloseReq { side, code, .. } => {
+                self.actions.push(Action::SendCloseReq { to: side.other(), code });
+                self.actions.push(Action::SendCloseAck { to: side });
+                self.end(None);
+            }
+            Event::Superseded => self.end(None),
+            Event::ConnectStream
+            | Event::ProviderChosen { .. }
+            | Event::ResumeStream
+            | Event::NoneAvailable
+            | Event::Answered
+            | Event::Fin { .. }
+            | Event::Reset { .. }
+            | Event::Stop { .. }
+            | Event::CloseAck { .. }
+            | Event::PauseAck { .. } => {}
+        }
+    }
+
+    fn closing(&mut self, flow: Flow, asked_by: Side, code: u64, event: &Event) {
+        match *event {
             Event::CloseAck { side } if side != asked_by => self.close(flow, code),
             Event::CloseReq { side, .. } => self.actions.push(Action::SendCloseAck { to: side }),
+            // The partner has not heard of the end, and will ask for the next stream: CLOSE_ACK lets the one who asked tell it there.
+            Event::Reset { side, code: code::PAUSED } | Event::Stop { side, code: code::PAUSED }
+                if self.resumable && side != asked_by =>
+            {
+                self.abort(flow, side, code::PAUSED);
+                self.leave_closing(flow, asked_by);
+            }
+            Event::SessionLost { side, loss: Loss::Away } if self.resumable && side != asked_by => {
+                self.leave_closing(flow, asked_by);
+            }
+            Event::SessionLost { side, loss: Loss::Away } if self.resumable => {
+                self.abort(flow, side.other(), aborted(code));
+                self.end(Some(DisconnectReason::Error));
+            }
+            Event::SessionLost { side, loss } => self.lost(flow, side, loss),
             Event::Fin { .. } | Event::Reset { .. } | Event::Stop { .. } => {
                 let flow = self.pass_on(flow, event);
-                self.flowing(flow, State::Closing { flow, asked_by, code });
+                if flow.over.both() {
+                    self.end(Some(flow.reason()));
+                } else {
+                    self.state = State::Closing { flow, asked_by, code };
+                }
             }
-            Event::SessionLost { side } => self.lost(flow, side),
-            Event::CloseAck { .. }
-            | Event::HubDraining
-            | Event::ConnectStream
-            | Event::ProviderChosen
-            | Event::NoneAvailable => {}
+            Event::ResumeReq { side } if self.resumable => {
+                self.actions.push(Action::RefuseResume { to: side, code: aborted(code) });
+                self.end_both(flow, aborted(code), DisconnectReason::ClosedByPeer);
+            }
+            Event::ConnectStream
+            | Event::ProviderChosen { .. }
+            | Event::ResumeStream
+            | Event::NoneAvailable
+            | Event::Answered
+            | Event::Reported { .. }
+            | Event::CloseAck { .. }
+            | Event::PauseWanted
+            | Event::PauseAck { .. }
+            | Event::ResumeReq { .. }
+            | Event::Superseded => {}
         }
+    }
+
+    fn arm(&mut self, now: Instant, timer: Timer, ms: u32) {
+        self.timers.set(timer, now + Duration::from_millis(ms.into()));
+    }
+
+    fn begin(&mut self, resumable: bool, flow: Flow) {
+        self.timers.stop_all();
+        self.resumable = resumable;
+        self.state = State::Relaying { flow };
+        self.actions.push(Action::Begin);
+    }
+
+    /// Whether nobody has to be told anything any more.
+    fn is_reported(&self, flow: Flow) -> bool {
+        // A reset ends a connection for whoever sees it.
+        !self.resumable || flow.cut == Some(Cut::Reset) || flow.reported.both()
     }
 
     /// Ends one direction as its source or its reader wants it, and leaves the other alone.
-    fn pass_on(&mut self, mut flow: Flow, event: Event) -> Flow {
-        match event {
-            Event::Fin { side } if !flow.is_over(side) => {
+    fn pass_on(&mut self, mut flow: Flow, event: &Event) -> Flow {
+        match *event {
+            Event::Fin { side } if !flow.over.has(side) => {
                 self.actions.push(Action::Finish { to: side.other() });
-                flow.end(side);
+                flow.over.set(side);
             }
-            Event::Reset { side, code } if !flow.is_over(side) => {
+            Event::Reset { side, code } if !flow.over.has(side) => {
                 self.actions.push(Action::Abort { to: side.other(), code });
-                flow.end(side);
-                flow.aborted = true;
+                flow.over.set(side);
+                flow.cut = Some(Cut::Reset);
             }
-            Event::Stop { side, code } if !flow.is_over(side.other()) => {
+            Event::Stop { side, code } if !flow.over.has(side.other()) => {
                 self.actions.push(Action::StopSending { to: side.other(), code });
                 // QUIC wants an answer to STOP_SENDING (RFC 9000 §3.5).
                 self.actions.push(Action::Abort { to: side, code });
-                flow.end(side.other());
-                flow.aborted = true;
+                flow.over.set(side.other());
+                flow.cut = flow.cut.max(Some(Cut::Stopped));
             }
             // Over is over; and the rest is no direction's end.
             Event::Fin { .. }
             | Event::Reset { .. }
             | Event::Stop { .. }
             | Event::ConnectStream
-            | Event::ProviderChosen
+            | Event::ProviderChosen { .. }
+            | Event::ResumeStream
             | Event::NoneAvailable
             | Event::SessionLost { .. }
+            | Event::Answered
+            | Event::Reported { .. }
             | Event::CloseReq { .. }
             | Event::CloseAck { .. }
-            | Event::HubDraining => {}
+            | Event::PauseWanted
+            | Event::PauseAck { .. }
+            | Event::ResumeReq { .. }
+            | Event::Superseded => {}
         }
         flow
     }
 
-    fn flowing(&mut self, flow: Flow, state: State) {
-        if flow.up_over && flow.down_over {
-            let reason = if flow.aborted { DisconnectReason::ClosedByPeer } else { DisconnectReason::Closed };
-            self.end(Some(reason));
-        } else {
-            self.state = state;
+    fn close_req(&mut self, now: Instant, flow: Flow, side: Side, code: u64, askable: bool) {
+        if !askable {
+            return self.close(flow, code);
         }
+        self.state = State::Closing { flow, asked_by: side, code };
+        self.arm(now, Timer::Closing, self.config.closing_ms);
+        self.actions.push(Action::SendCloseReq { to: side.other(), code });
     }
 
     /// CLOSE_REQ has been answered: the provider's stream ends first, then the consumer's.
@@ -358,15 +522,50 @@ impl HubConnection {
         for to in [Side::Provider, Side::Consumer] {
             if code != code::OK {
                 self.abort(flow, to, code);
-            } else if !flow.is_over(to.other()) {
+            } else if !flow.over.has(to.other()) {
                 self.actions.push(Action::Finish { to });
             }
         }
         self.end(Some(if code == code::OK { DisconnectReason::Closed } else { DisconnectReason::ClosedByPeer }));
     }
 
-    fn lost(&mut self, flow: Flow, side: Side) {
-        self.abort(flow, side.other(), code::PARTNER_LOST);
+    /// The asked side has gone away without an answer.
+    fn leave_closing(&mut self, flow: Flow, asked_by: Side) {
+        self.abort(flow, asked_by, code::PAUSED);
+        self.actions.push(Action::SendCloseAck { to: asked_by });
+        self.end(Some(DisconnectReason::Error));
+    }
+
+    /// This side has left its stream, and the other is to wait for the next one.
+    fn left(&mut self, now: Instant, flow: Flow, side: Side, reason: DisconnectReason) {
+        if side == Side::Consumer && !flow.answered {
+            // A reset could destroy the preamble on its way, and the provider would never know which connection it was.
+            self.actions.push(Action::SendPauseReq { to: Side::Provider });
+            return self.pausing_for(now, flow, Sides::only(side), Some(side), reason);
+        }
+        self.abort(flow, side.other(), code::PAUSED);
+        self.end(Some(reason));
+    }
+
+    fn pausing_for(&mut self, now: Instant, flow: Flow, answered: Sides, gone: Option<Side>, reason: DisconnectReason) {
+        self.state = State::Pausing { flow, answered, gone, reason };
+        self.arm(now, Timer::Pausing, self.config.pausing_ms);
+    }
+
+    /// Nobody writes to the streams any more.
+    fn paused(&mut self, flow: Flow, gone: Option<Side>, reason: DisconnectReason) {
+        for side in [Side::Provider, Side::Consumer] {
+            if gone != Some(side) {
+                self.abort(flow, side, code::PAUSED);
+            }
+        }
+        self.end(Some(reason));
+    }
+
+    /// A session is gone, and the connection with it.
+    fn lost(&mut self, flow: Flow, side: Side, loss: Loss) {
+        let code = if loss == Loss::Unstarted { code::NOT_STARTED } else { code::PARTNER_LOST };
+        self.abort(flow, side.other(), code);
         self.end(Some(DisconnectReason::Error));
     }
 
@@ -375,12 +574,18 @@ impl HubConnection {
         self.end(None);
     }
 
+    fn end_both(&mut self, flow: Flow, code: u64, reason: DisconnectReason) {
+        self.abort(flow, Side::Provider, code);
+        self.abort(flow, Side::Consumer, code);
+        self.end(Some(reason));
+    }
+
     /// Aborts what is not over yet of the stream to this side.
     fn abort(&mut self, flow: Flow, to: Side, code: u64) {
-        if !flow.is_over(to.other()) {
+        if !flow.over.has(to.other()) {
             self.actions.push(Action::Abort { to, code });
         }
-        if !flow.is_over(to) {
+        if !flow.over.has(to) {
             self.actions.push(Action::StopSending { to, code });
         }
     }
@@ -392,6 +597,11 @@ impl HubConnection {
     }
 }
 
+/// The code of a connection that one end wants no more, whatever it called it.
+fn aborted(code: u64) -> u64 {
+    if code == code::OK { code::PEER_ABORTED } else { code }
+}
+
 impl Machine for HubConnection {
     type Event = Event;
     type Action = Action;
@@ -399,9 +609,13 @@ impl Machine for HubConnection {
     fn handle_event(&mut self, now: Instant, event: Event) {
         match self.state {
             State::Idle => self.idle(now, &event),
-            State::Choosing => self.choosing(event),
-            State::Relaying { flow } => self.relaying(now, flow, event),
-            State::Closing { flow, asked_by, code } => self.closing(flow, asked_by, code, event),
+            State::Choosing => self.choosing(&event),
+            State::Relaying { flow } => self.relaying(now, flow, &event),
+            State::Pausing { flow, answered, gone, reason } => {
+                self.pausing(now, (flow, answered, gone, reason), &event)
+            }
+            State::Finishing { reported } => self.finishing(reported, &event),
+            State::Closing { flow, asked_by, code } => self.closing(flow, asked_by, code, &event),
             State::Ended => {}
         }
     }
@@ -409,13 +623,12 @@ impl Machine for HubConnection {
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(timer) = self.timers.expire(now) {
             match (timer, self.state) {
-                (ConnectionTimer::Choosing, _) => self.end_consumer(code::NOT_STARTED),
-                (ConnectionTimer::Closing, State::Closing { flow, code, .. }) => {
-                    self.abort(flow, Side::Provider, code);
-                    self.abort(flow, Side::Consumer, code);
-                    self.end(Some(DisconnectReason::ClosedByPeer));
+                (Timer::Choosing, _) => self.end_consumer(code::NOT_STARTED),
+                (Timer::Closing, State::Closing { flow, code, .. }) => {
+                    self.end_both(flow, code, DisconnectReason::ClosedByPeer);
                 }
-                (ConnectionTimer::Closing, _) => {}
+                (Timer::Pausing, State::Pausing { flow, gone, reason, .. }) => self.paused(flow, gone, reason),
+                (Timer::Closing | Timer::Pausing, _) => {}
             }
         }
     }
@@ -426,66 +639,6 @@ impl Machine for HubConnection {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next().map(|(at, _)| at)
-    }
-}
-
-impl Describe for HubConnection {
-    const NAME: &'static str = "spn.hub_connection";
-    const ABOUT: &'static str = "a connection as its hub sees it: choosing a provider, relaying, end";
-    type Config = Config;
-
-    fn start(config: Config, _seed: u64) -> Self {
-        Self::new(config)
-    }
-
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::Idle => "Idle",
-            State::Choosing => "Choosing",
-            State::Relaying { .. } => "Relaying",
-            State::Closing { .. } => "Closing",
-            State::Ended => "Ended",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| timer.name())
-    }
-
-    fn fingerprint(&self) -> String {
-        format!("{:?} {:?}", self.state, self.timers.armed().collect::<Vec<_>>())
-    }
-
-    fn alphabet() -> Vec<Event> {
-        use Event as E;
-        let of = |side| {
-            [
-                E::SessionLost { side },
-                E::Fin { side },
-                E::Reset { side, code: code::PEER_ABORTED },
-                E::Stop { side, code: code::PEER_ABORTED },
-                E::CloseReq { side, code: code::OK, askable: true },
-                E::CloseReq { side, code: code::PEER_ABORTED, askable: true },
-                E::CloseReq { side, code: code::PEER_ABORTED, askable: false },
-                E::CloseAck { side },
-            ]
-        };
-        [E::ConnectStream, E::ProviderChosen, E::NoneAvailable, E::HubDraining]
-            .into_iter()
-            .chain(of(Side::Consumer))
-            .chain(of(Side::Provider))
-            .collect()
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let timed = match self.state {
-            State::Choosing | State::Closing { .. } => true,
-            State::Idle | State::Relaying { .. } | State::Ended => false,
-        };
-        if self.poll_timeout().is_some() != timed {
-            return Err(format!("{}: deadline is {:?}", self.state(), self.due()));
-        }
-        Ok(())
     }
 }
 

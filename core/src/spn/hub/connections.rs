@@ -1,69 +1,46 @@
-//! Connections on the hub: data streams in, a provider's stream for each, and the bytes between them.
+//! Connections on the hub: a consumer's stream, a provider chosen for it, and what their machine asks for.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use rand_chacha::rand_core::Rng;
+use std::{sync::Arc, time::Instant};
 
 use super::{
     Due, Hub, balance,
     connection::{Action, Event, HubConnection},
-    relay::{Found, Leg, Relay},
+    flow::Turn,
+    relay::{Leg, Relay},
 };
 use crate::{
     machine::{Armed, Machine},
-    quic::{Handle, ReadOutcome, StreamId},
+    quic::{Handle, StreamId},
     spn::{
-        ConnKey, Protocol, Role, Side, code,
-        control::Control,
-        frame::Frame,
-        preamble::{Collector, Preamble},
-        record::{ConnectionRecord, RecordEvent},
+        ConnKey, Protocol, Side, code,
+        frame::{Frame, flag},
+        preamble::Preamble,
+        record::{ConnectionRecord, DisconnectReason, RecordEvent},
     },
 };
 
-/// A preamble must be complete within this.
-const PREAMBLE_TIME: Duration = Duration::from_secs(10);
-/// A direction whose target has had no room for so long gets a window of its own,
-const STALL_TIME: Duration = Duration::from_millis(50);
-/// unless so many bytes have moved in that time: then it is the path that is full, and more in front of it would help nobody.
-const FLOWING: u64 = 512 * 1024;
-
-/// What a session's data stream is at the moment.
-pub(super) enum DataStream {
-    /// Its preamble is not complete.
-    Preamble(Collector),
-    /// It belongs to this connection.
-    Relayed(u64),
-}
-
-/// A connection on the hub.
+/// A connection on the hub: of one that is resumed, one leg.
 pub(super) struct Connection {
-    machine: HubConnection,
+    pub(super) machine: HubConnection,
     armed: Armed,
     key: ConnKey,
-    service: usize,
+    pub(super) service: usize,
     /// The consumer that the key belongs to.
-    identity: Arc<str>,
+    pub(super) identity: Arc<str>,
     consumer: Leg,
     provider: Option<Leg>,
-    relay: Relay,
+    /// The consumer's end can resume.
+    offers_resume: bool,
+    /// RESUME, if it began with that.
+    resume: Option<Preamble>,
+    /// Number of the leg.
+    pub(super) generation: u64,
+    /// Something has come back from the provider.
+    pub(super) answered: bool,
+    pub(super) relay: Relay,
     began: Option<(Instant, ConnectionRecord)>,
     up: Turn,
     down: Turn,
-}
-
-/// Where a direction stands between two turns.
-#[derive(Debug, Default)]
-struct Turn {
-    is_queued: bool,
-    /// Its target has had no room since then, and what had been relayed by then.
-    stalled: Option<(Instant, u64)>,
-    is_reminded: bool,
-    /// Bytes of the window of its own that it has, if it has one.
-    parked: u64,
 }
 
 impl Connection {
@@ -74,11 +51,20 @@ impl Connection {
         }
     }
 
-    fn turn(&mut self, source: Side) -> &mut Turn {
+    pub(super) fn key(&self) -> ConnKey {
+        self.key
+    }
+
+    pub(super) fn turn(&mut self, source: Side) -> &mut Turn {
         match source {
             Side::Consumer => &mut self.up,
             Side::Provider => &mut self.down,
         }
+    }
+
+    /// No payload has gone either way.
+    pub(super) fn is_unstarted(&self) -> bool {
+        self.resume.is_none() && self.relay.up.relayed() == 0 && self.relay.down.relayed() == 0
     }
 }
 
@@ -90,140 +76,69 @@ impl Hub {
         (self.connections.get(&id)?.leg(side)?.session == handle).then_some((id, side))
     }
 
-    pub(super) fn stream_opened(&mut self, now: Instant, handle: Handle, stream: StreamId) {
-        let Some(session) = self.sessions.get_mut(&handle).filter(|session| !session.machine.is_over()) else { return };
-        if session.protocol == Protocol::Sc02 && stream.index() == 0 {
-            session.control = Some(Control::new(&mut self.quic, handle, stream));
-            return self.read_control(now, handle);
+    /// A consumer's stream asks for a provider. The code refuses it.
+    pub(super) fn connect(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        stream: StreamId,
+        key: ConnKey,
+        resumable: bool,
+    ) -> Result<u64, u64> {
+        if !self.machine.is_listening() {
+            return Err(code::NOT_STARTED);
         }
-        if !session.is_open {
-            // `sc01` has no request to wait for: a held provider opens none, and a consumer is let in at once.
-            if session.protocol == Protocol::Sc02 {
-                let detail = format!("stream {}", stream.index());
-                self.violation(now, handle, code::DATA_BEFORE_ACK, detail);
-            }
-            return;
+        if self.is_foreign(handle, key) {
+            return Err(code::NOT_ENTITLED);
         }
-        match (session.role, session.protocol) {
-            (Role::Provider, _) => self.refuse_stream(handle, stream, code::MALFORMED),
-            (Role::Consumer, Protocol::Sc01) => {
-                let mut key = ConnKey([0; 16]);
-                self.rng.fill_bytes(&mut key.0);
-                self.connect(now, handle, stream, key);
-            }
-            (Role::Consumer, Protocol::Sc02) => {
-                session.streams.insert(stream, DataStream::Preamble(Collector::default()));
-                self.read_preamble(now, handle, stream);
-                // Most are complete at once, and need no deadline.
-                if self.awaits_preamble(handle, stream) {
-                    self.remind(now + PREAMBLE_TIME, Due::Preamble(handle, stream));
-                }
-            }
+        if self.keys.contains_key(&key) || self.parked.contains_key(&key) {
+            return Err(code::CONN_IN_USE);
         }
-        self.grant_streams(handle);
+        let id = self.add_connection(handle, stream, key, None)?;
+        let Some(connection) = self.connections.get_mut(&id) else { return Err(code::INTERNAL) };
+        let service = connection.service;
+        connection.offers_resume = resumable && self.sessions.get(&handle).is_some_and(|session| session.can_resume);
+        connection.machine.handle_event(now, Event::ConnectStream);
+        if let Some(entry) = self.registry.get_mut(service) {
+            entry.choosing.push_back(id);
+        }
+        self.choose_for_waiting(now, service);
+        // Only now, since most have their provider by now, and no deadline any more.
+        self.perform_connection(now, id);
+        Ok(id)
     }
 
-    /// Raises a consumer's stream credit while it is being used up.
-    fn grant_streams(&mut self, handle: Handle) {
-        let Some(session) = self.sessions.get_mut(&handle).filter(|session| session.role == Role::Consumer) else {
-            return;
-        };
-        // The control stream and streams that are about to be refused count, too.
-        let max = self.config.limits.connections_per_session.saturating_add(1);
-        let used = session.streams.len() as u64 + 1;
-        if used * 4 > u64::from(session.credit) * 3 && session.credit < max {
-            session.credit = session.credit.saturating_mul(2).min(max);
-            self.quic.set_max_streams(handle, session.credit);
-        }
-    }
-
-    fn refuse_stream(&mut self, handle: Handle, stream: StreamId, code: u64) {
-        if let Some(session) = self.sessions.get_mut(&handle) {
-            session.streams.remove(&stream);
-        }
-        self.quic.reset(handle, stream, code);
-        self.quic.stop(handle, stream, code);
-    }
-
-    pub(super) fn preamble_timeout(&mut self, handle: Handle, stream: StreamId) {
-        if self.awaits_preamble(handle, stream) {
-            self.refuse_stream(handle, stream, code::MALFORMED);
-        }
-    }
-
-    fn awaits_preamble(&self, handle: Handle, stream: StreamId) -> bool {
-        let session = self.sessions.get(&handle);
-        session.is_some_and(|session| matches!(session.streams.get(&stream), Some(DataStream::Preamble(_))))
-    }
-
-    fn read_preamble(&mut self, now: Instant, handle: Handle, stream: StreamId) {
-        loop {
-            let mut scratch = std::mem::take(&mut self.scratch);
-            let outcome = self.quic.read(handle, stream, &mut scratch, 1);
-            let chunk = scratch.pop();
-            self.scratch = scratch;
-            let Some(mut chunk) = chunk else {
-                match outcome {
-                    ReadOutcome::Finished | ReadOutcome::Reset(_) => {
-                        self.refuse_stream(handle, stream, code::MALFORMED);
-                    }
-                    ReadOutcome::More | ReadOutcome::Blocked | ReadOutcome::Gone => {}
-                }
-                return;
-            };
-            let Some(session) = self.sessions.get_mut(&handle) else { return };
-            let Some(DataStream::Preamble(collector)) = session.streams.get_mut(&stream) else { return };
-            match collector.take(&mut chunk) {
-                Ok(None) => {}
-                Ok(Some(Preamble::Connect { conn, .. })) => {
-                    session.streams.remove(&stream);
-                    if let Some(connection) = self.connect(now, handle, stream, conn) {
-                        if let Some(connection) = self.connections.get_mut(&connection) {
-                            connection.relay.up.hold(chunk);
-                        }
-                        self.ready_to_move(connection, Side::Consumer);
-                    }
-                    return;
-                }
-                // Nothing is ever paused here, so there is nothing to go on with.
-                Ok(Some(Preamble::Resume { .. })) => return self.refuse_stream(handle, stream, code::PAUSED),
-                Err(_) => return self.refuse_stream(handle, stream, code::MALFORMED),
-            }
-        }
-    }
-
-    /// A consumer's stream asks for a provider.
-    fn connect(&mut self, now: Instant, handle: Handle, stream: StreamId, key: ConnKey) -> Option<u64> {
-        let session = self.sessions.get_mut(&handle)?;
-        let known = self.keys.get(&key).and_then(|id| self.connections.get(id));
-        let refusal = if !self.machine.is_listening() {
-            Some(code::NOT_STARTED)
-        } else if let Some(known) = known {
-            let is_own = known.service == session.service && known.identity == session.identity;
-            Some(if is_own { code::CONN_IN_USE } else { code::NOT_ENTITLED })
-        } else if session.streams.len() >= self.config.limits.connections_per_session as usize {
-            Some(code::CONNECTION_LIMIT)
-        } else {
-            None
-        };
-        if let Some(code) = refusal {
-            self.refuse_stream(handle, stream, code);
-            return None;
+    /// A stream of a consumer's session becomes a connection, with RESUME if it goes on with one.
+    fn add_connection(
+        &mut self,
+        handle: Handle,
+        stream: StreamId,
+        key: ConnKey,
+        resume: Option<Preamble>,
+    ) -> Result<u64, u64> {
+        let session = self.sessions.get_mut(&handle).ok_or(code::INTERNAL)?;
+        if session.connections.len() >= self.config.limits.connections_per_session as usize {
+            return Err(if resume.is_some() { code::PAUSED } else { code::CONNECTION_LIMIT });
         }
         let id = self.next_connection;
         self.next_connection += 1;
-        session.streams.insert(stream, DataStream::Relayed(id));
-        let service = session.service;
-        let mut machine = HubConnection::new(self.config.connection);
-        machine.handle_event(now, Event::ConnectStream);
+        session.board(stream, id);
+        let generation = match resume {
+            Some(Preamble::Resume { generation, .. }) => generation.into(),
+            Some(Preamble::Connect { .. }) | None => 0,
+        };
         let connection = Connection {
-            machine,
+            machine: HubConnection::new(self.config.connection),
             armed: Armed::default(),
             key,
-            service,
+            service: session.service,
             identity: session.identity.clone(),
             consumer: Leg { session: handle, stream },
             provider: None,
+            offers_resume: true,
+            resume,
+            generation,
+            answered: false,
             relay: Relay::default(),
             began: None,
             up: Turn::default(),
@@ -231,14 +146,41 @@ impl Hub {
         };
         self.connections.insert(id, connection);
         self.keys.insert(key, id);
-        if let Some(entry) = self.registry.get_mut(service) {
-            entry.choosing.push_back(id);
+        Ok(id)
+    }
+
+    /// The next leg of a connection: a consumer's stream, and a provider that has asked for it. The code refuses it.
+    pub(super) fn add_leg(
+        &mut self,
+        now: Instant,
+        consumer: (Handle, StreamId),
+        provider: Handle,
+        resume: Preamble,
+    ) -> Result<u64, u64> {
+        let stream = self.quic.open(provider).ok_or(code::PAUSED)?;
+        let id = match self.add_connection(consumer.0, consumer.1, resume.conn(), Some(resume)) {
+            Ok(id) => id,
+            Err(code) => {
+                self.refuse_stream(provider, stream, code);
+                return Err(code);
+            }
+        };
+        self.board_provider(id, Leg { session: provider, stream });
+        self.connection_event(now, id, Event::ResumeStream);
+        Ok(id)
+    }
+
+    fn board_provider(&mut self, id: u64, leg: Leg) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.provider = Some(leg);
+        if let Some(provider) = self.registry.get_mut(connection.service).and_then(|entry| entry.provider(leg.session))
+        {
+            provider.open += 1;
         }
-        self.choose_for_waiting(now, service);
-        // Only now, since most have their provider by now, and no deadline any more.
-        self.perform_connection(now, id);
-        self.stall_while_choosing(now, id);
-        Some(id)
+        if let Some(session) = self.sessions.get_mut(&leg.session) {
+            session.board(leg.stream, id);
+            session.total += 1;
+        }
     }
 
     /// Gives waiting connections of a service to providers, in order, as long as there is one.
@@ -270,203 +212,11 @@ impl Hub {
                 provider.out_of_credit = true;
                 continue;
             };
-            provider.open += 1;
-            if let Some(connection) = self.connections.get_mut(&id) {
-                connection.provider = Some(Leg { session, stream });
-            }
-            if let Some(session) = self.sessions.get_mut(&session) {
-                session.streams.insert(stream, DataStream::Relayed(id));
-                session.total += 1;
-            }
-            self.connection_event(now, id, Event::ProviderChosen);
+            let can_resume = self.sessions.get(&session).is_some_and(|session| session.can_resume);
+            let offered = self.connections.get(&id).is_some_and(|connection| connection.offers_resume);
+            self.board_provider(id, Leg { session, stream });
+            self.connection_event(now, id, Event::ProviderChosen { resumable: offered && can_resume });
             return true;
-        }
-    }
-
-    pub(super) fn streams_available(&mut self, now: Instant, handle: Handle) {
-        let Some(service) = self.sessions.get(&handle).map(|session| session.service) else { return };
-        if let Some(provider) = self.registry.get_mut(service).and_then(|entry| entry.provider(handle)) {
-            provider.out_of_credit = false;
-            self.choose_for_waiting(now, service);
-        }
-    }
-
-    pub(super) fn readable(&mut self, now: Instant, handle: Handle, stream: StreamId) {
-        let Some(session) = self.sessions.get(&handle) else { return };
-        if session.control.as_ref().is_some_and(|control| control.stream() == stream) {
-            return self.read_control(now, handle);
-        }
-        match session.streams.get(&stream) {
-            Some(DataStream::Preamble(_)) => self.read_preamble(now, handle, stream),
-            Some(&DataStream::Relayed(id)) => {
-                let side = session.side();
-                let is_choosing = self.connections.get(&id).is_some_and(|connection| connection.machine.is_choosing());
-                if !is_choosing {
-                    self.ready_to_move(id, side);
-                } else if let Some(code) = self.quic.received_reset(handle, stream) {
-                    self.connection_event(now, id, Event::Reset { side, code });
-                } else {
-                    self.stall_while_choosing(now, id);
-                }
-            }
-            None => {}
-        }
-    }
-
-    pub(super) fn writable(&mut self, now: Instant, handle: Handle, stream: StreamId) {
-        let Some(session) = self.sessions.get(&handle) else { return };
-        if session.control.as_ref().is_some_and(|control| control.stream() == stream) {
-            return self.flush(now, handle);
-        }
-        if let Some(&DataStream::Relayed(id)) = session.streams.get(&stream) {
-            let source = session.side().other();
-            self.ready_to_move(id, source);
-        }
-    }
-
-    /// STOP_SENDING is heard at any time, also while the writer is blocked.
-    pub(super) fn stopped(&mut self, now: Instant, handle: Handle, stream: StreamId, code: u64) {
-        let Some(session) = self.sessions.get(&handle) else { return };
-        if session.control.as_ref().is_some_and(|control| control.stream() == stream) {
-            return self.violation(now, handle, code::CONTROL_LOST, "the control stream was stopped".to_owned());
-        }
-        match session.streams.get(&stream) {
-            Some(&DataStream::Relayed(id)) => {
-                let side = session.side();
-                let code = self.passed_on(id, side, code);
-                self.connection_event(now, id, Event::Stop { side, code });
-            }
-            // A connection that is over, or not yet begun: free the stream (RFC 9000 §3.5).
-            Some(DataStream::Preamble(_)) | None => self.quic.reset(handle, stream, code),
-        }
-    }
-
-    /// A code from one end, as the other end is to see it.
-    fn passed_on(&self, id: u64, from: Side, code: u64) -> u64 {
-        let protocol = |side| {
-            let leg = self.connections.get(&id).and_then(|connection| connection.leg(side))?;
-            self.sessions.get(&leg.session).map(|session| session.protocol)
-        };
-        match (protocol(from), protocol(from.other())) {
-            (Some(from), Some(to)) => code::passed_on(code, from, to),
-            _ => code,
-        }
-    }
-
-    fn ready_to_move(&mut self, id: u64, source: Side) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.machine.is_flowing(source) && !std::mem::replace(&mut connection.turn(source).is_queued, true) {
-            self.ready.push_back((id, source));
-        }
-    }
-
-    /// One turn of one direction.
-    pub(super) fn pump(&mut self, now: Instant, id: u64, source: Side) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.turn(source).is_queued = false;
-        if !connection.machine.is_flowing(source) {
-            return;
-        }
-        let (Some(from), Some(to)) = (connection.leg(source), connection.leg(source.other())) else { return };
-        let direction = connection.relay.from(source);
-        let before = direction.relayed();
-        let found = direction.pump(&mut self.quic, from, to, &mut self.scratch);
-        let moved = direction.relayed() - before;
-        self.pass_windows(now, from.session, to.session, moved);
-        match found {
-            Found::Wait { stalled: true } => self.stall(now, id, source),
-            Found::Wait { stalled: false } => self.unstall(id, source),
-            Found::Again => self.ready_to_move(id, source),
-            Found::Fin => self.connection_event(now, id, Event::Fin { side: source }),
-            Found::Reset(code) => {
-                let code = self.passed_on(id, source, code);
-                self.connection_event(now, id, Event::Reset { side: source, code });
-            }
-            Found::Stop(code) => {
-                let side = source.other();
-                let code = self.passed_on(id, side, code);
-                self.connection_event(now, id, Event::Stop { side, code });
-            }
-            // The session's own end follows.
-            Found::Gone => {}
-        }
-    }
-
-    /// Lets windows grow where payload needs it.
-    fn pass_windows(&mut self, now: Instant, from: Handle, to: Handle, moved: u64) {
-        if moved == 0 {
-            return;
-        }
-        if let Some(session) = self.sessions.get_mut(&from)
-            && let Some(window) = session.receive.pass(now, moved, || self.quic.rtt(from).unwrap_or_default())
-        {
-            self.quic.set_receive_window(from, window);
-        }
-        if let Some(session) = self.sessions.get_mut(&to)
-            && let Some(window) = session.send.pass(now, moved, || self.quic.rtt(to).unwrap_or_default())
-        {
-            self.quic.set_send_window(to, window);
-        }
-    }
-
-    /// A direction's target has no room. If that lasts, what is unread must not eat its neighbours' credit.
-    fn stall(&mut self, now: Instant, id: u64, source: Side) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let relayed = connection.relay.from(source).relayed();
-        let turn = connection.turn(source);
-        turn.stalled.get_or_insert((now, relayed));
-        if turn.parked == 0 && !std::mem::replace(&mut turn.is_reminded, true) {
-            self.remind(now + STALL_TIME, Due::Stall(id, source));
-        }
-    }
-
-    /// Without a provider nothing is read: that is a target without room, too.
-    fn stall_while_choosing(&mut self, now: Instant, id: u64) {
-        if self.connections.get(&id).is_some_and(|connection| connection.machine.is_choosing()) {
-            self.stall(now, id, Side::Consumer);
-        }
-    }
-
-    pub(super) fn stall_timeout(&mut self, now: Instant, id: u64, source: Side) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let (from, relayed) = (connection.leg(source), connection.relay.from(source).relayed());
-        let turn = connection.turn(source);
-        turn.is_reminded = false;
-        let (Some((since, before)), Some(from)) = (turn.stalled, from) else { return };
-        let later = if now < since + STALL_TIME {
-            Some((since, before))
-        } else if relayed - before >= FLOWING {
-            Some((now, relayed))
-        } else {
-            None
-        };
-        if let Some((since, _)) = later {
-            (turn.stalled, turn.is_reminded) = (later, true);
-            return self.remind(since + STALL_TIME, Due::Stall(id, source));
-        }
-        let Some(session) = self.sessions.get_mut(&from.session) else { return };
-        // That of the session: another configuration may have been loaded since it began.
-        let stream_window = session.receive.stream();
-        if self.parked + stream_window <= self.config.limits.relay_memory {
-            turn.parked = stream_window;
-            self.parked += stream_window;
-            self.quic.set_receive_window(from.session, session.receive.park());
-        }
-    }
-
-    /// A direction has been read empty, or is over.
-    fn unstall(&mut self, id: u64, source: Side) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let from = connection.leg(source);
-        let turn = connection.turn(source);
-        turn.stalled = None;
-        let parked = std::mem::take(&mut turn.parked);
-        self.parked -= parked;
-        if parked > 0
-            && let Some(from) = from
-            && let Some(session) = self.sessions.get_mut(&from.session)
-        {
-            self.quic.set_receive_window(from.session, session.receive.unpark());
         }
     }
 
@@ -523,25 +273,47 @@ impl Hub {
                         self.send(leg.session, &Frame::CloseAck { conn: key });
                     }
                 }
-                Action::End { reason } => {
-                    self.unstall(id, Side::Consumer);
-                    self.unstall(id, Side::Provider);
-                    let Some(connection) = self.connections.remove(&id) else { return };
-                    self.forget(&connection);
-                    if let (Some(reason), Some((began, record))) = (reason, connection.began) {
-                        let event = RecordEvent::EndConnection {
-                            connection: record,
-                            sent: connection.relay.up.relayed(),
-                            received: connection.relay.down.relayed(),
-                            elapsed_ms: now.saturating_duration_since(began).as_millis() as u64,
-                            reason,
-                        };
-                        self.record(now, event);
+                Action::SendPauseReq { to } => {
+                    if let Some(leg) = leg(to) {
+                        self.send(leg.session, &Frame::PauseReq { conn: key });
                     }
+                }
+                Action::RefuseResume { to, code } => {
+                    if let Some(leg) = leg(to) {
+                        let flags = if code == code::NOT_STARTED { 0 } else { flag::ABORTED };
+                        self.forget_requests(key, |request| request.side == to);
+                        self.refuse_resume(leg.session, key, code, flags);
+                    }
+                }
+                Action::Finished { reason } => {
+                    self.leave_streams(id);
+                    self.end_record(now, id, reason);
+                }
+                Action::End { reason } => {
+                    self.leave_streams(id);
+                    if let Some(reason) = reason {
+                        self.end_record(now, id, reason);
+                    }
+                    self.forget(id);
+                    // Who waits for the next leg may have it now.
+                    self.pair(key);
                 }
             }
         }
         self.dirty = true;
+    }
+
+    fn end_record(&mut self, now: Instant, id: u64, reason: DisconnectReason) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some((began, record)) = connection.began.take() else { return };
+        let event = RecordEvent::EndConnection {
+            connection: record,
+            sent: connection.relay.up.relayed(),
+            received: connection.relay.down.relayed(),
+            elapsed_ms: now.saturating_duration_since(began).as_millis() as u64,
+            reason,
+        };
+        self.record(now, event);
     }
 
     /// A provider has it: the preamble goes ahead of the payload, and both directions may move.
@@ -557,24 +329,52 @@ impl Hub {
         };
         connection.began = Some((now, record.clone()));
         tracing::trace!(service, ?key, "provider chosen");
+        let flags = if connection.machine.is_resumable() { flag::RESUMABLE } else { 0 };
+        let resume = connection.resume.clone();
+        let is_new = resume.is_none();
+        let reports = matches!(resume, Some(Preamble::Resume { flags, .. }) if flags & flag::OVER != 0);
         if self.sessions.get(&provider.session).is_some_and(|session| session.protocol == Protocol::Sc02) {
-            connection.relay.up.prefix(Preamble::Connect { conn: key, flags: 0 }.to_bytes());
+            let preamble = resume.unwrap_or(Preamble::Connect { conn: key, flags }).to_bytes();
+            if !is_new {
+                // The provider answers with its own.
+                connection.relay.down.expect(preamble.len());
+            }
+            connection.relay.up.prefix(preamble);
         }
         if let Some(session) = self.sessions.get_mut(&consumer.session) {
             session.total += 1;
         }
-        self.send(consumer.session, &Frame::Connected { conn: key, flags: 0 });
+        if is_new {
+            self.send(consumer.session, &Frame::Connected { conn: key, flags });
+        }
         self.record(now, RecordEvent::StartConnection(record));
+        if reports {
+            // The provider reads it in the preamble; the consumer may have ended by the time it could repeat it.
+            self.connection_event(now, id, Event::Reported { side: Side::Consumer });
+        }
         self.ready_to_move(id, Side::Consumer);
         self.ready_to_move(id, Side::Provider);
     }
 
-    /// Takes a connection out of everything that points to it.
-    fn forget(&mut self, connection: &Connection) {
-        self.keys.remove(&connection.key);
+    /// Takes a connection off its streams.
+    fn leave_streams(&mut self, id: u64) {
+        self.unstall(id, Side::Consumer);
+        self.unstall(id, Side::Provider);
+        let Some(connection) = self.connections.get(&id) else { return };
         for leg in [Some(connection.consumer), connection.provider].into_iter().flatten() {
             if let Some(session) = self.sessions.get_mut(&leg.session) {
                 session.streams.remove(&leg.stream);
+            }
+        }
+    }
+
+    /// Takes a connection out of everything that points to it.
+    fn forget(&mut self, id: u64) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        self.keys.remove(&connection.key);
+        for leg in [Some(connection.consumer), connection.provider].into_iter().flatten() {
+            if let Some(session) = self.sessions.get_mut(&leg.session) {
+                session.connections.remove(&id);
             }
         }
         if let Some(leg) = connection.provider

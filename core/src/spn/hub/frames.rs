@@ -5,11 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Due, Hub, connection, session};
 use crate::{
     quic::Handle,
-    spn::{
-        ConnKey, Protocol, Role, code,
-        control::ControlError,
-        frame::{Frame, ResumeAck},
-    },
+    spn::{ConnKey, Protocol, Role, code, control::ControlError, frame::Frame},
 };
 
 impl Hub {
@@ -77,13 +73,9 @@ impl Hub {
             Frame::SetWeight { weight } if is_open && role == Role::Provider => {
                 self.session_event(now, handle, session::Event::SetWeight { weight });
             }
-            // A hub that does not pause keeps nothing to resume.
-            Frame::ResumeReq(req) if is_open => {
-                let status = code::RESUME_PARTNER_MISSING;
-                let ack = ResumeAck { conn: req.conn, status, generation: 0, received: 0, flags: 0 };
-                self.send(handle, &Frame::ResumeAck(ack));
-            }
-            Frame::PauseAck { .. } | Frame::DataAck(_) if is_open => {}
+            Frame::ResumeReq(values) if is_open => self.resume_req(now, handle, values),
+            Frame::PauseAck { conn } if is_open => self.pause_ack(now, handle, conn),
+            Frame::DataAck(entries) if is_open => self.data_ack(now, handle, entries),
             Frame::Drained if is_open && role == Role::Provider => {}
             Frame::ProviderStart if is_open && role == Role::Consumer => {}
             Frame::CloseReq { .. }
@@ -111,7 +103,7 @@ impl Hub {
 
     fn close_req(&mut self, now: Instant, handle: Handle, conn: ConnKey, code: u64) {
         let Some((id, side)) = self.own_connection(handle, conn) else {
-            return self.send(handle, &Frame::CloseAck { conn });
+            return self.close_parked(handle, conn, code);
         };
         let partner = self.connections.get(&id).and_then(|connection| connection.leg(side.other()));
         let askable = partner.is_some_and(|leg| {
@@ -123,6 +115,12 @@ impl Hub {
     fn close_ack(&mut self, now: Instant, handle: Handle, conn: ConnKey) {
         if let Some((id, side)) = self.own_connection(handle, conn) {
             self.connection_event(now, id, connection::Event::CloseAck { side });
+        }
+    }
+
+    fn pause_ack(&mut self, now: Instant, handle: Handle, conn: ConnKey) {
+        if let Some((id, side)) = self.own_connection(handle, conn) {
+            self.connection_event(now, id, connection::Event::PauseAck { side });
         }
     }
 }

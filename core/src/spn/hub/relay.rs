@@ -53,7 +53,7 @@ pub(super) struct Direction {
     ended: bool,
     /// Bytes that the target has taken.
     written: u64,
-    /// How many of them are our preamble.
+    /// How many of them are a preamble.
     prefix: u64,
 }
 
@@ -69,6 +69,16 @@ impl Direction {
     pub(super) fn prefix(&mut self, preamble: Bytes) {
         self.prefix = preamble.len() as u64;
         self.held.push_front(preamble);
+    }
+
+    /// A preamble of the source's, in front of everything.
+    pub(super) fn expect(&mut self, length: usize) {
+        self.prefix = length as u64;
+    }
+
+    /// Something has come from the source.
+    pub(super) fn has_read(&self) -> bool {
+        self.written > 0 || !self.held.is_empty()
     }
 
     /// Payload bytes that the target has taken.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::connection::Loss;
 use crate::{
     machine::{Actions, Describe, Machine, Timer, Timers},
     spn::{Protocol, code, record::TerminateReason},
@@ -133,7 +134,10 @@ pub enum Event {
         code: u64,
     },
     /// QUIC: closed by the endpoint.
-    ClosedByPeer,
+    ClosedByPeer {
+        /// Its code.
+        code: u64,
+    },
     /// QUIC: lost, timed out or failed.
     Lost,
 }
@@ -151,6 +155,8 @@ pub enum Action {
     End {
         /// What the record says.
         reason: TerminateReason,
+        /// What it means for the other ends of its connections.
+        loss: Loss,
     },
     /// Ask the singleton's first provider for a sign of life.
     ProbeIncumbent,
@@ -274,7 +280,7 @@ impl HubSession {
             Event::LegacyRefused { code } => self.close(code),
             Event::LegacyOccupied => self.hold(now, Protocol::Sc01, DEFAULT_WEIGHT),
             Event::HubDraining { .. } | Event::HubStopping => self.close(code::OK),
-            Event::ClosedByPeer | Event::Lost => self.closed(),
+            Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
             Event::OpenAdmitted { .. }
             | Event::OpenRefused { .. }
             | Event::OpenOccupied { .. }
@@ -299,7 +305,7 @@ impl HubSession {
             Event::SetWeight { .. } => self.close(code::MALFORMED),
             Event::HubDraining { .. } => self.reject(now, code::HUB_REMOVED),
             Event::HubStopping => self.close(code::OK),
-            Event::ClosedByPeer | Event::Lost => self.closed(),
+            Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
             | Event::LegacyRefused { .. }
@@ -325,7 +331,7 @@ impl HubSession {
             | Event::OpenRefused { .. }
             | Event::OpenOccupied { .. } => self.close(code::MALFORMED),
             Event::Replaced | Event::HubStopping => self.close(code::OK),
-            Event::ClosedByPeer | Event::Lost => self.closed(),
+            Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
             | Event::LegacyRefused { .. }
@@ -340,8 +346,8 @@ impl HubSession {
             Event::SetWeight { weight } => self.set_weight(protocol, weight),
             Event::NotifyShutdown => self.retire(protocol),
             Event::HubDraining { deadline_ms } => self.drain(protocol, deadline_ms),
-            Event::EntitlementLost => self.end_by_frame(now, protocol, code::NOT_ENTITLED, TerminateReason::Shutdown),
-            Event::Replaced => self.end_by_frame(now, protocol, code::OK, TerminateReason::Shutdown),
+            Event::EntitlementLost => self.end_by_frame(now, protocol, code::NOT_ENTITLED, Loss::Left),
+            Event::Replaced => self.end_by_frame(now, protocol, code::OK, Loss::Away),
             Event::HubStopping => self.end(code::OK, TerminateReason::Shutdown),
             Event::ControlViolation { code } => self.end(code, TerminateReason::Error),
             // A second SESSION_OPEN.
@@ -349,9 +355,12 @@ impl HubSession {
                 self.end(code::MALFORMED, TerminateReason::Error);
             }
             // The receiver of SESSION_CLOSE closes, with its code: the sender's own close would overtake its frame.
-            Event::SessionClose { code } => self.end(code, self.left()),
-            Event::ClosedByPeer => self.ended(self.left()),
-            Event::Lost => self.ended(TerminateReason::Error),
+            Event::SessionClose { code } => {
+                self.actions.push(Action::End { reason: self.left(), loss: leaving(code) });
+                self.close(code);
+            }
+            Event::ClosedByPeer { code } => self.ended(self.left(), leaving(code)),
+            Event::Lost => self.ended(TerminateReason::Error, Loss::Away),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
             | Event::LegacyRefused { .. }
@@ -363,7 +372,7 @@ impl HubSession {
 
     fn closing(&mut self, event: &Event) {
         match event {
-            Event::ClosedByPeer | Event::Lost => self.closed(),
+            Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
             Event::HubStopping => self.close(code::OK),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
@@ -452,14 +461,18 @@ impl HubSession {
     }
 
     /// Ends an established session by SESSION_CLOSE, for which `sc01` has only the close.
-    fn end_by_frame(&mut self, now: Instant, protocol: Protocol, code: u64, reason: TerminateReason) {
+    fn end_by_frame(&mut self, now: Instant, protocol: Protocol, code: u64, loss: Loss) {
+        let end = Action::End { reason: TerminateReason::Shutdown, loss };
         match protocol {
             Protocol::Sc02 => {
                 self.actions.push(Action::SendClose { code });
-                self.actions.push(Action::End { reason });
+                self.actions.push(end);
                 self.await_close(now, code);
             }
-            Protocol::Sc01 => self.end(code, reason),
+            Protocol::Sc01 => {
+                self.actions.push(end);
+                self.close(code);
+            }
         }
     }
 
@@ -479,12 +492,12 @@ impl HubSession {
     }
 
     fn end(&mut self, code: u64, reason: TerminateReason) {
-        self.actions.push(Action::End { reason });
+        self.actions.push(Action::End { reason, loss: Loss::Away });
         self.close(code);
     }
 
-    fn ended(&mut self, reason: TerminateReason) {
-        self.actions.push(Action::End { reason });
+    fn ended(&mut self, reason: TerminateReason, loss: Loss) {
+        self.actions.push(Action::End { reason, loss });
         self.closed();
     }
 
@@ -497,6 +510,11 @@ impl HubSession {
         self.timers.stop_all();
         self.state = State::Closed;
     }
+}
+
+/// What it means that an endpoint has closed its session with a code: 0 is its user's wish, everything else is between it and this hub.
+fn leaving(code: u64) -> Loss {
+    if matches!(code, code::OK | code::NOT_ENTITLED) { Loss::Left } else { Loss::Away }
 }
 
 impl Machine for HubSession {
@@ -591,7 +609,8 @@ impl Describe for HubSession {
             E::HubDraining { deadline_ms: 30_000 },
             E::HubStopping,
             E::SessionClose { code: code::OK },
-            E::ClosedByPeer,
+            E::SessionClose { code: code::PAUSED },
+            E::ClosedByPeer { code: code::OK },
             E::Lost,
         ]
     }

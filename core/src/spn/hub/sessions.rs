@@ -1,7 +1,7 @@
 //! Sessions on the hub: from QUIC's events to the session machine, and from its actions to the wire.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,18 +11,20 @@ use bytes::Bytes;
 
 use super::{
     Due, Hub,
-    connections::DataStream,
+    connection::Loss,
+    connections::Connection,
     notice::{Reason, Refusal},
     registry::{self, Provider},
     session::{Action, Event, HubSession},
+    streams::DataStream,
 };
 use crate::{
     machine::{Armed, Machine},
     quic::{self, CloseReason, Handle, PeerIdentity, StreamId},
     spn::{
-        Protocol, Role, Side, code,
+        ConnKey, Protocol, Role, Side, code,
         control::Control,
-        frame::{Frame, SessionAck, SessionOpen},
+        frame::{AckEntry, Frame, MAX_LIST, SessionAck, SessionOpen, flag},
         hub::connection,
         record::{RecordEvent, SessionRecord},
         window::Window,
@@ -58,6 +60,16 @@ pub(super) struct Session {
     pub(super) is_open: bool,
     unflushed: bool,
     pub(super) streams: BTreeMap<StreamId, DataStream>,
+    /// Connections on it, those included whose streams have ended.
+    pub(super) connections: BTreeSet<u64>,
+    /// It retains what its partners have not acknowledged.
+    pub(super) can_resume: bool,
+    /// Connections that it has asked to resume,
+    pub(super) parked: BTreeSet<ConnKey>,
+    /// and whether there is a time at which to look at them.
+    pub(super) parked_reminded: bool,
+    /// The newest report for each of its connections, as long as it waits.
+    reports: BTreeMap<ConnKey, AckEntry>,
     /// Streams that it may have open.
     pub(super) credit: u32,
     /// Connections made on it.
@@ -88,6 +100,12 @@ impl Session {
     /// Which end of a connection it is.
     pub(super) fn side(&self) -> Side {
         self.role.side()
+    }
+
+    /// A stream of it carries a connection.
+    pub(super) fn board(&mut self, stream: StreamId, connection: u64) {
+        self.streams.insert(stream, DataStream::Relayed(connection));
+        self.connections.insert(connection);
     }
 }
 
@@ -127,6 +145,11 @@ impl Hub {
             is_open: false,
             unflushed: false,
             streams: BTreeMap::new(),
+            connections: BTreeSet::new(),
+            can_resume: false,
+            parked: BTreeSet::new(),
+            parked_reminded: false,
+            reports: BTreeMap::new(),
             credit: transport.max_streams,
             total: 0,
             began: None,
@@ -163,7 +186,8 @@ impl Hub {
 
     /// SESSION_OPEN, well-formed (docs/protocols/spn.md, Control stream: the order of the tests).
     pub(super) fn session_open(&mut self, now: Instant, handle: Handle, open: &SessionOpen) {
-        let Some(session) = self.sessions.get(&handle) else { return };
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        session.can_resume = open.flags & flag::RESUMABLE != 0;
         let event = if open.role != session.role {
             Event::OpenRefused { code: code::ROLE_MISMATCH }
         } else {
@@ -243,7 +267,7 @@ impl Hub {
             self.refused(Refusal { at: now, remote, subject: None, role: None, reason });
         }
         let event = match reason {
-            CloseReason::Peer { .. } => Event::ClosedByPeer,
+            CloseReason::Peer { code, .. } => Event::ClosedByPeer { code },
             CloseReason::Local | CloseReason::Transport { .. } | CloseReason::Reset | CloseReason::TimedOut => {
                 Event::Lost
             }
@@ -291,8 +315,9 @@ impl Hub {
     fn perform_session_action(&mut self, now: Instant, handle: Handle, action: Action) {
         match action {
             Action::Begin { weight } => self.begin_session(now, handle, weight),
-            Action::End { reason } => {
-                self.lose_connections(now, handle);
+            Action::End { reason, loss } => {
+                self.forget_session_requests(handle);
+                self.lose_connections(now, handle, loss);
                 self.unregister(now, handle);
                 let Some(session) = self.sessions.get_mut(&handle) else { return };
                 if let Some((began, record)) = session.began.take() {
@@ -318,7 +343,9 @@ impl Hub {
                 self.send(handle, &Frame::SessionClose { code, text: code::text(code).to_owned() });
             }
             Action::SendShutdown { deadline_ms } => {
-                self.send(handle, &Frame::SessionShutdown { flags: 0, deadline_ms: deadline_ms.into() });
+                let can_resume = self.sessions.get(&handle).is_some_and(|session| session.can_resume);
+                let flags = if can_resume { flag::RESUMABLE } else { 0 };
+                self.send(handle, &Frame::SessionShutdown { flags, deadline_ms: deadline_ms.into() });
             }
             Action::SendNotifyShutdown => self.quic.send_word(handle, Bytes::from_static(NOTIFY_SHUTDOWN)),
             Action::SetWeight { weight } => self.set_weight(now, handle, weight),
@@ -384,15 +411,15 @@ impl Hub {
         self.choose_for_waiting(now, service);
     }
 
-    /// Its connections end with it.
-    fn lose_connections(&mut self, now: Instant, handle: Handle) {
+    /// Its connections lose it.
+    fn lose_connections(&mut self, now: Instant, handle: Handle, loss: Loss) {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         let side = session.side();
-        let streams = std::mem::take(&mut session.streams);
-        for stream in streams.into_values() {
-            if let DataStream::Relayed(connection) = stream {
-                self.connection_event(now, connection, connection::Event::SessionLost { side });
-            }
+        session.streams.clear();
+        for id in std::mem::take(&mut session.connections) {
+            let is_unstarted = self.connections.get(&id).is_some_and(Connection::is_unstarted);
+            let loss = if is_unstarted && side == Side::Provider { Loss::Unstarted } else { loss };
+            self.connection_event(now, id, connection::Event::SessionLost { side, loss });
         }
     }
 
@@ -487,6 +514,17 @@ impl Hub {
         }
     }
 
+    /// Queues a report for a connection of a session; a newer one takes its place, so that no reader can make the queue grow.
+    pub(super) fn send_report(&mut self, handle: Handle, entry: AckEntry) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        let waiting = session.reports.entry(entry.conn).or_insert_with(|| entry.clone());
+        waiting.received = waiting.received.max(entry.received);
+        waiting.flags |= entry.flags;
+        if !std::mem::replace(&mut session.unflushed, true) {
+            self.unflushed.push(handle);
+        }
+    }
+
     /// Sends the control frames that have gathered.
     pub(super) fn flush_control(&mut self, now: Instant) {
         // Reading on behind a flush may queue answers again; the control rate bounds it.
@@ -500,7 +538,15 @@ impl Hub {
         session.unflushed = false;
         session.is_open |= session.machine.is_established();
         let Some(control) = &mut session.control else { return };
-        match control.flush(&mut self.quic) {
+        let mut flushed = control.flush(&mut self.quic);
+        if control.backlog() == 0 && !session.reports.is_empty() {
+            let reports: Vec<_> = std::mem::take(&mut session.reports).into_values().collect();
+            for entries in reports.chunks(MAX_LIST as usize) {
+                control.send(&Frame::DataAck(entries.to_vec()));
+            }
+            flushed = flushed.and_then(|()| control.flush(&mut self.quic));
+        }
+        match flushed {
             Err(error) => self.violation(now, handle, code::CONTROL_LOST, error.to_string()),
             Ok(()) if control.backlog() <= self.config.limits.control_backlog => {
                 if std::mem::take(&mut session.control_paused) {

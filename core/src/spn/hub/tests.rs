@@ -2,6 +2,7 @@
 
 mod admission;
 mod relaying;
+mod resuming;
 
 use std::{
     collections::VecDeque,
@@ -38,6 +39,8 @@ struct Bench {
     refusals: Vec<String>,
     suppressed: u64,
     stopped: bool,
+    /// Of every SESSION_OPEN.
+    flags: u8,
     /// Datagrams that went into the hub and out of it.
     datagrams: usize,
 }
@@ -80,6 +83,7 @@ impl Bench {
             refusals: Vec::new(),
             suppressed: 0,
             stopped: false,
+            flags: 0,
             datagrams: 0,
         }
     }
@@ -154,8 +158,14 @@ impl Bench {
 
     /// Opens the control stream and sends a frame.
     fn open(&mut self, hand: usize, role: Role, service: &str, weight: u16, instance: u8) {
-        let open =
-            SessionOpen { version: 1, role, service: service.to_owned(), instance: [instance; 16], weight, flags: 0 };
+        let open = SessionOpen {
+            version: 1,
+            role,
+            service: service.to_owned(),
+            instance: [instance; 16],
+            weight,
+            flags: self.flags,
+        };
         self.send(hand, &Frame::SessionOpen(open));
     }
 

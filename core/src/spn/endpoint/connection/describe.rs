@@ -121,6 +121,7 @@ impl Describe for Connection {
             Event::ResumeUnasked,
             Event::ResumeRefused,
             Event::ResumeAborted { code: code::PEER_ABORTED },
+            Event::ResumeAborted { code: code::NOT_STARTED },
             Event::Resumed,
             Event::PartnerResumed,
             Event::SentOver,

@@ -1,17 +1,25 @@
 //! Pause and resume: from the loss of a stream to the next one (docs/protocols/spn.md, Pause and resume).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Action, Connection, Event, Sending, State, Timer};
 use crate::spn::{Role, code};
 
 impl Connection {
+    pub(super) fn on_pause_req(&mut self, now: Instant) {
+        self.actions.push(Action::SendPauseAck);
+        self.timers.stop(Timer::Settled);
+        self.timers.set(Timer::Pausing, now + self.config.pausing);
+        self.set_state(State::Pausing);
+    }
+
     pub(super) fn on_pausing(&mut self, now: Instant, event: &Event) {
         match event {
             Event::BytesReceived => {
                 self.flow.received = true;
                 self.flow.confirmed = true;
             }
+            Event::Opened => self.timers.stop(Timer::Dial),
             Event::LocalFinish => self.remember_finish(),
             Event::LocalStop { code } => {
                 self.flow.deaf = Some(*code);
@@ -37,11 +45,7 @@ impl Connection {
                 self.fail(*code);
             }
             Event::StreamStopped { code } => {
-                let unfinished = self.flow.sending == Sending::Open;
-                self.reset(*code);
-                if unfinished {
-                    self.actions.push(Action::LocalStopped { code: *code });
-                }
+                self.on_stopped(*code);
                 self.end_if_over();
             }
             Event::CloseReq { code } => self.on_close_req(now, *code),
@@ -55,7 +59,6 @@ impl Connection {
             Event::Connect
             | Event::Incoming { .. }
             | Event::SessionFound { .. }
-            | Event::Opened
             | Event::BytesSent
             | Event::BytesReleased
             | Event::StreamAcked
@@ -77,7 +80,15 @@ impl Connection {
             Event::ResumeAsked if !asked => self.set_state(State::Resuming),
             Event::ResumeUnasked if asked => self.set_state(State::Paused),
             Event::ResumeRefused if asked => self.ask_later(now),
+            // Its first stream came to nothing: it may begin again.
+            Event::ResumeAborted { code: code::NOT_STARTED } if asked && self.can_repeat() => {
+                self.timers.set(Timer::Total, now + self.config.total);
+                self.timers.stop(Timer::Again);
+                self.forget_stream();
+                self.look_up(now, Duration::ZERO);
+            }
             Event::ResumeAborted { code } if asked => self.fail(*code),
+            Event::Opened => self.timers.stop(Timer::Dial),
             Event::LocalFinish => self.remember_finish(),
             Event::LocalStop { code } => {
                 self.flow.deaf = Some(*code);
@@ -92,7 +103,6 @@ impl Connection {
             Event::Connect
             | Event::Incoming { .. }
             | Event::SessionFound { .. }
-            | Event::Opened
             | Event::BytesSent
             | Event::BytesReleased
             | Event::BytesReceived
@@ -186,6 +196,25 @@ impl Connection {
         self.cut(code::CONN_IN_USE);
         self.actions.push(Action::LocalReset { code: code::CONN_IN_USE });
         self.start_closing(now);
+    }
+
+    /// It has waited for too long, for its host or for its partner.
+    pub(super) fn break_off(&mut self, now: Instant, code: u64) {
+        if matches!(self.state, State::Connected) {
+            self.actions.push(Action::LocalReset { code });
+            return self.abort(now, code);
+        }
+        self.leave_stream(code);
+        self.actions.push(Action::LeaveAbort { code });
+        self.fail(code);
+    }
+
+    /// The session is gone before the partner can have answered.
+    pub(super) fn leave_closing(&mut self) {
+        if self.flow.resumable {
+            self.actions.push(Action::LeaveAbort { code: self.closing });
+        }
+        self.end();
     }
 
     fn leave_abort(&mut self, code: u64) {

@@ -155,7 +155,8 @@ impl Life {
                 self.world.say(consumer, id, b"", true);
             }
         }
-        self.world.wait(Duration::from_secs(60));
+        // A hub's silence is noticed within 20 s, and the partner is waited for for 120 s.
+        self.world.wait(Duration::from_secs(150));
         self.check();
         for (id, story) in &self.stories {
             let flow = self.world.peer(consumer).flow(*id);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::first_instant;
+use crate::{machine::Describe, testing::first_instant};
 
 fn after(events: &[Event]) -> HubConnection {
     let mut connection = HubConnection::new(Config::default());
@@ -32,9 +32,11 @@ use Event as E;
 use Side::{Consumer, Provider};
 
 const CHOOSING: &[Event] = &[E::ConnectStream];
-const RELAYING: &[Event] = &[E::ConnectStream, E::ProviderChosen];
-const CLOSING: &[Event] =
-    &[E::ConnectStream, E::ProviderChosen, E::CloseReq { side: Consumer, code: 0x20, askable: true }];
+const CHOSEN: Event = E::ProviderChosen { resumable: false };
+const RELAYING: &[Event] = &[E::ConnectStream, CHOSEN];
+const CLOSING: &[Event] = &[E::ConnectStream, CHOSEN, E::CloseReq { side: Consumer, code: 0x20, askable: true }];
+/// Both ends can resume, and the provider knows the connection.
+const RESUMABLE: &[Event] = &[E::ConnectStream, E::ProviderChosen { resumable: true }, E::Answered];
 
 fn both(code: u64) -> Vec<Action> {
     vec![
@@ -51,11 +53,14 @@ fn consumer(code: u64) -> Vec<Action> {
 
 #[test]
 fn choosing() {
-    assert_eq!(step(CHOOSING, E::ProviderChosen), ("Relaying", vec![A::Begin]));
+    assert_eq!(step(CHOOSING, CHOSEN), ("Relaying", vec![A::Begin]));
     assert_eq!(step(CHOOSING, E::NoneAvailable), ("Choosing", vec![]));
-    assert_eq!(step(CHOOSING, E::HubDraining), ("Ended", consumer(0x28)));
+    assert_eq!(step(CHOOSING, E::PauseWanted), ("Ended", consumer(0x28)));
     assert_eq!(step(CHOOSING, E::Reset { side: Consumer, code: 0x20 }), ("Ended", consumer(0x20)));
-    assert_eq!(step(CHOOSING, E::SessionLost { side: Consumer }), ("Ended", vec![A::End { reason: None }]));
+    assert_eq!(
+        step(CHOOSING, E::SessionLost { side: Consumer, loss: Loss::Away }),
+        ("Ended", vec![A::End { reason: None }])
+    );
     let (state, actions) = step(CHOOSING, E::CloseReq { side: Consumer, code: 0, askable: true });
     assert_eq!((state, &actions[0]), ("Ended", &A::SendCloseAck { to: Consumer }));
     assert_eq!(expire(CHOOSING), ("Ended", consumer(0x28)), "60 s without a provider");
@@ -89,15 +94,15 @@ fn a_stop_is_passed_on_one_way_and_answered() {
 
 #[test]
 fn a_lost_session_resets_the_partner() {
-    for side in [Consumer, Provider] {
+    for (side, loss) in [(Consumer, Loss::Away), (Provider, Loss::Left)] {
         let to = side.other();
         let expected = vec![
             A::Abort { to, code: 0x21 },
             A::StopSending { to, code: 0x21 },
             A::End { reason: Some(DisconnectReason::Error) },
         ];
-        assert_eq!(step(RELAYING, E::SessionLost { side }), ("Ended", expected.clone()));
-        assert_eq!(step(CLOSING, E::SessionLost { side }), ("Ended", expected));
+        assert_eq!(step(RELAYING, E::SessionLost { side, loss }), ("Ended", expected.clone()));
+        assert_eq!(step(CLOSING, E::SessionLost { side, loss }), ("Ended", expected));
     }
 }
 
@@ -126,33 +131,222 @@ fn both_ask_at_once() {
 
 #[test]
 fn a_drain_leaves_relaying_connections_alone() {
-    assert_eq!(step(RELAYING, E::HubDraining), ("Relaying", vec![]));
+    assert_eq!(step(RELAYING, E::PauseWanted), ("Relaying", vec![]));
+}
+
+fn closed(reason: DisconnectReason) -> Action {
+    A::End { reason: Some(reason) }
+}
+
+/// Resets what is open towards one side.
+fn cut(to: Side, code: u64) -> Vec<Action> {
+    vec![A::Abort { to, code }, A::StopSending { to, code }]
+}
+
+fn with(before: &[Event], more: &[Event]) -> Vec<Event> {
+    [before, more].concat()
+}
+
+#[test]
+fn a_provider_that_dies_before_any_byte_costs_a_new_try() {
+    let lost = E::SessionLost { side: Provider, loss: Loss::Unstarted };
+    let expected = [cut(Consumer, 0x28), vec![closed(DisconnectReason::Error)]].concat();
+    assert_eq!(step(RELAYING, lost.clone()), ("Ended", expected.clone()));
+    assert_eq!(step(RESUMABLE, lost), ("Ended", expected));
+}
+
+#[test]
+fn a_lost_session_pauses_the_partner() {
+    for side in [Consumer, Provider] {
+        let away = E::SessionLost { side, loss: Loss::Away };
+        let expected = [cut(side.other(), 0x27), vec![closed(DisconnectReason::Error)]].concat();
+        assert_eq!(step(RESUMABLE, away), ("Ended", expected));
+        let left = E::SessionLost { side, loss: Loss::Left };
+        let expected = [cut(side.other(), 0x21), vec![closed(DisconnectReason::Error)]].concat();
+        assert_eq!(step(RESUMABLE, left), ("Ended", expected), "it will not come back");
+    }
+}
+
+#[test]
+fn a_provider_that_may_not_know_the_connection_yet_is_asked_before_its_stream_is_reset() {
+    let fresh = [E::ConnectStream, E::ProviderChosen { resumable: true }];
+    let away = E::SessionLost { side: Consumer, loss: Loss::Away };
+    assert_eq!(step(&fresh, away.clone()), ("Pausing", vec![A::SendPauseReq { to: Provider }]));
+    let before = with(&fresh, &[away]);
+    let expected = [cut(Provider, 0x27), vec![closed(DisconnectReason::Error)]].concat();
+    assert_eq!(step(&before, E::PauseAck { side: Provider }), ("Ended", expected.clone()));
+    assert_eq!(expire(&before), ("Ended", expected), "2 s");
+    let gone = E::SessionLost { side: Provider, loss: Loss::Away };
+    assert_eq!(step(&before, gone.clone()), ("Ended", vec![closed(DisconnectReason::Error)]));
+    // The consumer's own stream is left at once.
+    let expected = [cut(Consumer, 0x27), vec![A::SendPauseReq { to: Provider }]].concat();
+    assert_eq!(step(&fresh, E::ResumeReq { side: Consumer }), ("Pausing", expected));
+    // A lost provider is no reason to wait.
+    let expected = [cut(Consumer, 0x27), vec![closed(DisconnectReason::Error)]].concat();
+    assert_eq!(step(&fresh, gone), ("Ended", expected));
+    let asks = E::CloseReq { side: Provider, code: 0x20, askable: true };
+    let expected =
+        [vec![A::SendCloseAck { to: Provider }], cut(Provider, 0x20), vec![closed(DisconnectReason::ClosedByPeer)]]
+            .concat();
+    assert_eq!(step(&before, asks), ("Ended", expected), "CLOSE_ACK: nobody was told");
+}
+
+#[test]
+fn the_next_leg() {
+    assert_eq!(step(&[], E::ResumeStream), ("Relaying", vec![A::Begin]));
+    let away = E::SessionLost { side: Consumer, loss: Loss::Away };
+    assert_eq!(step(&[E::ResumeStream], away).0, "Ended", "its provider knows it");
+    let both_ended = [both(0x27), vec![closed(DisconnectReason::Error)]].concat();
+    for side in [Consumer, Provider] {
+        let expected = [cut(side, 0x27), cut(side.other(), 0x27), vec![closed(DisconnectReason::Error)]].concat();
+        assert_eq!(step(RESUMABLE, E::ResumeReq { side }), ("Ended", expected), "who asks has lost its stream");
+    }
+    assert_eq!(step(RESUMABLE, E::Superseded), ("Ended", both_ended));
+    assert_eq!(step(RELAYING, E::Superseded), ("Relaying", vec![]));
+}
+
+#[test]
+fn a_pause_waits_for_both() {
+    let asked = vec![A::SendPauseReq { to: Provider }, A::SendPauseReq { to: Consumer }];
+    assert_eq!(step(RESUMABLE, E::PauseWanted), ("Pausing", asked.clone()));
+    let pausing = with(RESUMABLE, &[E::PauseWanted]);
+    let paused = [both(0x27), vec![closed(DisconnectReason::Closed)]].concat();
+    assert_eq!(step(&pausing, E::PauseAck { side: Consumer }), ("Pausing", vec![]));
+    assert_eq!(step(&pausing, E::PauseWanted), ("Pausing", vec![]), "said once");
+    let one = with(&pausing, &[E::PauseAck { side: Consumer }]);
+    assert_eq!(step(&one, E::PauseAck { side: Consumer }), ("Pausing", vec![]));
+    assert_eq!(step(&one, E::PauseAck { side: Provider }), ("Ended", paused.clone()));
+    assert_eq!(step(&one, E::ResumeReq { side: Provider }), ("Ended", paused.clone()));
+    assert_eq!(step(&one, E::Stop { side: Provider, code: 0x27 }), ("Ended", paused.clone()));
+    assert_eq!(expire(&one), ("Ended", paused), "2 s");
+    let lost = E::SessionLost { side: Provider, loss: Loss::Away };
+    let rest = [cut(Consumer, 0x27), vec![closed(DisconnectReason::Closed)]].concat();
+    assert_eq!(step(&one, lost.clone()), ("Ended", rest));
+    assert_eq!(step(&pausing, lost), ("Pausing", vec![]), "the consumer has not answered");
+    // Payload, ends and requests still pass.
+    assert_eq!(step(&pausing, E::Fin { side: Provider }), ("Pausing", vec![A::Finish { to: Consumer }]));
+    let asks = E::CloseReq { side: Consumer, code: 0x20, askable: true };
+    assert_eq!(step(&pausing, asks), ("Closing", vec![A::SendCloseReq { to: Provider, code: 0x20 }]));
+    let over = [E::Fin { side: Provider }, E::Fin { side: Consumer }, E::Reported { side: Provider }];
+    let before = with(&pausing, &over);
+    let end = ("Ended", vec![closed(DisconnectReason::Closed)]);
+    assert_eq!(step(&before, E::Reported { side: Consumer }), end, "nothing is left to resume");
+}
+
+#[test]
+fn reports_pass_after_the_streams() {
+    let over = with(RESUMABLE, &[E::Fin { side: Consumer }]);
+    let finished = A::Finished { reason: DisconnectReason::Closed };
+    assert_eq!(
+        step(&over, E::Fin { side: Provider }),
+        ("Finishing", vec![A::Finish { to: Consumer }, finished.clone()])
+    );
+    let finishing = with(&over, &[E::Fin { side: Provider }]);
+    assert_eq!(step(&finishing, E::Reported { side: Consumer }), ("Finishing", vec![]));
+    let one = with(&finishing, &[E::Reported { side: Consumer }]);
+    assert_eq!(step(&one, E::Reported { side: Consumer }), ("Finishing", vec![]));
+    assert_eq!(step(&one, E::Reported { side: Provider }), ("Ended", vec![A::End { reason: None }]));
+    // What was reported before counts.
+    let early = with(RESUMABLE, &[E::Fin { side: Consumer }, E::Reported { side: Provider }]);
+    let ended = vec![A::Finish { to: Consumer }, finished];
+    assert_eq!(step(&early, E::Fin { side: Provider }), ("Finishing", ended));
+    let early = with(&early, &[E::Reported { side: Consumer }]);
+    let ended = vec![A::Finish { to: Consumer }, closed(DisconnectReason::Closed)];
+    assert_eq!(step(&early, E::Fin { side: Provider }), ("Ended", ended));
+}
+
+#[test]
+fn a_stop_is_reported_but_a_reset_needs_no_report() {
+    let stopped = with(RESUMABLE, &[E::Stop { side: Consumer, code: 0x20 }]);
+    let finished = A::Finished { reason: DisconnectReason::ClosedByPeer };
+    assert_eq!(step(&stopped, E::Fin { side: Consumer }), ("Finishing", vec![A::Finish { to: Provider }, finished]));
+    let reset = with(RESUMABLE, &[E::Reset { side: Provider, code: 0x20 }]);
+    let ended = vec![A::Finish { to: Provider }, closed(DisconnectReason::ClosedByPeer)];
+    assert_eq!(step(&reset, E::Fin { side: Consumer }), ("Ended", ended));
+}
+
+#[test]
+fn finishing_without_streams_is_spoken_of_in_frames() {
+    let finishing = with(RESUMABLE, &[E::Fin { side: Consumer }, E::Fin { side: Provider }]);
+    let end = A::End { reason: None };
+    for side in [Consumer, Provider] {
+        let to = side.other();
+        let pause = vec![A::SendPauseReq { to }, end.clone()];
+        assert_eq!(step(&finishing, E::SessionLost { side, loss: Loss::Away }), ("Ended", pause.clone()));
+        assert_eq!(step(&finishing, E::ResumeReq { side }), ("Ended", pause));
+        let over = vec![A::SendCloseReq { to, code: 0x21 }, end.clone()];
+        assert_eq!(step(&finishing, E::SessionLost { side, loss: Loss::Left }), ("Ended", over));
+        let asked = vec![A::SendCloseReq { to, code: 0x20 }, A::SendCloseAck { to: side }, end.clone()];
+        assert_eq!(step(&finishing, E::CloseReq { side, code: 0x20, askable: true }), ("Ended", asked));
+    }
+    let pause = vec![A::SendPauseReq { to: Provider }, A::SendPauseReq { to: Consumer }, end.clone()];
+    assert_eq!(step(&finishing, E::PauseWanted), ("Ended", pause));
+    assert_eq!(step(&finishing, E::Superseded), ("Ended", vec![end]));
+}
+
+#[test]
+fn an_endpoint_that_moves_away_takes_its_connections_with_it() {
+    for event in [E::Reset { side: Provider, code: 0x27 }, E::Stop { side: Provider, code: 0x27 }] {
+        let expected = [cut(Provider, 0x27), cut(Consumer, 0x27), vec![closed(DisconnectReason::Closed)]].concat();
+        assert_eq!(step(RESUMABLE, event.clone()), ("Ended", expected));
+        assert_eq!(step(RELAYING, event).0, "Relaying", "nothing to resume");
+    }
+}
+
+#[test]
+fn an_end_that_the_partner_cannot_be_told_of_comes_back() {
+    let ask = E::CloseReq { side: Consumer, code: 0x20, askable: true };
+    let closing = with(RESUMABLE, &[ask]);
+    let back = [cut(Consumer, 0x27), vec![A::SendCloseAck { to: Consumer }, closed(DisconnectReason::Error)]].concat();
+    assert_eq!(step(&closing, E::SessionLost { side: Provider, loss: Loss::Away }), ("Ended", back.clone()));
+    let left = [cut(Provider, 0x27), back].concat();
+    assert_eq!(step(&closing, E::Reset { side: Provider, code: 0x27 }), ("Ended", left));
+    let told = [cut(Provider, 0x20), vec![closed(DisconnectReason::Error)]].concat();
+    assert_eq!(step(&closing, E::SessionLost { side: Consumer, loss: Loss::Away }), ("Ended", told));
+    for side in [Consumer, Provider] {
+        let answered =
+            [vec![A::RefuseResume { to: side, code: 0x20 }], both(0x20), vec![closed(DisconnectReason::ClosedByPeer)]]
+                .concat();
+        assert_eq!(step(&closing, E::ResumeReq { side }), ("Ended", answered), "no request stays without an answer");
+    }
+}
+
+#[test]
+fn a_request_for_what_has_no_provider_yet_begins_anew() {
+    let expected = [vec![A::RefuseResume { to: Consumer, code: 0x28 }], consumer(0x28)].concat();
+    assert_eq!(step(CHOOSING, E::ResumeReq { side: Consumer }), ("Ended", expected));
 }
 
 proptest! {
     #[test]
     fn one_start_one_end(events in proptest::collection::vec(proptest::sample::select(HubConnection::alphabet()), 0..40)) {
         let (mut connection, now) = (HubConnection::new(Config::default()), first_instant());
-        let (mut begun, mut ended, mut finished, mut aborted) = (0, 0, [0, 0], [0, 0]);
+        let (mut begun, mut recorded, mut ended, mut finished, mut aborted) = (0, 0, 0, [0, 0], [0, 0]);
         for event in events {
             connection.handle_event(now, event);
             while let Some(action) = connection.poll_action() {
                 prop_assert_eq!(ended, 0, "an action after the end");
                 match action {
                     A::Begin => begun += 1,
+                    A::Finished { .. } => recorded += 1,
                     A::End { reason } => {
-                        prop_assert_eq!(reason.is_some(), begun == 1, "an end record for each start record");
+                        recorded += usize::from(reason.is_some());
+                        prop_assert_eq!(recorded, begun, "an end record for each start record");
                         ended += 1;
                     }
                     A::Finish { to } => finished[to as usize] += 1,
                     A::Abort { to, .. } => aborted[to as usize] += 1,
-                    A::StopSending { .. } | A::SendCloseReq { .. } | A::SendCloseAck { .. } => {}
+                    A::StopSending { .. }
+                    | A::SendCloseReq { .. }
+                    | A::SendCloseAck { .. }
+                    | A::SendPauseReq { .. }
+                    | A::RefuseResume { .. } => {}
                 }
             }
             prop_assert!(connection.check().is_ok());
             prop_assert_eq!(ended == 1, connection.state() == "Ended");
         }
-        prop_assert!(begun <= 1 && ended <= 1);
+        prop_assert!(begun <= 1 && recorded <= begun && ended <= 1);
         for side in [Consumer, Provider] {
             prop_assert!(finished[side as usize] + aborted[side as usize] <= 1, "one end a direction");
         }

@@ -37,8 +37,14 @@ const HELD: &[Event] = &[E::ExtendedHandshake, E::OpenOccupied { weight: 100 }];
 const DRAINING: &[Event] =
     &[E::ExtendedHandshake, E::OpenAdmitted { weight: 100 }, E::HubDraining { deadline_ms: 30_000 }];
 
+/// The session ends, and may come back.
 fn end(reason: TerminateReason) -> Action {
-    A::End { reason }
+    A::End { reason, loss: Loss::Away }
+}
+
+/// It ends for good.
+fn leave(reason: TerminateReason) -> Action {
+    A::End { reason, loss: Loss::Left }
 }
 
 #[test]
@@ -101,10 +107,16 @@ fn weight() {
 fn ends() {
     use TerminateReason as R;
     assert_eq!(
-        step(ACTIVE, E::SessionClose { code: 3 }),
-        ("Closed", vec![end(R::TerminatedByPeer), A::Close { code: 3 }])
+        step(ACTIVE, E::SessionClose { code: 0 }),
+        ("Closed", vec![leave(R::TerminatedByPeer), A::Close { code: 0 }])
     );
-    assert_eq!(step(ACTIVE, E::ClosedByPeer), ("Closed", vec![end(R::TerminatedByPeer)]));
+    assert_eq!(
+        step(ACTIVE, E::SessionClose { code: 0x27 }),
+        ("Closed", vec![end(R::TerminatedByPeer), A::Close { code: 0x27 }]),
+        "it goes on elsewhere"
+    );
+    assert_eq!(step(ACTIVE, E::ClosedByPeer { code: 0 }), ("Closed", vec![leave(R::TerminatedByPeer)]));
+    assert_eq!(step(ACTIVE, E::ClosedByPeer { code: 0x10 }), ("Closed", vec![end(R::TerminatedByPeer)]));
     assert_eq!(step(ACTIVE, E::Lost), ("Closed", vec![end(R::Error)]));
     assert_eq!(
         step(ACTIVE, E::ControlViolation { code: 0x10 }),
@@ -115,13 +127,13 @@ fn ends() {
         ("Closed", vec![end(R::Error), A::Close { code: 0x10 }]),
         "a second SESSION_OPEN"
     );
-    assert_eq!(step(ACTIVE, E::EntitlementLost), ("Closing", vec![A::SendClose { code: 0x15 }, end(R::Shutdown)]));
-    assert_eq!(step(LEGACY, E::EntitlementLost), ("Closed", vec![end(R::Shutdown), A::Close { code: 0x15 }]));
+    assert_eq!(step(ACTIVE, E::EntitlementLost), ("Closing", vec![A::SendClose { code: 0x15 }, leave(R::Shutdown)]));
+    assert_eq!(step(LEGACY, E::EntitlementLost), ("Closed", vec![leave(R::Shutdown), A::Close { code: 0x15 }]));
     assert_eq!(step(ACTIVE, E::Replaced), ("Closing", vec![A::SendClose { code: 0 }, end(R::Shutdown)]));
     assert_eq!(step(ACTIVE, E::HubStopping), ("Closed", vec![end(R::Shutdown), A::Close { code: 0 }]));
     let rejected = [OPEN, &[E::OpenRefused { code: 0x16 }]].concat();
     assert_eq!(expire(&rejected), ("Closed", vec![A::Close { code: 0x16 }]), "3 s for the endpoint to close");
-    assert_eq!(step(&rejected, E::ClosedByPeer), ("Closed", vec![]));
+    assert_eq!(step(&rejected, E::ClosedByPeer { code: 0x16 }), ("Closed", vec![]));
 }
 
 #[test]
@@ -130,13 +142,13 @@ fn drain() {
     assert_eq!(step(ACTIVE, E::HubDraining { deadline_ms: 30_000 }), ("Draining", shutdown));
     assert_eq!(step(LEGACY, E::HubDraining { deadline_ms: 30_000 }), ("Draining", vec![A::SendNotifyShutdown]));
     assert_eq!(step(DRAINING, E::HubDraining { deadline_ms: 1 }), ("Draining", vec![]), "said once");
-    let shut_down = end(TerminateReason::Shutdown);
+    let shut_down = leave(TerminateReason::Shutdown);
     assert_eq!(
         step(DRAINING, E::SessionClose { code: 0 }),
         ("Closed", vec![shut_down.clone(), A::Close { code: 0 }]),
         "the endpoint left because it was told to"
     );
-    assert_eq!(step(DRAINING, E::ClosedByPeer), ("Closed", vec![shut_down]));
+    assert_eq!(step(DRAINING, E::ClosedByPeer { code: 0 }), ("Closed", vec![shut_down]));
     assert_eq!(step(DRAINING, E::Lost), ("Closed", vec![end(TerminateReason::Error)]));
 }
 

@@ -278,11 +278,11 @@ fn connections_that_wait_for_a_provider_hold_up_no_neighbour() {
     bench.send(c, &Frame::CloseReq { conn, code: 0 });
     assert_eq!(bench.frames(c), [Frame::CloseAck { conn }], "nor the control stream");
     // What waits ends with its consumer, and takes its window along.
-    assert!(bench.hub.parked > 0);
+    assert!(bench.hub.stalled > 0);
     let (now, it) = (bench.now, &mut bench.hands[c]);
     it.quic.close(now, it.session, 0, "bye");
     bench.settle();
-    assert_eq!((bench.hub.parked, bench.hub.status().connections), (0, 0), "nobody searches on");
+    assert_eq!((bench.hub.stalled, bench.hub.status().connections), (0, 0), "nobody searches on");
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn a_stalled_reader_blocks_no_neighbour_and_no_control() {
         bench.wait(Duration::from_millis(5));
     }
     bench.wait(Duration::from_millis(200));
-    let parked = bench.hub.parked;
+    let parked = bench.hub.stalled;
     assert!(parked > 0 && parked <= bench.hub.config.limits.relay_memory, "{parked}");
     // Other windows are for those who come later: what is parked stays as it is.
     let mut config = bench.hub.config.clone();
@@ -408,7 +408,7 @@ fn a_stalled_reader_blocks_no_neighbour_and_no_control() {
         bench.wait(Duration::from_millis(5));
     }
     assert!(got > 1_000_000, "{got} bytes");
-    assert_eq!(bench.hub.parked, 0);
+    assert_eq!(bench.hub.stalled, 0);
 }
 
 #[test]
@@ -502,14 +502,4 @@ fn what_others_say_to_a_session_that_reads_nothing_is_bounded() {
     assert_eq!(bench.close_code(p), Some(0x13), "its control stream is lost");
     assert_eq!((bench.close_code(c), bench.hub.status().consumers), (None, 1));
     assert!(bench.refusals.last().unwrap().contains("it is not read"), "{:?}", bench.refusals);
-}
-
-#[test]
-fn resume_has_nobody_to_resume_with() {
-    let mut bench = Bench::new(|_| {});
-    let p = bench.session(Role::Provider, "p");
-    let conn = ConnKey([5; 16]);
-    let ask = crate::spn::frame::ResumeReq { conn, generation: 0, received: 0, sent: 0, flags: 0, code: 0 };
-    bench.send(p, &Frame::ResumeReq(ask));
-    assert!(matches!(bench.frames(p)[..], [Frame::ResumeAck(ref ack)] if ack.status == 0x24 && ack.conn == conn));
 }

@@ -1,0 +1,286 @@
+//! What the hub does for connections that outlive their streams: requests to resume, their pairing, the next leg, and reports between the ends
+//! (docs/protocols/spn.md, Pause and resume). It keeps no payload, and nothing that a restarted hub would miss.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Due, Hub, connection::Event};
+use crate::{
+    quic::{Handle, StreamId},
+    spn::{
+        ConnKey, Side, code,
+        frame::{AckEntry, Frame, ResumeAck, ResumeReq, flag},
+        preamble::Preamble,
+    },
+};
+
+/// How often a session's requests are looked through for those that have waited too long, at most.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The requests to resume one connection.
+#[derive(Debug)]
+pub(super) struct Parked {
+    service: usize,
+    /// Oldest first; one of each session.
+    requests: Vec<Request>,
+}
+
+/// A request to resume.
+#[derive(Debug)]
+pub(super) struct Request {
+    session: Handle,
+    pub(super) side: Side,
+    identity: Arc<str>,
+    values: ResumeReq,
+    until: Instant,
+}
+
+impl Parked {
+    fn newest(&self, side: Side) -> Option<&Request> {
+        self.requests.iter().rev().find(|request| request.side == side)
+    }
+}
+
+impl Request {
+    /// RESUME_ACK with its values, for the partner.
+    fn for_partner(&self) -> Frame {
+        let ResumeReq { conn, generation, received, flags, code, .. } = self.values;
+        let status = match code {
+            _ if !self.values.is_aborted() => code::OK,
+            code::OK => code::PEER_ABORTED,
+            code => code,
+        };
+        Frame::ResumeAck(ResumeAck { conn, status, generation, received, flags })
+    }
+}
+
+impl Hub {
+    /// Whether a connection is another identity's, or another service's.
+    pub(super) fn is_foreign(&self, handle: Handle, key: ConnKey) -> bool {
+        let Some(session) = self.sessions.get(&handle) else { return true };
+        let side = session.side();
+        let leg = self.keys.get(&key).and_then(|id| self.connections.get(id)).is_some_and(|connection| {
+            let owner = match side {
+                Side::Consumer => Some(&connection.identity),
+                Side::Provider => connection
+                    .leg(side)
+                    .and_then(|leg| self.sessions.get(&leg.session))
+                    .map(|session| &session.identity),
+            };
+            connection.service != session.service || owner.is_some_and(|owner| *owner != session.identity)
+        });
+        let parked = self.parked.get(&key).is_some_and(|parked| {
+            let owner = parked.newest(side).map(|request| &request.identity);
+            parked.service != session.service || owner.is_some_and(|owner| *owner != session.identity)
+        });
+        leg || parked
+    }
+
+    /// RESUME_REQ.
+    pub(super) fn resume_req(&mut self, now: Instant, handle: Handle, values: ResumeReq) {
+        let (key, generation) = (values.conn, values.generation);
+        let Some(session) = self.sessions.get(&handle) else { return };
+        let side = session.side();
+        let is_full = session.parked.len() >= self.config.limits.connections_per_session as usize
+            && !session.parked.contains(&key);
+        let refusal = if !self.machine.is_listening() {
+            Some(code::PAUSED)
+        } else if self.is_foreign(handle, key) {
+            Some(code::NOT_ENTITLED)
+        } else if is_full {
+            Some(code::TOO_MANY_SESSIONS)
+        } else {
+            None
+        };
+        if let Some(code) = refusal {
+            return self.refuse_resume(handle, key, code, 0);
+        }
+        self.park(now, handle, values);
+        let leg = self.keys.get(&key).and_then(|&id| Some((id, self.connections.get(&id)?.generation)));
+        match leg {
+            // Who asks has lost the leg.
+            Some((id, present)) if generation >= present => self.connection_event(now, id, Event::ResumeReq { side }),
+            Some(_) => {}
+            None => self.pair(key),
+        }
+    }
+
+    pub(super) fn refuse_resume(&mut self, handle: Handle, conn: ConnKey, status: u64, flags: u8) {
+        let ack = ResumeAck { conn, status, generation: 0, received: 0, flags };
+        self.send(handle, &Frame::ResumeAck(ack));
+    }
+
+    fn park(&mut self, now: Instant, handle: Handle, values: ResumeReq) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        let until = now + Duration::from_millis(self.config.limits.resume_wait_ms.into());
+        let (key, service) = (values.conn, session.service);
+        let (side, identity) = (session.side(), session.identity.clone());
+        session.parked.insert(key);
+        let remind = !std::mem::replace(&mut session.parked_reminded, true);
+        let parked = self.parked.entry(key).or_insert_with(|| Parked { service, requests: Vec::new() });
+        parked.requests.retain(|request| request.session != handle);
+        parked.requests.push(Request { session: handle, side, identity, values, until });
+        if remind {
+            self.remind(until, Due::Parked(handle));
+        }
+    }
+
+    /// Answers both ends, if both have asked and there is no leg.
+    pub(super) fn pair(&mut self, key: ConnKey) {
+        if self.keys.contains_key(&key) {
+            return;
+        }
+        let Some(parked) = self.parked.get(&key) else { return };
+        let (Some(consumer), Some(provider)) = (parked.newest(Side::Consumer), parked.newest(Side::Provider)) else {
+            return;
+        };
+        let is_aborted = consumer.values.is_aborted() || provider.values.is_aborted();
+        let answers = [(consumer.session, provider.for_partner()), (provider.session, consumer.for_partner())];
+        for (session, answer) in answers {
+            self.send(session, &answer);
+        }
+        if is_aborted {
+            self.forget_requests(key, |_| true);
+        }
+    }
+
+    /// Forgets requests to resume a connection.
+    pub(super) fn forget_requests(&mut self, key: ConnKey, mut which: impl FnMut(&Request) -> bool) {
+        let Some(parked) = self.parked.get_mut(&key) else { return };
+        let sessions = &mut self.sessions;
+        parked.requests.retain(|request| {
+            let forget = which(request);
+            if forget && let Some(session) = sessions.get_mut(&request.session) {
+                session.parked.remove(&key);
+            }
+            !forget
+        });
+        if parked.requests.is_empty() {
+            self.parked.remove(&key);
+        }
+    }
+
+    /// A session has ended, and what it asked for with it.
+    pub(super) fn forget_session_requests(&mut self, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        for key in std::mem::take(&mut session.parked) {
+            self.forget_requests(key, |request| request.session == handle);
+            self.pair(key);
+        }
+    }
+
+    /// Answers those requests of a session that have waited too long.
+    pub(super) fn parked_timeout(&mut self, now: Instant, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        session.parked_reminded = false;
+        let (mut late, mut next) = (Vec::new(), None::<Instant>);
+        for key in &session.parked {
+            let parked = self.parked.get(key).map(|parked| parked.requests.iter());
+            for request in parked.into_iter().flatten().filter(|request| request.session == handle) {
+                if request.until <= now {
+                    late.push(*key);
+                } else {
+                    next = Some(next.map_or(request.until, |next| next.min(request.until)));
+                }
+            }
+        }
+        if let Some(next) = next {
+            session.parked_reminded = true;
+            self.remind(next.max(now + LOOK_EVERY), Due::Parked(handle));
+        }
+        for key in late {
+            self.forget_requests(key, |request| request.session == handle);
+            self.refuse_resume(handle, key, code::RESUME_PARTNER_MISSING, 0);
+            self.pair(key);
+        }
+    }
+
+    /// The hub leaves: nothing will be resumed here.
+    pub(super) fn refuse_parked(&mut self) {
+        for (key, parked) in std::mem::take(&mut self.parked) {
+            for request in parked.requests {
+                if let Some(session) = self.sessions.get_mut(&request.session) {
+                    session.parked.remove(&key);
+                }
+                self.refuse_resume(request.session, key, code::PAUSED, 0);
+            }
+        }
+    }
+
+    /// A consumer's stream begins with RESUME. The code refuses it.
+    pub(super) fn resume(
+        &mut self,
+        now: Instant,
+        handle: Handle,
+        stream: StreamId,
+        preamble: Preamble,
+    ) -> Result<u64, u64> {
+        let &Preamble::Resume { conn: key, generation, .. } = &preamble else { return Err(code::MALFORMED) };
+        let generation = u64::from(generation);
+        if self.is_foreign(handle, key) {
+            return Err(code::NOT_ENTITLED);
+        }
+        let Some(parked) = self.parked.get(&key).filter(|_| self.machine.is_listening()) else {
+            return Err(code::PAUSED);
+        };
+        // It has been given up already.
+        let is_late = |request: &Request| request.side == Side::Consumer && request.values.generation >= generation;
+        if parked.requests.iter().any(is_late) {
+            return Err(code::PAUSED);
+        }
+        let provider = parked.newest(Side::Provider).map(|request| request.session).ok_or(code::PAUSED)?;
+        let leg = self.keys.get(&key).and_then(|&id| Some((id, self.connections.get(&id)?)));
+        let older = match leg {
+            Some((_, connection)) if connection.generation >= generation || !connection.machine.may_be_superseded() => {
+                return Err(code::PAUSED);
+            }
+            Some((id, _)) => Some(id),
+            None => None,
+        };
+        self.forget_requests(key, |request| request.side == Side::Consumer);
+        if let Some(id) = older {
+            self.connection_event(now, id, Event::Superseded);
+        }
+        self.add_leg(now, (handle, stream), provider, preamble)
+    }
+
+    /// The provider has said something on this leg: it knows which connection it is.
+    pub(super) fn answered(&mut self, now: Instant, id: u64) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let (key, generation) = (connection.key(), connection.generation);
+        self.forget_requests(key, |request| request.side == Side::Provider && request.values.generation < generation);
+        self.connection_event(now, id, Event::Answered);
+    }
+
+    /// DATA_ACK: what an end has taken is told to the other.
+    pub(super) fn data_ack(&mut self, now: Instant, handle: Handle, entries: Vec<AckEntry>) {
+        for entry in entries {
+            let Some((id, side)) = self.own_connection(handle, entry.conn) else { continue };
+            let Some(connection) = self.connections.get(&id).filter(|connection| connection.machine.is_routed()) else {
+                continue;
+            };
+            let Some(to) = connection.leg(side.other()) else { continue };
+            let is_over = entry.flags & flag::OVER != 0;
+            self.send_report(to.session, entry);
+            if is_over {
+                self.connection_event(now, id, Event::Reported { side });
+            }
+        }
+    }
+
+    /// CLOSE_REQ for what has no leg of this session.
+    pub(super) fn close_parked(&mut self, handle: Handle, key: ConnKey, code: u64) {
+        self.send(handle, &Frame::CloseAck { conn: key });
+        if self.keys.contains_key(&key) || self.is_foreign(handle, key) {
+            return;
+        }
+        let Some(side) = self.sessions.get(&handle).map(|session| session.side()) else { return };
+        let partner = self.parked.get(&key).and_then(|parked| parked.newest(side.other()));
+        if let Some(session) = partner.map(|request| request.session) {
+            self.send(session, &Frame::CloseReq { conn: key, code });
+        }
+        self.forget_requests(key, |_| true);
+    }
+}

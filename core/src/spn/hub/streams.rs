@@ -1,0 +1,216 @@
+//! Data streams of sessions on the hub: credit, preambles, and what QUIC says of them.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand_chacha::rand_core::Rng;
+
+use super::{Due, Hub, connection::Event};
+use crate::{
+    quic::{Handle, ReadOutcome, StreamId},
+    spn::{
+        ConnKey, Protocol, Role, Side, code,
+        control::Control,
+        frame::flag,
+        preamble::{Collector, Preamble},
+    },
+};
+
+/// A preamble must be complete within this.
+const PREAMBLE_TIME: Duration = Duration::from_secs(10);
+
+/// What a session's data stream is at the moment.
+pub(super) enum DataStream {
+    /// Its preamble is not complete.
+    Preamble(Collector),
+    /// It belongs to this connection.
+    Relayed(u64),
+}
+
+impl Hub {
+    pub(super) fn stream_opened(&mut self, now: Instant, handle: Handle, stream: StreamId) {
+        let Some(session) = self.sessions.get_mut(&handle).filter(|session| !session.machine.is_over()) else { return };
+        if session.protocol == Protocol::Sc02 && stream.index() == 0 {
+            session.control = Some(Control::new(&mut self.quic, handle, stream));
+            return self.read_control(now, handle);
+        }
+        if !session.is_open {
+            // `sc01` has no request to wait for: a held provider opens none, and a consumer is let in at once.
+            if session.protocol == Protocol::Sc02 {
+                let detail = format!("stream {}", stream.index());
+                self.violation(now, handle, code::DATA_BEFORE_ACK, detail);
+            }
+            return;
+        }
+        match (session.role, session.protocol) {
+            (Role::Provider, _) => self.refuse_stream(handle, stream, code::MALFORMED),
+            (Role::Consumer, Protocol::Sc01) => {
+                let mut key = ConnKey([0; 16]);
+                self.rng.fill_bytes(&mut key.0);
+                match self.connect(now, handle, stream, key, false) {
+                    Ok(id) => self.first_bytes(now, id, Bytes::new()),
+                    Err(code) => self.refuse_stream(handle, stream, code),
+                }
+            }
+            (Role::Consumer, Protocol::Sc02) => {
+                session.streams.insert(stream, DataStream::Preamble(Collector::default()));
+                self.read_preamble(now, handle, stream);
+                // Most are complete at once, and need no deadline.
+                if self.awaits_preamble(handle, stream) {
+                    self.remind(now + PREAMBLE_TIME, Due::Preamble(handle, stream));
+                }
+            }
+        }
+        self.grant_streams(handle);
+    }
+
+    /// Raises a consumer's stream credit while it is being used up.
+    fn grant_streams(&mut self, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(&handle).filter(|session| session.role == Role::Consumer) else {
+            return;
+        };
+        // The control stream and streams that are about to be refused count, too.
+        let max = self.config.limits.connections_per_session.saturating_add(1);
+        let used = session.streams.len() as u64 + 1;
+        if used * 4 > u64::from(session.credit) * 3 && session.credit < max {
+            session.credit = session.credit.saturating_mul(2).min(max);
+            self.quic.set_max_streams(handle, session.credit);
+        }
+    }
+
+    pub(super) fn refuse_stream(&mut self, handle: Handle, stream: StreamId, code: u64) {
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            session.streams.remove(&stream);
+        }
+        self.quic.reset(handle, stream, code);
+        self.quic.stop(handle, stream, code);
+    }
+
+    pub(super) fn preamble_timeout(&mut self, handle: Handle, stream: StreamId) {
+        if self.awaits_preamble(handle, stream) {
+            self.refuse_stream(handle, stream, code::MALFORMED);
+        }
+    }
+
+    fn awaits_preamble(&self, handle: Handle, stream: StreamId) -> bool {
+        let session = self.sessions.get(&handle);
+        session.is_some_and(|session| matches!(session.streams.get(&stream), Some(DataStream::Preamble(_))))
+    }
+
+    fn read_preamble(&mut self, now: Instant, handle: Handle, stream: StreamId) {
+        loop {
+            let mut scratch = std::mem::take(&mut self.scratch);
+            let outcome = self.quic.read(handle, stream, &mut scratch, 1);
+            let chunk = scratch.pop();
+            self.scratch = scratch;
+            let Some(mut chunk) = chunk else {
+                match outcome {
+                    ReadOutcome::Finished | ReadOutcome::Reset(_) => {
+                        self.refuse_stream(handle, stream, code::MALFORMED);
+                    }
+                    ReadOutcome::More | ReadOutcome::Blocked | ReadOutcome::Gone => {}
+                }
+                return;
+            };
+            let Some(session) = self.sessions.get_mut(&handle) else { return };
+            let Some(DataStream::Preamble(collector)) = session.streams.get_mut(&stream) else { return };
+            match collector.take(&mut chunk) {
+                Ok(None) => {}
+                Ok(Some(preamble)) => {
+                    session.streams.remove(&stream);
+                    let begun = match preamble {
+                        Preamble::Connect { conn, flags } => {
+                            self.connect(now, handle, stream, conn, flags & flag::RESUMABLE != 0)
+                        }
+                        Preamble::Resume { .. } => self.resume(now, handle, stream, preamble),
+                    };
+                    match begun {
+                        Ok(id) => self.first_bytes(now, id, chunk),
+                        Err(code) => self.refuse_stream(handle, stream, code),
+                    }
+                    return;
+                }
+                Err(_) => return self.refuse_stream(handle, stream, code::MALFORMED),
+            }
+        }
+    }
+
+    /// Payload that came together with the preamble.
+    fn first_bytes(&mut self, now: Instant, id: u64, chunk: Bytes) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.relay.up.hold(chunk);
+        }
+        self.ready_to_move(id, Side::Consumer);
+        self.stall_while_choosing(now, id);
+    }
+
+    pub(super) fn streams_available(&mut self, now: Instant, handle: Handle) {
+        let Some(service) = self.sessions.get(&handle).map(|session| session.service) else { return };
+        if let Some(provider) = self.registry.get_mut(service).and_then(|entry| entry.provider(handle)) {
+            provider.out_of_credit = false;
+            self.choose_for_waiting(now, service);
+        }
+    }
+
+    pub(super) fn readable(&mut self, now: Instant, handle: Handle, stream: StreamId) {
+        let Some(session) = self.sessions.get(&handle) else { return };
+        if session.control.as_ref().is_some_and(|control| control.stream() == stream) {
+            return self.read_control(now, handle);
+        }
+        match session.streams.get(&stream) {
+            Some(DataStream::Preamble(_)) => self.read_preamble(now, handle, stream),
+            Some(&DataStream::Relayed(id)) => {
+                let side = session.side();
+                let is_choosing = self.connections.get(&id).is_some_and(|connection| connection.machine.is_choosing());
+                if !is_choosing {
+                    self.ready_to_move(id, side);
+                } else if let Some(code) = self.quic.received_reset(handle, stream) {
+                    self.connection_event(now, id, Event::Reset { side, code });
+                } else {
+                    self.stall_while_choosing(now, id);
+                }
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn writable(&mut self, now: Instant, handle: Handle, stream: StreamId) {
+        let Some(session) = self.sessions.get(&handle) else { return };
+        if session.control.as_ref().is_some_and(|control| control.stream() == stream) {
+            return self.flush(now, handle);
+        }
+        if let Some(&DataStream::Relayed(id)) = session.streams.get(&stream) {
+            let source = session.side().other();
+            self.ready_to_move(id, source);
+        }
+    }
+
+    /// STOP_SENDING is heard at any time, also while the writer is blocked.
+    pub(super) fn stopped(&mut self, now: Instant, handle: Handle, stream: StreamId, code: u64) {
+        let Some(session) = self.sessions.get(&handle) else { return };
+        if session.control.as_ref().is_some_and(|control| control.stream() == stream) {
+            return self.violation(now, handle, code::CONTROL_LOST, "the control stream was stopped".to_owned());
+        }
+        match session.streams.get(&stream) {
+            Some(&DataStream::Relayed(id)) => {
+                let side = session.side();
+                let code = self.passed_on(id, side, code);
+                self.connection_event(now, id, Event::Stop { side, code });
+            }
+            // A connection that is over, or not yet begun: free the stream (RFC 9000 §3.5).
+            Some(DataStream::Preamble(_)) | None => self.quic.reset(handle, stream, code),
+        }
+    }
+
+    /// A code from one end, as the other end is to see it.
+    pub(super) fn passed_on(&self, id: u64, from: Side, code: u64) -> u64 {
+        let protocol = |side| {
+            let leg = self.connections.get(&id).and_then(|connection| connection.leg(side))?;
+            self.sessions.get(&leg.session).map(|session| session.protocol)
+        };
+        match (protocol(from), protocol(from.other())) {
+            (Some(from), Some(to)) => code::passed_on(code, from, to),
+            _ => code,
+        }
+    }
+}

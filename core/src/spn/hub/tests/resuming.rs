@@ -1,0 +1,352 @@
+//! Connections that outlive their streams.
+
+use super::*;
+use crate::spn::{
+    frame::{AckEntry, ResumeAck, ResumeReq, flag},
+    record::DisconnectReason,
+};
+
+const KEY: ConnKey = ConnKey([7; 16]);
+const PAUSE_REQ: Frame = Frame::PauseReq { conn: KEY };
+
+fn bench(change: Change) -> Bench {
+    Bench { flags: flag::RESUMABLE, ..Bench::new(change) }
+}
+
+/// A provider and a consumer that can resume, and a connection on which both have spoken.
+struct Pair {
+    bench: Bench,
+    c: usize,
+    p: usize,
+    up: StreamId,
+    down: StreamId,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let mut pair = Self::silent();
+        pair.bench.write(pair.p, pair.down, b"hi");
+        assert_eq!(pair.bench.read(pair.c, pair.up).0, b"hi");
+        pair
+    }
+
+    /// Nothing has come back from the provider.
+    fn silent() -> Self {
+        let mut bench = bench(|_| {});
+        let p = bench.session(Role::Provider, "p");
+        let c = bench.session(Role::Consumer, "c");
+        let up = bench.connect(c, 7, b"hello");
+        let down = bench.opened(p)[0];
+        assert_eq!(bench.read(p, down).0, [&[1], &[7; 16][..], &[1], b"hello"].concat(), "CONNECT, resumable");
+        assert_eq!(bench.frames(c), [Frame::Connected { conn: KEY, flags: 1 }]);
+        Self { bench, c, p, up, down }
+    }
+
+    /// Each hand has its stream reset and stopped with this code.
+    fn assert_cut(&mut self, hand: usize, stream: StreamId, code: u64) {
+        assert_eq!(self.bench.reset_code(hand, stream), Some(code));
+        assert!(self.bench.was_stopped(hand, stream, code));
+    }
+
+    /// Both streams end, and the ends have something left to report.
+    fn finish(&mut self) {
+        let Self { bench, c, p, up, down } = self;
+        bench.finish(*c, *up);
+        bench.finish(*p, *down);
+        assert_eq!(bench.read(*p, *down).1, ReadOutcome::Finished);
+        assert_eq!(bench.read(*c, *up).1, ReadOutcome::Finished);
+        assert_eq!((ends(bench), bench.hub.status().connections), (vec![DisconnectReason::Closed], 1));
+    }
+}
+
+fn request(generation: u64, received: u64, sent: u64, flags: u8, code: u64) -> ResumeReq {
+    ResumeReq { conn: KEY, generation, received, sent, flags, code }
+}
+
+fn ask(bench: &mut Bench, hand: usize, generation: u64, received: u64, sent: u64) {
+    bench.send(hand, &Frame::ResumeReq(request(generation, received, sent, 0, 0)));
+}
+
+fn answer(status: u64, generation: u64, received: u64, flags: u8) -> Frame {
+    Frame::ResumeAck(ResumeAck { conn: KEY, status, generation, received, flags })
+}
+
+fn report(received: u64, flags: u8) -> Frame {
+    Frame::DataAck(vec![AckEntry { conn: KEY, received, flags }])
+}
+
+fn resume(generation: u32, offset: u64, received: u64) -> Bytes {
+    Preamble::Resume { conn: KEY, flags: 0, generation, offset, received }.to_bytes()
+}
+
+fn ends(bench: &Bench) -> Vec<DisconnectReason> {
+    let reason = |record: &RecordEvent| match record {
+        RecordEvent::EndConnection { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    bench.records.iter().filter_map(reason).collect()
+}
+
+#[test]
+fn resumable_when_all_three_say_so() {
+    for (consumer, connect, provider) in [(0, 1, 1), (1, 0, 1), (1, 1, 0)] {
+        let mut bench = Bench::new(|_| {});
+        bench.flags = provider;
+        let p = bench.session(Role::Provider, "p");
+        bench.flags = consumer;
+        let c = bench.session(Role::Consumer, "c");
+        bench.stream(c, &Preamble::Connect { conn: KEY, flags: connect }.to_bytes());
+        let down = bench.opened(p)[0];
+        assert_eq!(bench.read(p, down).0[17], 0);
+        assert_eq!(bench.frames(c), [Frame::Connected { conn: KEY, flags: 0 }]);
+    }
+}
+
+#[test]
+fn reports_go_to_the_partner_and_the_last_ones_end_the_route() {
+    let mut pair = Pair::new();
+    let (c, p) = (pair.c, pair.p);
+    pair.bench.send(p, &report(5, 0));
+    assert_eq!(pair.bench.frames(c), [report(5, 0)]);
+    pair.finish();
+    let bench = &mut pair.bench;
+    bench.send(p, &report(5, 2));
+    assert_eq!(bench.frames(c), [report(5, 2)]);
+    assert_eq!(bench.hub.status().connections, 1);
+    bench.send(c, &report(2, 2));
+    assert_eq!(bench.frames(p), [report(2, 2)]);
+    assert_eq!((bench.hub.status().connections, ends(bench).len()), (0, 1));
+    bench.send(c, &report(2, 2));
+    assert_eq!(bench.frames(p), [], "no route");
+}
+
+#[test]
+fn a_session_lost_and_resumed_on_another() {
+    let mut pair = Pair::new();
+    let p = pair.p;
+    pair.bench.kill(pair.c);
+    pair.bench.wait(Duration::from_secs(30));
+    pair.assert_cut(p, pair.down, 0x27);
+    let bench = &mut pair.bench;
+    assert_eq!(ends(bench), [DisconnectReason::Error]);
+    ask(bench, p, 0, 5, 2);
+    assert_eq!(bench.frames(p), [], "alone");
+    assert_eq!(bench.hub.status().paused, 1);
+    let c = bench.session(Role::Consumer, "c");
+    ask(bench, c, 0, 2, 9);
+    assert_eq!(bench.frames(c), [answer(0, 0, 5, 0)]);
+    assert_eq!(bench.frames(p), [answer(0, 0, 2, 0)]);
+    let up = bench.stream(c, &[&resume(1, 5, 2), &b"more"[..]].concat());
+    let down = *bench.opened(p).last().unwrap();
+    assert_eq!(bench.read(p, down).0, [&resume(1, 5, 2), &b"more"[..]].concat(), "copied");
+    assert_eq!(bench.frames(c), [], "no CONNECTED");
+    bench.write(p, down, &[&resume(1, 2, 5), &b"answer"[..]].concat());
+    assert_eq!(bench.read(c, up).0, [&resume(1, 2, 5), &b"answer"[..]].concat());
+    assert_eq!(bench.hub.status().paused, 0);
+    bench.finish(c, up);
+    bench.finish(p, down);
+    let totals = bench.records.iter().rev().find_map(|record| match record {
+        RecordEvent::EndConnection { sent, received, .. } => Some((*sent, *received)),
+        _ => None,
+    });
+    assert_eq!(totals, Some((4, 6)), "preambles do not count");
+    assert_eq!(ends(bench), [DisconnectReason::Error, DisconnectReason::Closed]);
+}
+
+#[test]
+fn a_preamble_on_its_way_is_not_destroyed() {
+    let mut pair = Pair::silent();
+    let (p, down) = (pair.p, pair.down);
+    let it = &mut pair.bench.hands[pair.c];
+    it.quic.reset(it.session, pair.up, 0x27);
+    pair.bench.settle();
+    assert_eq!(pair.bench.frames(p), [PAUSE_REQ]);
+    assert_eq!(pair.bench.read(p, down).1, ReadOutcome::Blocked);
+    pair.bench.send(p, &Frame::PauseAck { conn: KEY });
+    pair.assert_cut(p, down, 0x27);
+    assert_eq!(ends(&pair.bench), [DisconnectReason::Closed]);
+}
+
+#[test]
+fn a_provider_that_dies_untouched_gives_way_to_another() {
+    let mut bench = bench(|_| {});
+    let p = bench.session(Role::Provider, "p");
+    let c = bench.session(Role::Consumer, "c");
+    let up = bench.connect(c, 7, b"");
+    bench.kill(p);
+    bench.wait(Duration::from_secs(30));
+    assert_eq!(bench.reset_code(c, up), Some(0x28));
+}
+
+#[test]
+fn a_request_ends_the_leg_that_its_sender_has_lost() {
+    let mut pair = Pair::new();
+    let (c, p) = (pair.c, pair.p);
+    ask(&mut pair.bench, p, 0, 5, 2);
+    pair.assert_cut(c, pair.up, 0x27);
+    let bench = &mut pair.bench;
+    assert_eq!(bench.frames(p), []);
+    ask(bench, c, 0, 2, 5);
+    assert_eq!((bench.frames(c), bench.frames(p)), (vec![answer(0, 0, 5, 0)], vec![answer(0, 0, 2, 0)]));
+    // The consumer opens the next leg, the provider's request stays until it has answered.
+    let up = bench.stream(c, &resume(1, 5, 2));
+    assert_eq!(bench.opened(p).len(), 2);
+    let it = &mut bench.hands[c];
+    it.quic.reset(it.session, up, 0x27);
+    it.quic.stop(it.session, up, 0x27);
+    bench.settle();
+    ask(bench, c, 1, 2, 5);
+    assert_eq!((bench.frames(c), bench.frames(p)), (vec![answer(0, 0, 5, 0)], vec![answer(0, 1, 2, 0)]));
+    let up = bench.stream(c, &resume(2, 5, 2));
+    let down = bench.opened(p)[2];
+    // An older request of the provider's, from another session, touches nothing.
+    ask(bench, p, 1, 5, 2);
+    bench.write(p, down, &resume(2, 2, 5));
+    assert_eq!(bench.read(c, up).0, resume(2, 2, 5));
+    assert_eq!((bench.frames(c), bench.frames(p)), (vec![], vec![]));
+    assert_eq!(bench.hub.parked.len(), 0, "the provider's is forgotten, too");
+}
+
+#[test]
+fn a_stream_that_nobody_waits_for_is_reset() {
+    let mut pair = Pair::new();
+    let (c, p) = (pair.c, pair.p);
+    let bench = &mut pair.bench;
+    // No request of the provider's; an older generation; one that its sender has given up.
+    let early = bench.stream(c, &resume(1, 5, 2));
+    assert_eq!(bench.reset_code(c, early), Some(0x27));
+    ask(bench, p, 0, 5, 2);
+    ask(bench, c, 1, 2, 5);
+    let given_up = bench.stream(c, &resume(1, 5, 2));
+    assert_eq!(bench.reset_code(c, given_up), Some(0x27));
+    let next = bench.stream(c, &resume(2, 5, 2));
+    assert_eq!((bench.reset_code(c, next), bench.opened(p).len()), (None, 2));
+    ask(bench, c, 1, 2, 5);
+    let late = bench.stream(c, &resume(2, 5, 2));
+    assert_eq!(bench.reset_code(c, late), Some(0x27));
+    // A higher one takes the place of the present leg, of which nothing has come back.
+    let newest = bench.stream(c, &resume(3, 5, 2));
+    assert_eq!((bench.reset_code(c, newest), bench.opened(p).len()), (None, 3));
+    assert_eq!(bench.reset_code(c, next), Some(0x27));
+}
+
+#[test]
+fn an_abort_is_told_to_whoever_asks() {
+    let mut pair = Pair::new();
+    let (c, p) = (pair.c, pair.p);
+    ask(&mut pair.bench, p, 0, 5, 2);
+    let bench = &mut pair.bench;
+    bench.send(c, &Frame::ResumeReq(request(0, 2, 5, flag::ABORTED, 0x20)));
+    assert_eq!((bench.frames(c), bench.frames(p)), (vec![answer(0, 0, 5, 0)], vec![answer(0x20, 0, 2, 4)]));
+    assert_eq!(bench.hub.parked.len(), 0);
+    // The other way round, and through CLOSE_REQ.
+    ask(bench, p, 0, 5, 2);
+    bench.send(c, &Frame::CloseReq { conn: KEY, code: 0x20 });
+    assert_eq!(bench.frames(c), [Frame::CloseAck { conn: KEY }]);
+    assert_eq!(bench.frames(p), [Frame::CloseReq { conn: KEY, code: 0x20 }]);
+    assert_eq!(bench.hub.parked.len(), 0);
+}
+
+#[test]
+fn the_end_of_a_connection_is_not_lost_with_a_session() {
+    let mut pair = Pair::new();
+    pair.finish();
+    let (c, p) = (pair.c, pair.p);
+    let bench = &mut pair.bench;
+    bench.kill(c);
+    bench.wait(Duration::from_secs(30));
+    assert_eq!(bench.frames(p), [PAUSE_REQ], "there is no stream left to reset");
+    assert_eq!((bench.hub.status().connections, ends(bench).len()), (0, 1));
+}
+
+#[test]
+fn identities_see_their_own() {
+    let mut pair = Pair::new();
+    let bench = &mut pair.bench;
+    let (c2, p2) = (bench.session(Role::Consumer, "c2"), bench.session(Role::Provider, "p2"));
+    for stranger in [c2, p2] {
+        ask(bench, stranger, 9, 0, 0);
+        assert_eq!(bench.frames(stranger), [answer(0x15, 0, 0, 0)]);
+        bench.send(stranger, &report(3, 2));
+        bench.send(stranger, &Frame::PauseAck { conn: KEY });
+        bench.send(stranger, &Frame::CloseReq { conn: KEY, code: 0x20 });
+        assert_eq!(bench.frames(stranger), [Frame::CloseAck { conn: KEY }]);
+    }
+    for bytes in [resume(9, 0, 0), Preamble::Connect { conn: KEY, flags: 1 }.to_bytes()] {
+        let stream = bench.stream(c2, &bytes);
+        assert_eq!(bench.reset_code(c2, stream), Some(0x15));
+    }
+    let known = bench.connect(pair.c, 7, b"");
+    assert_eq!(bench.reset_code(pair.c, known), Some(0x23));
+    assert_eq!((bench.frames(pair.c), bench.frames(pair.p)), (vec![], vec![]));
+    // What is parked is theirs, too.
+    ask(bench, pair.p, 0, 0, 0);
+    bench.kill(pair.c);
+    bench.wait(Duration::from_secs(30));
+    ask(bench, p2, 9, 0, 0);
+    assert_eq!(bench.frames(p2), [answer(0x15, 0, 0, 0)]);
+    bench.send(p2, &Frame::CloseReq { conn: KEY, code: 0x20 });
+    assert_eq!(bench.hub.parked.len(), 1);
+}
+
+#[test]
+fn requests_are_bounded_in_number_and_time() {
+    let mut bench = bench(|config| config.limits.connections_per_session = 2);
+    let p = bench.session(Role::Provider, "p");
+    let ask = |bench: &mut Bench, key| {
+        let request = ResumeReq { conn: ConnKey([key; 16]), ..request(0, 0, 0, 0, 0) };
+        bench.send(p, &Frame::ResumeReq(request));
+    };
+    let status = |frames: Vec<Frame>| {
+        let status = |frame: &Frame| match frame {
+            Frame::ResumeAck(ack) => (ack.conn.0[0], ack.status),
+            other => panic!("{other:?}"),
+        };
+        frames.iter().map(status).collect::<Vec<_>>()
+    };
+    for key in [1, 2, 3, 1] {
+        ask(&mut bench, key);
+        bench.wait(Duration::from_secs(1));
+    }
+    assert_eq!(status(bench.frames(p)), [(3, 0x19)]);
+    // The newer request of 1 waits from its own time on.
+    bench.wait(Duration::from_millis(148_500));
+    assert_eq!(status(bench.frames(p)), [(2, 0x24)]);
+    bench.wait(Duration::from_secs(4));
+    assert_eq!(status(bench.frames(p)), [(1, 0x24)]);
+    assert_eq!(bench.hub.parked.len(), 0);
+    ask(&mut bench, 4);
+    bench.kill(p);
+    bench.wait(Duration::from_secs(30));
+    assert_eq!(bench.hub.parked.len(), 0, "it ends with its session");
+}
+
+#[test]
+fn a_shutdown_pauses_what_can_be_resumed() {
+    let mut pair = Pair::new();
+    let (c, p) = (pair.c, pair.p);
+    let stay = ConnKey([9; 16]);
+    pair.bench.stream(c, &Preamble::Connect { conn: stay, flags: 0 }.to_bytes());
+    ask(&mut pair.bench, p, 0, 5, 2);
+    pair.assert_cut(c, pair.up, 0x27);
+    let now = pair.bench.now;
+    let bench = &mut pair.bench;
+    drop((bench.frames(c), bench.frames(p)));
+    let up = bench.connect(c, 8, b"x");
+    let paused = ConnKey([8; 16]);
+    bench.frames(c);
+    bench.hub.shutdown(now);
+    bench.settle();
+    let shutdown = Frame::SessionShutdown { flags: 1, deadline_ms: 30_000 };
+    let pause = Frame::PauseReq { conn: paused };
+    assert_eq!(bench.frames(c), [shutdown.clone(), pause.clone()]);
+    assert_eq!(bench.frames(p), [shutdown, pause, answer(0x27, 0, 0, 0)], "what waits is sent elsewhere");
+    for hand in [c, p] {
+        bench.send(hand, &Frame::PauseAck { conn: paused });
+    }
+    assert_eq!(bench.reset_code(c, up), Some(0x27));
+    assert_eq!(ends(bench), [DisconnectReason::Error, DisconnectReason::Closed]);
+    assert_eq!(bench.hub.status().connections, 1, "what cannot be paused drains");
+    ask(bench, c, 0, 0, 0);
+    assert_eq!(bench.frames(c), [answer(0x27, 0, 0, 0)]);
+}
