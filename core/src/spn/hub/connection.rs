@@ -312,7 +312,7 @@ impl HubConnection {
                 }
                 self.state = State::Pausing { flow, answered, gone, reason };
             }
-            Event::Fin { .. } | Event::Reset { .. } | Event::Stop { .. } => {
+            Event::Fin { .. } | Event::Reset { .. } | Event::Stop { .. } if gone.is_none() => {
                 let flow = self.pass_on(flow, event);
                 if flow.over.both() && self.is_reported(flow) {
                     return self.end(Some(flow.reason()));
@@ -356,6 +356,9 @@ impl HubConnection {
             | Event::ResumeStream
             | Event::NoneAvailable
             | Event::Answered
+            | Event::Fin { .. }
+            | Event::Reset { .. }
+            | Event::Stop { .. }
             | Event::CloseAck { .. }
             | Event::PauseWanted
             | Event::Superseded => {}
