@@ -84,6 +84,8 @@ pub struct Endpoint {
     notices: VecDeque<Notice>,
     phase: Phase,
     /// [`Notice::Closed`] has been said.
+    /// Connections without a stream, which wait for the next one.
+    paused: usize,
     told_closed: bool,
 }
 
@@ -180,6 +182,7 @@ impl Endpoint {
             deadlines: Deadlines::default(),
             notices: VecDeque::new(),
             phase: Phase::Running,
+            paused: 0,
             told_closed: false,
         })
     }
@@ -210,9 +213,30 @@ impl Endpoint {
         self.settle(now);
     }
 
+    /// Whether sessions are to be made: a retired provider has use for one only to go on with what is paused.
+    fn wants_sessions(&self) -> bool {
+        match self.phase {
+            Phase::Running => true,
+            Phase::Retired => self.paused > 0,
+            Phase::Closing | Phase::Closed => false,
+        }
+    }
+
+    /// Connections without a stream have become one more or one fewer.
+    fn note_paused(&mut self, now: Instant, before: usize) {
+        if (before == 0) == (self.paused == 0) {
+            return;
+        }
+        let needed = self.paused > 0;
+        for id in self.links.keys() {
+            self.work.push_back(Work::Link(*id, session::Event::Needed { needed }));
+        }
+        self.begin_sessions(now);
+    }
+
     /// Gives every listed address that has no session one.
     fn begin_sessions(&mut self, now: Instant) {
-        if self.phase != Phase::Running {
+        if !self.wants_sessions() {
             return;
         }
         let busy: BTreeSet<_> = self.links.values().map(|link| link.remote).collect();

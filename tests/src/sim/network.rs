@@ -28,6 +28,8 @@ pub(super) struct Network {
     jitter_us: u64,
     mtu: usize,
     cut_until: Option<Instant>,
+    /// Pairs between which nothing passes for a while.
+    parted: Vec<(SocketAddr, SocketAddr, Instant)>,
     order: BinaryHeap<Reverse<(Instant, u64)>>,
     datagrams: BTreeMap<u64, Datagram>,
     sent: u64,
@@ -46,6 +48,7 @@ impl Network {
             mtu: 1200 + random.below(300) as usize,
             random: Random::new(random.number()),
             cut_until: None,
+            parted: Vec::new(),
             order: BinaryHeap::new(),
             datagrams: BTreeMap::new(),
             sent: 0,
@@ -60,10 +63,21 @@ impl Network {
         self.cut_until = Some(until);
     }
 
+    pub(super) fn part(&mut self, one: SocketAddr, other: SocketAddr, until: Instant) {
+        self.parted.push((one, other, until));
+    }
+
+    fn is_cut(&self, now: Instant, from: SocketAddr, to: SocketAddr) -> bool {
+        let parts = |(one, other, until): &(SocketAddr, SocketAddr, Instant)| {
+            now < *until && [(*one, *other), (*other, *one)].contains(&(from, to))
+        };
+        self.cut_until.is_some_and(|until| now < until) || self.parted.iter().any(parts)
+    }
+
     pub(super) fn send(&mut self, now: Instant, from: SocketAddr, transmit: &Transmit, contents: &[u8]) {
+        let is_cut = self.is_cut(now, from, transmit.destination);
         let size = transmit.segment_size.unwrap_or(contents.len()).max(1);
         for segment in contents.chunks(size) {
-            let is_cut = self.cut_until.is_some_and(|until| now < until);
             let copies = 1 + u64::from(self.random.chance(self.duplication));
             if is_cut || segment.len() > self.mtu || self.random.chance(self.loss) {
                 continue;

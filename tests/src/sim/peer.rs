@@ -68,6 +68,10 @@ pub(super) struct Ends {
     /// It ended its own direction in good order, after everything.
     pub(super) has_finished: bool,
     pub(super) saw_clean_end: bool,
+    /// It has broken it off itself.
+    pub(super) has_broken_off: bool,
+    /// The reset that it was shown.
+    pub(super) reset: Option<u64>,
 }
 
 struct Flow {
@@ -141,7 +145,13 @@ impl Peer {
             sent: 0,
             received: 0,
             pending: None,
-            ends: Ends { role: self.role, has_finished: false, saw_clean_end: false },
+            ends: Ends {
+                role: self.role,
+                has_finished: false,
+                saw_clean_end: false,
+                has_broken_off: false,
+                reset: None,
+            },
             is_over: false,
             reads_over: false,
             writes_over: false,
@@ -196,7 +206,12 @@ impl Peer {
                         flow.writes_over = true;
                     }
                 }
-                Notice::Reset(conn, code) => self.over(conn, journal, &format!("{at} {} reset {code}", self.name))?,
+                Notice::Reset(conn, code) => {
+                    if let Some(flow) = self.flows.get_mut(&conn) {
+                        flow.ends.reset = Some(code);
+                    }
+                    self.over(conn, journal, &format!("{at} {} reset {code}", self.name))?;
+                }
                 Notice::Ended(conn) => self.over(conn, journal, &format!("{at} {} ended", self.name))?,
                 other => journal.push(format!("{at} {} {other:?}", self.name)),
             }
@@ -268,6 +283,7 @@ impl Peer {
             if flow.pending.is_none() {
                 if plan.breaks_off && flow.sent >= plan.length / 2 {
                     flow.writes_over = true;
+                    flow.ends.has_broken_off = true;
                     self.endpoint.reset(now, conn, code::PEER_ABORTED);
                     return Ok(());
                 }

@@ -64,6 +64,8 @@ pub(super) struct Conn {
     pub(super) asked: Asked,
     /// A report is due some time.
     pub(super) reminded: bool,
+    /// It is counted among those that wait for a stream.
+    waits: bool,
     /// The reset that the host was shown.
     broken: Option<u64>,
 }
@@ -129,6 +131,7 @@ impl Endpoint {
                 answer: None,
                 asked: Asked::new(),
                 reminded: false,
+                waits: false,
                 broken: None,
             });
         }
@@ -155,6 +158,10 @@ impl Endpoint {
         };
         if let Some(ticket) = conn.ticket {
             self.waiting.remove(&ticket);
+        }
+        if conn.waits {
+            self.paused -= 1;
+            self.note_paused(now, self.paused + 1);
         }
         self.open -= 1;
         if let Some(generation) = self.generations.get_mut(id.index as usize) {
@@ -334,7 +341,18 @@ impl Endpoint {
                 }
             }
         }
+        self.count_paused(now, id);
         self.arm_conn(id);
+    }
+
+    fn count_paused(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        let waits = conn.machine.is_paused();
+        if std::mem::replace(&mut conn.waits, waits) != waits {
+            let before = self.paused;
+            self.paused = if waits { before + 1 } else { before - 1 };
+            self.note_paused(now, before);
+        }
     }
 
     /// The stream is there: says whose it is.

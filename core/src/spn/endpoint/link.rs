@@ -103,6 +103,12 @@ impl Endpoint {
             self.deadlines.arm(&mut link.armed, Some(at), Due::Link(id));
         }
         self.links.insert(id, link);
+        if self.paused > 0 {
+            self.work.push_back(Work::Link(id, Event::Needed { needed: true }));
+        }
+        if self.phase == super::Phase::Retired {
+            self.work.push_back(Work::Link(id, Event::SetWeight { weight: 0 }));
+        }
     }
 
     pub(super) fn expire_link(&mut self, now: Instant, at: Instant, id: LinkId) {
@@ -269,7 +275,7 @@ impl Endpoint {
         self.notices.push_back(Notice::SessionEnded { remote: link.remote, reason: link.reason });
         // After a hub's shutdown the address is tried again at once, if it is still listed (Endpoint session); but a hub that lets us in
         // only to send us away is not asked more than once a second.
-        if again && self.phase == super::Phase::Running && self.listed.contains(&link.remote) {
+        if again && self.wants_sessions() && self.listed.contains(&link.remote) {
             self.add_link(now, link.remote, now.max(link.begun + BREATH));
         }
     }

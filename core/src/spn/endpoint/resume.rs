@@ -232,6 +232,9 @@ impl Endpoint {
             self.send(link, &Frame::PauseAck { conn: key });
             return self.repeat_tomb(key);
         }
+        if self.paused_by_key(key).is_some() {
+            return self.send(link, &Frame::PauseAck { conn: key });
+        }
         let most = self.config.limits.connections;
         let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()) else { return };
         if wire.stray_pauses.len() >= most {

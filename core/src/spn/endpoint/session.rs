@@ -94,6 +94,8 @@ pub enum Event {
     ConnectionOpened,
     /// A connection of the session is over.
     ConnectionEnded,
+    /// Connections of the endpoint wait for any session, or no longer.
+    Needed { needed: bool },
 }
 
 /// What to do about it.
@@ -154,6 +156,9 @@ pub struct Session {
     role: Role,
     /// The weight wanted.
     weight: u16,
+    /// This provider has asked for weight 0: the session ends when nothing needs it any more.
+    retired: bool,
+    needed: bool,
     /// Tries since the last success.
     retries: u32,
     random: u64,
@@ -166,6 +171,9 @@ impl Machine for Session {
     type Action = Action;
 
     fn handle_event(&mut self, now: Instant, event: Event) {
+        if let Event::Needed { needed } = event {
+            self.needed = needed;
+        }
         match self.state {
             State::IpFound | State::Waiting => self.on_idle(now, &event),
             State::SessionConnecting { asked: None } => self.on_dialling(now, &event),
@@ -207,8 +215,13 @@ impl Session {
             }
             Event::AddressLost => self.end(State::Failed),
             Event::LocalShutdown => self.end(State::Closed),
-            Event::SetWeight { weight } if self.is_retirement(*weight) => self.end(State::Closed),
-            Event::SetWeight { weight } => self.weight = *weight,
+            Event::SetWeight { weight } => {
+                self.set_weight(*weight);
+                if self.is_done() {
+                    self.end(State::Closed);
+                }
+            }
+            Event::Needed { .. } if self.is_done() => self.end(State::Closed),
             Event::Connect { .. }
             | Event::Connected { .. }
             | Event::SessionAck { .. }
@@ -221,7 +234,8 @@ impl Session {
             | Event::Violation { .. }
             | Event::Lost
             | Event::ConnectionOpened
-            | Event::ConnectionEnded => {}
+            | Event::ConnectionEnded
+            | Event::Needed { .. } => {}
         }
     }
 
@@ -243,8 +257,13 @@ impl Session {
             Event::Lost => self.try_again(now, 0),
             Event::AddressLost => self.abort(State::Failed),
             Event::LocalShutdown => self.abort(State::Closed),
-            Event::SetWeight { weight } if self.is_retirement(*weight) => self.abort(State::Closed),
-            Event::SetWeight { weight } => self.weight = *weight,
+            Event::SetWeight { weight } => {
+                self.set_weight(*weight);
+                if self.is_done() {
+                    self.abort(State::Closed);
+                }
+            }
+            Event::Needed { .. } if self.is_done() => self.abort(State::Closed),
             Event::Connect { .. }
             | Event::SessionAck { .. }
             | Event::SessionReject { .. }
@@ -255,7 +274,8 @@ impl Session {
             | Event::SetWeightAck { .. }
             | Event::Violation { .. }
             | Event::ConnectionOpened
-            | Event::ConnectionEnded => {}
+            | Event::ConnectionEnded
+            | Event::Needed { .. } => {}
         }
     }
 
@@ -279,9 +299,18 @@ impl Session {
             Event::Lost => self.try_again(now, 0),
             Event::AddressLost => self.abort(State::Failed),
             Event::LocalShutdown => self.abort(State::Closed),
-            Event::SetWeight { weight } if self.is_retirement(*weight) => self.abort(State::Closed),
-            Event::SetWeight { weight } => self.weight = *weight,
-            Event::Connect { .. } | Event::Connected { .. } | Event::ConnectionOpened | Event::ConnectionEnded => {}
+            Event::SetWeight { weight } => {
+                self.set_weight(*weight);
+                if self.is_done() {
+                    self.abort(State::Closed);
+                }
+            }
+            Event::Needed { .. } if self.is_done() => self.abort(State::Closed),
+            Event::Connect { .. }
+            | Event::Connected { .. }
+            | Event::ConnectionOpened
+            | Event::ConnectionEnded
+            | Event::Needed { .. } => {}
         }
     }
 
@@ -297,17 +326,16 @@ impl Session {
             Event::ConnectionEnded => {
                 self.go_on(now, Live { open: live.open.saturating_sub(1), ..live });
             }
+            Event::Needed { .. } => self.go_on(now, live),
             Event::SetWeight { weight } if self.role == Role::Provider => {
-                self.weight = *weight;
+                self.set_weight(*weight);
                 match live.protocol {
                     Protocol::Sc02 => {
-                        live.retiring = *weight == 0;
+                        live.retiring = self.retired;
                         self.weigh(&mut live);
                         self.go_on(now, live);
                     }
-                    // A hub goes on to send what is bound to this provider, so it might never be empty: leave with a deadline.
-                    Protocol::Sc01 if *weight == 0 => self.start_closing(now, live, false),
-                    Protocol::Sc01 => {}
+                    Protocol::Sc01 => self.go_on(now, live),
                 }
             }
             Event::SetWeightAck { weight } => {
@@ -369,7 +397,8 @@ impl Session {
             | Event::ProviderStopped
             | Event::SetWeightAck { .. }
             | Event::SetWeight { .. }
-            | Event::AddressLost => {}
+            | Event::AddressLost
+            | Event::Needed { .. } => {}
         }
     }
 
@@ -378,6 +407,7 @@ impl Session {
             (Timer::Handshake, State::SessionConnecting { .. }) => self.close_and_try_again(now, code::OK, 0),
             (Timer::Ack, State::SessionConnecting { .. }) => self.close_and_try_again(now, code::OPEN_TIMEOUT, 0),
             (Timer::Retry, State::Waiting) if self.is_spent() => self.end(State::Failed),
+            (Timer::Retry, State::Waiting) if self.is_done() => self.end(State::Closed),
             (Timer::Retry, State::Waiting) => self.dial(now),
             (Timer::Settled, State::Established(_)) => self.retries = 0,
             (Timer::Closing, State::Closing { live, signalled, .. }) => {
@@ -415,14 +445,20 @@ impl Session {
             said,
             in_force: said,
             weighing: false,
-            retiring: false,
+            retiring: self.retired && protocol == Protocol::Sc02,
         };
         self.weigh(&mut live);
         self.set_state(State::Established(live));
     }
 
-    fn is_retirement(&self, weight: u16) -> bool {
-        self.role == Role::Provider && weight == 0
+    fn set_weight(&mut self, weight: u16) {
+        self.weight = weight;
+        self.retired = self.role == Role::Provider && weight == 0;
+    }
+
+    /// A retired provider's session of which nobody wants anything.
+    fn is_done(&self) -> bool {
+        self.retired && !self.needed
     }
 
     /// Says the wanted weight: one SET_WEIGHT at a time, the newest value after the answer to the one before.
@@ -439,9 +475,14 @@ impl Session {
     /// Stays Established, unless this was the end of a retirement by weight 0, which has no deadline.
     fn go_on(&mut self, now: Instant, live: Live) {
         self.state = State::Established(live);
-        if live.retiring && live.is_drained() {
-            self.actions.push(Action::Hide);
-            self.leave(now, live, false);
+        match live.protocol {
+            Protocol::Sc02 if self.is_done() && live.retiring && live.is_drained() => {
+                self.actions.push(Action::Hide);
+                self.leave(now, live, false);
+            }
+            // A hub goes on to send what is bound to this provider, so it might never be empty: leave with a deadline.
+            Protocol::Sc01 if self.is_done() => self.start_closing(now, live, false),
+            Protocol::Sc01 | Protocol::Sc02 => {}
         }
     }
 

@@ -546,7 +546,7 @@ impl HubConnection {
             self.actions.push(Action::SendPauseReq { to: Side::Provider });
             return self.pausing_for(now, flow, Sides::only(side), Some(side), reason);
         }
-        self.abort(flow, side.other(), code::PAUSED);
+        self.tell(flow, side.other(), code::PAUSED);
         self.end(Some(reason));
     }
 
@@ -568,7 +568,7 @@ impl HubConnection {
     /// A session is gone, and the connection with it.
     fn lost(&mut self, flow: Flow, side: Side, loss: Loss) {
         let code = if loss == Loss::Unstarted { code::NOT_STARTED } else { code::PARTNER_LOST };
-        self.abort(flow, side.other(), code);
+        self.tell(flow, side.other(), code);
         self.end(Some(DisconnectReason::Error));
     }
 
@@ -581,6 +581,18 @@ impl HubConnection {
         self.abort(flow, Side::Provider, code);
         self.abort(flow, Side::Consumer, code);
         self.end(Some(reason));
+    }
+
+    /// Aborts what is not over yet of the stream to this side, and makes sure that it hears of it: STOP_SENDING for a direction that has come
+    /// in whole, but could not be passed on, says nothing to its source.
+    fn tell(&mut self, flow: Flow, to: Side, code: u64) {
+        self.abort(flow, to, code);
+        if self.resumable && flow.over.has(to.other()) {
+            self.actions.push(match code {
+                code::PAUSED => Action::SendPauseReq { to },
+                code => Action::SendCloseReq { to, code },
+            });
+        }
     }
 
     /// Aborts what is not over yet of the stream to this side.

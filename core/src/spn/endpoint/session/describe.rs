@@ -36,6 +36,8 @@ impl Describe for Session {
             weight: config.weight,
             config,
             state: State::IpFound,
+            retired: false,
+            needed: false,
             retries: 0,
             random: seed,
             timers: Timers::default(),
@@ -75,7 +77,10 @@ impl Describe for Session {
         };
         let tries = self.config.retry_limit.map(|limit| limit.saturating_add(1).saturating_sub(self.retries));
         let armed: Vec<_> = self.timers.armed().collect();
-        format!("{:?} {data} weight {} tries {tries:?} {armed:?}", self.role, self.weight)
+        format!(
+            "{:?} {data} weight {} {} {} tries {tries:?} {armed:?}",
+            self.role, self.weight, self.retired, self.needed
+        )
     }
 
     fn alphabet() -> Vec<Event> {
@@ -102,6 +107,8 @@ impl Describe for Session {
             Event::LocalShutdown,
             Event::ConnectionOpened,
             Event::ConnectionEnded,
+            Event::Needed { needed: true },
+            Event::Needed { needed: false },
         ]
     }
 
@@ -117,7 +124,9 @@ impl Describe for Session {
                 Err(format!("{name} without deadline"))
             }
             State::SessionConnecting { .. } | State::Waiting => Ok(()),
-            State::Established(live) if live.retiring && live.is_drained() => Err("retired, yet it stays".to_owned()),
+            State::Established(live) if live.retiring && live.is_drained() && self.is_done() => {
+                Err("retired, yet it stays".to_owned())
+            }
             State::Established(_) => Ok(()),
             State::Closing { .. } if due.is_none() => Err(format!("{name} without deadline")),
             State::Closing { live, left: false, .. } if live.is_drained() => Err("drained, yet it stays".to_owned()),

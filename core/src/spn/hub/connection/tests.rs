@@ -168,6 +168,18 @@ fn a_lost_session_pauses_the_partner() {
 }
 
 #[test]
+fn a_partner_whose_own_direction_may_have_come_in_whole_is_told_by_a_frame() {
+    let half = with(RESUMABLE, &[E::Fin { side: Provider }]);
+    let away = E::SessionLost { side: Provider, loss: Loss::Away };
+    let stop = |code| A::StopSending { to: Consumer, code };
+    let expected = vec![stop(0x27), A::SendPauseReq { to: Consumer }, closed(DisconnectReason::Error)];
+    assert_eq!(step(&half, away), ("Ended", expected));
+    let left = E::SessionLost { side: Provider, loss: Loss::Left };
+    let expected = vec![stop(0x21), A::SendCloseReq { to: Consumer, code: 0x21 }, closed(DisconnectReason::Error)];
+    assert_eq!(step(&half, left), ("Ended", expected));
+}
+
+#[test]
 fn a_provider_that_may_not_know_the_connection_yet_is_asked_before_its_stream_is_reset() {
     let fresh = [E::ConnectStream, E::ProviderChosen { resumable: true }];
     let away = E::SessionLost { side: Consumer, loss: Loss::Away };

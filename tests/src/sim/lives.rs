@@ -1,0 +1,159 @@
+//! What happens in a run, and what must be true of its end.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use towline_core::spn::{Role, code};
+
+use super::{World, peer::Ends};
+
+/// What a run is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A hub, endpoints that cannot resume, and all that may happen to them.
+    Plain,
+    /// Hubs that come and go under connections that outlive them.
+    Resuming,
+}
+
+impl Kind {
+    pub(super) fn of(seed: u64) -> Self {
+        if seed % 2 == 1 { Self::Resuming } else { Self::Plain }
+    }
+}
+
+/// Something that the outside does.
+#[derive(Debug)]
+pub(super) enum Deed {
+    /// A consumer opens a connection.
+    Connect { consumer: usize, id: u64 },
+    /// The network is gone for a while.
+    Cut { ms: u64 },
+    /// Nothing passes between an endpoint and a hub for a while.
+    Part { peer: usize, hub: usize, ms: u64 },
+    /// An endpoint ends at once.
+    Stop { nth: usize },
+    /// An endpoint's address changes.
+    Move { nth: usize },
+    /// A provider changes its weight.
+    Weight { weight: u16 },
+    /// SIGTERM for a hub, and a new one behind it.
+    Drain { hub: usize, down_ms: Option<u64> },
+    /// SIGKILL for a hub, and a new one behind it.
+    Kill { hub: usize, down_ms: u64 },
+}
+
+impl World {
+    /// What will be done when. Keys are distinct: the order is the seed's.
+    pub(super) fn plan(&mut self) -> BTreeMap<Instant, Deed> {
+        let mut plan = BTreeMap::new();
+        let consumers: Vec<usize> = (0..self.peers.len()).filter(|&nth| self.peers[nth].is_consumer()).collect();
+        for _ in 0..self.random.below(12) + 1 {
+            let consumer = consumers[self.random.below(consumers.len() as u64) as usize];
+            let deed = Deed::Connect { consumer, id: self.random.below(1 << 40) };
+            plan.insert(self.moment(8_000), deed);
+        }
+        if self.random.chance(25) {
+            plan.insert(self.moment(8_000), Deed::Cut { ms: self.random.below(30_000) });
+        }
+        if self.random.chance(20) {
+            plan.insert(self.moment(8_000), Deed::Weight { weight: self.random.below(3) as u16 * 50 });
+        }
+        match self.kind {
+            Kind::Plain => {
+                if self.random.chance(20) {
+                    let nth = self.random.below(self.peers.len() as u64) as usize;
+                    plan.insert(self.moment(8_000), Deed::Stop { nth });
+                }
+                if self.random.chance(15) {
+                    plan.insert(self.moment(8_000), Deed::Drain { hub: 0, down_ms: None });
+                }
+            }
+            Kind::Resuming => {
+                for _ in 0..self.random.below(5) {
+                    let hub = self.random.below(self.seats.len() as u64) as usize;
+                    let peer = self.random.below(self.peers.len() as u64) as usize;
+                    let deed = match self.random.below(5) {
+                        0 => Deed::Part { peer, hub, ms: self.random.below(30_000) },
+                        1 => Deed::Move { nth: peer },
+                        2 => Deed::Drain { hub, down_ms: Some(self.random.below(3_000)) },
+                        _ => Deed::Kill { hub, down_ms: self.random.below(5_000) },
+                    };
+                    plan.insert(self.moment(15_000), deed);
+                }
+            }
+        }
+        plan
+    }
+
+    fn moment(&mut self, within_ms: u64) -> Instant {
+        self.start + Duration::from_micros(self.random.below(within_ms * 1000))
+    }
+
+    pub(super) fn perform(&mut self, deed: Deed) {
+        let now = self.now;
+        self.journal.push(format!("{} {deed:?}", (now - self.start).as_micros()));
+        match deed {
+            Deed::Connect { consumer, id } => self.peers[consumer].connect(now, id),
+            Deed::Cut { ms } => self.network.cut_until(now + Duration::from_millis(ms)),
+            Deed::Part { peer, hub, ms } => {
+                let (one, other) = (self.peers[peer].address, self.seats[hub].address);
+                self.network.part(one, other, now + Duration::from_millis(ms));
+            }
+            Deed::Stop { nth } => self.peers[nth].stop(now),
+            Deed::Move { nth } => {
+                let address = &mut self.peers[nth].address;
+                address.set_port(address.port() + 1);
+            }
+            Deed::Weight { weight } => {
+                if let Some(provider) = self.peers.iter_mut().find(|peer| !peer.is_consumer()) {
+                    provider.endpoint.set_weight(now, weight);
+                }
+            }
+            Deed::Drain { hub, down_ms } => self.seats[hub].drain(now, down_ms.map(Duration::from_millis)),
+            Deed::Kill { hub, down_ms } => self.seats[hub].kill(now, Duration::from_millis(down_ms)),
+        }
+    }
+
+    pub(super) fn check_end(&mut self) -> Result<(), String> {
+        if let Some(fault) = self.seats.iter().flat_map(|seat| &seat.faults).next() {
+            return Err(fault.clone());
+        }
+        let mut ends: BTreeMap<u64, Vec<&Ends>> = BTreeMap::new();
+        for peer in &self.peers {
+            for (id, end) in peer.ends() {
+                ends.entry(id).or_default().push(end);
+            }
+        }
+        for (id, ends) in ends {
+            self.check_connection(&ends).map_err(|fault| format!("connection {id}: {fault}: {ends:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// A clean end is the partner's, and whole (that it is whole is checked as it comes). And what can be resumed comes to such an end.
+    fn check_connection(&self, ends: &[&Ends]) -> Result<(), String> {
+        for end in ends {
+            let partner_finished = ends.iter().any(|other| other.role != end.role && other.has_finished);
+            if end.saw_clean_end && !partner_finished {
+                return Err(format!("{:?} saw a clean end that nobody made", end.role));
+            }
+        }
+        if self.kind == Kind::Plain || ends.iter().any(|end| end.has_broken_off) {
+            return Ok(());
+        }
+        for end in ends {
+            match end.reset {
+                None if end.saw_clean_end && end.has_finished => {}
+                None => return Err(format!("{:?} has not seen the end", end.role)),
+                Some(code::NOT_STARTED) if end.role == Role::Consumer => {}
+                // Its CONNECT was with a hub that died, and nothing proves that no provider has had it.
+                Some(code::PAUSE_TIMEOUT) if ends.iter().all(|end| end.role == Role::Consumer) => {}
+                Some(code) => return Err(format!("{:?} was reset with 0x{code:x}", end.role)),
+            }
+        }
+        Ok(())
+    }
+}
