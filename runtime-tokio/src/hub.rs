@@ -46,6 +46,7 @@ enum Command {
     Shutdown,
     Stop,
     Remove,
+    Disable,
     Reload(Box<Config>, oneshot::Sender<Result<Vec<String>, ConfigError>>),
     Status(oneshot::Sender<Status>),
 }
@@ -115,6 +116,11 @@ impl HubHandle {
     /// See [`Hub::stop`].
     pub fn stop(&self) {
         self.send(Command::Stop);
+    }
+
+    /// See [`Hub::disable`].
+    pub fn disable(&self) {
+        self.send(Command::Disable);
     }
 
     /// See [`Hub::remove`].
@@ -193,6 +199,7 @@ fn obey(hub: &mut Hub, now: Instant, command: Command) {
         Command::Shutdown => hub.shutdown(now),
         Command::Stop => hub.stop(now),
         Command::Remove => hub.remove(now),
+        Command::Disable => hub.disable(now),
         // The asker may have gone.
         Command::Reload(config, answer) => drop(answer.send(hub.reload(now, *config))),
         Command::Status(answer) => drop(answer.send(hub.status())),

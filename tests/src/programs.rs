@@ -203,11 +203,26 @@ impl Realm {
         assert!(status.expect("spnhub pki").success());
     }
 
+    /// SIGKILL for the hub, and a new one in its place, which is listening when this returns.
+    pub fn restart_hub(&mut self) {
+        self.hub.signal("KILL");
+        self.hub.wait();
+        self.hub = Program::start("spnhub", &["-c", &self.file("inventory.yaml")]);
+        self.hub.err_line("listening on");
+    }
+
     /// A provider agent in front of a TCP service, with its session.
     #[must_use]
     pub fn provider(&self, name: &str, forward: SocketAddr) -> Program {
+        self.provider_with(name, forward, &[])
+    }
+
+    /// The same, with more options.
+    #[must_use]
+    pub fn provider_with(&self, name: &str, forward: SocketAddr, more: &[&str]) -> Program {
         let (file, forward) = (self.file(&format!("{name}.env")), forward.to_string());
-        let agent = Program::start("spnagent", &["provider", "--env-file", &file, "--forward-address", &forward]);
+        let options = ["provider", "--env-file", &file, "--forward-address", &forward];
+        let agent = Program::start("spnagent", &[&options, more].concat());
         agent.err_line("session established");
         agent
     }
@@ -215,8 +230,15 @@ impl Realm {
     /// A consumer agent with its session, and where it listens.
     #[must_use]
     pub fn consumer(&self, name: &str) -> (Program, SocketAddr) {
+        self.consumer_with(name, &[])
+    }
+
+    /// The same, with more options.
+    #[must_use]
+    pub fn consumer_with(&self, name: &str, more: &[&str]) -> (Program, SocketAddr) {
         let file = self.file(&format!("{name}.env"));
-        let agent = Program::start("spnagent", &["consumer", "--env-file", &file, "--bind-address", "127.0.0.1:0"]);
+        let options = ["consumer", "--env-file", &file, "--bind-address", "127.0.0.1:0"];
+        let agent = Program::start("spnagent", &[&options, more].concat());
         let line = agent.err_line("listening on ");
         agent.err_line("session established");
         let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());

@@ -324,7 +324,7 @@ fn stalled_readers_cost_no_memory_and_no_neighbour_its_speed() {
 }
 
 #[test]
-fn sigterm_drains_and_says_so() {
+fn sigterm_pauses_what_is_there_and_the_next_hub_goes_on_with_it() {
     let mut path = path(serve(echo));
     let tcp = connect(path.address);
     (&tcp).write_all(b"before").unwrap();
@@ -332,16 +332,41 @@ fn sigterm_drains_and_says_so() {
     (&tcp).read_exact(&mut got).unwrap();
     path.realm.hub.signal("TERM");
     path.realm.hub.err_line("SIGTERM");
-    // A connection that is there lives on.
+    let began = Instant::now();
+    assert_eq!(path.realm.hub.wait().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(10), "nothing is waited for: {:?}", began.elapsed());
+    let records = path.realm.hub.out();
+    let count = |part: &str| records.iter().filter(|line| line.contains(part)).count();
+    assert_eq!((count("endSpnSession"), count("endSpnConnection")), (2, 1), "{records:#?}");
+    assert!(records.iter().all(|line| !line.contains("error")), "{records:#?}");
+    path.consumer.err_line("session ended");
     (&tcp).write_all(b"during").unwrap();
+    path.realm.hub = Program::start("spnhub", &["-c", &path.realm.file("inventory.yaml")]);
     (&tcp).read_exact(&mut got).unwrap();
     assert_eq!(&got, b"during");
     tcp.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_all(&tcp).unwrap(), b"");
-    assert_eq!(path.realm.hub.wait().code(), Some(0));
-    let ends = path.realm.hub.out();
-    assert_eq!(ends.iter().filter(|line| line.contains("endSpnSession")).count(), 2, "{ends:#?}");
-    path.consumer.err_line("session ended");
+    let end = path.realm.hub.out_line("endSpnConnection");
+    assert!(end.contains(r#""disconnectReason":"closed""#), "{end}");
+}
+
+/// Without resume, a hub that is told to end waits for its connections.
+#[test]
+fn sigterm_drains_what_cannot_be_paused() {
+    let mut realm = Realm::start(|inventory| inventory);
+    let _provider = realm.provider("p", serve(echo));
+    let (_consumer, address) = realm.consumer_with("c", &["--pause-max", "0"]);
+    let tcp = connect(address);
+    (&tcp).write_all(b"x").unwrap();
+    (&tcp).read_exact(&mut [0]).unwrap();
+    realm.hub.signal("TERM");
+    realm.hub.err_line("SIGTERM");
+    thread::sleep(Duration::from_millis(300));
+    (&tcp).write_all(b"y").unwrap();
+    (&tcp).read_exact(&mut [0]).unwrap();
+    tcp.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&tcp).unwrap(), b"");
+    assert_eq!(realm.hub.wait().code(), Some(0));
 }
 
 #[test]
@@ -486,14 +511,14 @@ fn a_provider_that_dies_without_a_word_is_a_reset_and_is_replaced() {
     realm.hub.signal("USR1");
     realm.hub.err_line("changed");
     let mut first = realm.provider("p", serve(echo));
-    let (_consumer, address) = realm.consumer("c");
+    let (_consumer, address) = realm.consumer_with("c", &["--pause-max", "3"]);
     let held = connect(address);
     (&held).write_all(b"x").unwrap();
     (&held).read_exact(&mut [0]).unwrap();
     let second = realm.provider("p2", serve(echo));
     first.signal("KILL");
     first.wait();
-    assert!(is_reset(read_all(&held)), "never a clean end");
+    assert!(is_reset(read_all(&held)), "never a clean end, once nobody has come back for 3 s");
     let end = realm.hub.out_line("endSpnSession");
     assert!(end.contains(r#""spnEndPoint":"CN=p""#) && end.contains(r#""terminateReason":"error""#), "{end}");
     echo_works(address, b"the other one");

@@ -62,19 +62,30 @@ fn echo_works(address: SocketAddr) -> io::Result<()> {
 #[test]
 fn b08_no_connection_goes_on_with_another_back_end() {
     static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
-    let (mut realm, _provider, _consumer, address) = path(serve(|tcp| {
-        CONNECTIONS.fetch_add(1, Ordering::SeqCst);
-        echo(tcp)
-    }));
-    let mut tcp = connect(address);
-    tcp.write_all(b"half of").unwrap();
-    tcp.read_exact(&mut [0; 7]).unwrap();
-    realm.hub.signal("KILL");
-    realm.hub.wait();
-    realm.hub = Program::start("spnhub", &["-c", &realm.file("inventory.yaml")]);
-    let error = tcp.read(&mut [0; 8]).expect_err("a reset, not an end and not more bytes");
+    let mut realm = Realm::start(|inventory| inventory);
+    let _provider = realm.provider(
+        "p",
+        serve(|tcp| {
+            CONNECTIONS.fetch_add(1, Ordering::SeqCst);
+            echo(tcp)
+        }),
+    );
+    let (_kept, address) = realm.consumer("c");
+    let (_broken, other) = realm.consumer_with("c", &["--pause-max", "0"]);
+    let mut both = [connect(address), connect(other)];
+    for tcp in &mut both {
+        tcp.write_all(b"half of").unwrap();
+        tcp.read_exact(&mut [0; 7]).unwrap();
+    }
+    realm.restart_hub();
+    let [mut kept, mut broken] = both;
+    let error = broken.read(&mut [0; 8]).expect_err("a reset, not an end and not more bytes");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-    assert_eq!(CONNECTIONS.load(Ordering::SeqCst), 1, "and no second back-end");
+    kept.write_all(b"the rest").unwrap();
+    let mut got = [0; 8];
+    kept.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"the rest");
+    assert_eq!(CONNECTIONS.load(Ordering::SeqCst), 2, "and no further back-end");
 }
 
 #[test]
@@ -150,9 +161,11 @@ fn b16_a_hub_that_drains_holds_up_no_other() {
     let mut held = connect(address2);
     held.write_all(b"x").unwrap();
     held.read_exact(&mut [0]).unwrap();
-    fs::write(first.file("inventory.yaml"), &first_only).unwrap();
+    let both = fs::read_to_string(first.file("inventory.yaml")).unwrap();
+    let disabled = "name: r2\n  disabled: true\n";
+    fs::write(first.file("inventory.yaml"), both.replace("name: r2\n", disabled)).unwrap();
     first.hub.signal("USR1");
-    first.hub.err_line("removed: draining");
+    first.hub.err_line("its realm is disabled: draining");
     // Meanwhile the first is served, and follows another reload.
     let began = Instant::now();
     fs::write(first.file("inventory.yaml"), first_only.replace("- c\n", "- c\n      - d\n")).unwrap();

@@ -364,7 +364,7 @@ impl Hub {
         self.notices.pop_front()
     }
 
-    /// SIGTERM: no new work; sessions are told, and what has not ended in time is cut. [`Notice::Stopped`] follows. A second call cuts at once.
+    /// SIGTERM: no new work; sessions are told, connections that can be resumed are paused, and what has not ended in time is cut. [`Notice::Stopped`] follows. A second call cuts at once.
     pub fn shutdown(&mut self, now: Instant) {
         self.event(now, instance::Event::Shutdown);
     }
@@ -377,6 +377,11 @@ impl Hub {
     /// The inventory no longer has this hub, or its address has changed and another has taken over: like [`shutdown`](Self::shutdown).
     pub fn remove(&mut self, now: Instant) {
         self.event(now, instance::Event::Removed);
+    }
+
+    /// The realm is disabled: as [`remove`](Self::remove), but nothing is paused, since nobody is to serve it.
+    pub fn disable(&mut self, now: Instant) {
+        self.event(now, instance::Event::Disabled);
     }
 
     /// Takes a new record (the address must be the same): certificates count for new handshakes, services at once.
@@ -442,7 +447,7 @@ impl Hub {
         while let Some(action) = self.machine.poll_action() {
             match action {
                 Action::Listen | Action::ApplyInventory => self.apply_inventory(now),
-                Action::DrainSessions { deadline_ms } => self.drain_sessions(now, deadline_ms),
+                Action::DrainSessions { deadline_ms, resumable } => self.drain_sessions(now, deadline_ms, resumable),
                 Action::CloseSessions => self.close_sessions(now),
                 Action::CloseSocket => self.notices.push_back(Notice::Stopped),
             }
@@ -470,13 +475,15 @@ impl Hub {
         }
     }
 
-    fn drain_sessions(&mut self, now: Instant, deadline_ms: u32) {
+    fn drain_sessions(&mut self, now: Instant, deadline_ms: u32, resumable: bool) {
         self.quic.set_accepting(false);
         for handle in self.sessions.keys().copied().collect::<Vec<_>>() {
-            self.session_event(now, handle, session::Event::HubDraining { deadline_ms });
+            self.session_event(now, handle, session::Event::HubDraining { deadline_ms, resumable });
         }
-        for connection in self.connections.keys().copied().collect::<Vec<_>>() {
-            self.connection_event(now, connection, connection::Event::PauseWanted);
+        // What waits for a provider need not wait here; what has one runs on when it cannot be paused.
+        let leaving = self.connections.iter().filter(|(_, it)| resumable || it.machine.is_choosing());
+        for id in leaving.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.connection_event(now, id, connection::Event::PauseWanted);
         }
         self.refuse_parked();
     }

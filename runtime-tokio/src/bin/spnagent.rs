@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -89,6 +90,9 @@ struct Common {
     /// Speak sc02 only: refuse hubs that know nothing newer than sc01.
     #[arg(long)]
     require_sc02: bool,
+    /// How long a connection may be without a hub before its TCP end is reset, in seconds; 0: as soon as its session is lost.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pause_max: u32,
     /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
     #[arg(long, value_enum, default_value_t)]
     log_format: log::Format,
@@ -237,6 +241,9 @@ fn config(role: Role, common: &Common, file: &EnvFile) -> Result<(Config, u16), 
     let mut config = Config::new(role, &host, identity, roots);
     config.service = file.text(common.spn_service_urn.as_deref(), "SPN_SERVICE_URN").unwrap_or_default();
     config.require_sc02 = common.require_sc02;
+    config.resume = common.pause_max > 0;
+    config.connection.pause = Duration::from_secs(common.pause_max.into());
+    config.connection.unclaimed = config.connection.unclaimed.min(config.connection.pause);
     Ok((config, port))
 }
 

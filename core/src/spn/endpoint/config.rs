@@ -48,7 +48,7 @@ impl Config {
             roots,
             service: String::new(),
             require_sc02: false,
-            resume: false,
+            resume: true,
             session: session::Config::default(),
             connection: connection::Config::default(),
             transport: TransportConfig::default(),

@@ -38,8 +38,10 @@ pub enum Event {
     InventoryLoaded,
     /// They are not.
     LoadFailed,
-    /// A reload no longer has this hub, or its realm is disabled.
+    /// A reload no longer has this hub; another may serve its endpoints.
     Removed,
+    /// Its realm is disabled: nobody is to serve them.
+    Disabled,
     /// SIGTERM.
     Shutdown,
     /// SIGINT.
@@ -60,6 +62,8 @@ pub enum Action {
     DrainSessions {
         /// How long they have.
         deadline_ms: u32,
+        /// Their connections are paused, to be resumed on another hub.
+        resumable: bool,
     },
     /// Close every session that is left, with code 0.
     CloseSessions,
@@ -123,7 +127,7 @@ impl Instance {
                 self.state = State::Listening;
                 self.actions.push(Action::Listen);
             }
-            Event::LoadFailed | Event::Removed | Event::Shutdown | Event::Stop => self.stopped(),
+            Event::LoadFailed | Event::Removed | Event::Disabled | Event::Shutdown | Event::Stop => self.stopped(),
             Event::AllSessionsGone => {}
         }
     }
@@ -131,11 +135,8 @@ impl Instance {
     fn listening(&mut self, now: Instant, event: Event) {
         match event {
             Event::InventoryLoaded => self.actions.push(Action::ApplyInventory),
-            Event::Removed | Event::Shutdown => {
-                self.state = State::Draining;
-                self.timers.set(HubTimer::Drain, now + Duration::from_millis(self.config.drain_ms.into()));
-                self.actions.push(Action::DrainSessions { deadline_ms: self.config.drain_ms });
-            }
+            Event::Removed | Event::Shutdown => self.drain(now, true),
+            Event::Disabled => self.drain(now, false),
             Event::Stop => self.close_all(),
             // A failed reload changes nothing.
             Event::LoadFailed | Event::AllSessionsGone => {}
@@ -146,8 +147,14 @@ impl Instance {
         match event {
             Event::Shutdown | Event::Stop => self.close_all(),
             Event::AllSessionsGone => self.stopped(),
-            Event::InventoryLoaded | Event::LoadFailed | Event::Removed => {}
+            Event::InventoryLoaded | Event::LoadFailed | Event::Removed | Event::Disabled => {}
         }
+    }
+
+    fn drain(&mut self, now: Instant, resumable: bool) {
+        self.state = State::Draining;
+        self.timers.set(HubTimer::Drain, now + Duration::from_millis(self.config.drain_ms.into()));
+        self.actions.push(Action::DrainSessions { deadline_ms: self.config.drain_ms, resumable });
     }
 
     fn close_all(&mut self) {
@@ -218,7 +225,7 @@ impl Describe for Instance {
 
     fn alphabet() -> Vec<Event> {
         use Event as E;
-        vec![E::InventoryLoaded, E::LoadFailed, E::Removed, E::Shutdown, E::Stop, E::AllSessionsGone]
+        vec![E::InventoryLoaded, E::LoadFailed, E::Removed, E::Disabled, E::Shutdown, E::Stop, E::AllSessionsGone]
     }
 
     fn check(&self) -> Result<(), String> {
@@ -247,13 +254,20 @@ mod tests {
     #[test]
     fn a_shutdown_drains_and_then_closes_what_is_left() {
         let (mut hub, actions) = run(&[Event::InventoryLoaded, Event::Shutdown]);
-        assert_eq!(actions, [Action::Listen, Action::DrainSessions { deadline_ms: 30_000 }]);
+        assert_eq!(actions, [Action::Listen, Action::DrainSessions { deadline_ms: 30_000, resumable: true }]);
         let due = hub.poll_timeout().unwrap();
         assert_eq!(due, first_instant().max(due), "in the future");
         hub.handle_timeout(due);
         assert_eq!(hub.poll_action(), Some(Action::CloseSessions));
         assert_eq!(hub.poll_action(), Some(Action::CloseSocket));
         assert_eq!((hub.state(), hub.poll_timeout()), ("Stopped", None));
+    }
+
+    #[test]
+    fn a_disabled_realm_is_served_nowhere() {
+        let (hub, actions) = run(&[Event::InventoryLoaded, Event::Disabled]);
+        let drain = Action::DrainSessions { deadline_ms: 30_000, resumable: false };
+        assert_eq!((hub.state(), actions), ("Draining", vec![Action::Listen, drain]));
     }
 
     #[test]

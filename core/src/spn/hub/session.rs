@@ -125,6 +125,8 @@ pub enum Event {
     HubDraining {
         /// How long it gives its sessions.
         deadline_ms: u32,
+        /// Connections are to be resumed elsewhere.
+        resumable: bool,
     },
     /// The hub ends now.
     HubStopping,
@@ -180,6 +182,8 @@ pub enum Action {
     SendShutdown {
         /// How long the hub waits.
         deadline_ms: u32,
+        /// Connections are to be resumed elsewhere.
+        resumable: bool,
     },
     /// Send the word `notify_shutdown`.
     SendNotifyShutdown,
@@ -345,7 +349,7 @@ impl HubSession {
         match event {
             Event::SetWeight { weight } => self.set_weight(protocol, weight),
             Event::NotifyShutdown => self.retire(protocol),
-            Event::HubDraining { deadline_ms } => self.drain(protocol, deadline_ms),
+            Event::HubDraining { deadline_ms, resumable } => self.drain(protocol, deadline_ms, resumable),
             Event::EntitlementLost => self.end_by_frame(now, protocol, code::NOT_ENTITLED, Loss::Left),
             Event::Replaced => self.end_by_frame(now, protocol, code::OK, Loss::Away),
             Event::HubStopping => self.end(code::OK, TerminateReason::Shutdown),
@@ -431,13 +435,13 @@ impl HubSession {
         }
     }
 
-    fn drain(&mut self, protocol: Protocol, deadline_ms: u32) {
+    fn drain(&mut self, protocol: Protocol, deadline_ms: u32, resumable: bool) {
         if matches!(self.state, State::Draining { .. }) {
             return;
         }
         self.state = State::Draining { protocol };
         self.actions.push(match protocol {
-            Protocol::Sc02 => Action::SendShutdown { deadline_ms },
+            Protocol::Sc02 => Action::SendShutdown { deadline_ms, resumable },
             Protocol::Sc01 => Action::SendNotifyShutdown,
         });
     }
@@ -606,7 +610,7 @@ impl Describe for HubSession {
             E::NotifyShutdown,
             E::EntitlementLost,
             E::Replaced,
-            E::HubDraining { deadline_ms: 30_000 },
+            E::HubDraining { deadline_ms: 30_000, resumable: true },
             E::HubStopping,
             E::SessionClose { code: code::OK },
             E::SessionClose { code: code::PAUSED },

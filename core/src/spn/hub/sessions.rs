@@ -342,9 +342,9 @@ impl Hub {
             Action::SendClose { code } => {
                 self.send(handle, &Frame::SessionClose { code, text: code::text(code).to_owned() });
             }
-            Action::SendShutdown { deadline_ms } => {
+            Action::SendShutdown { deadline_ms, resumable } => {
                 let can_resume = self.sessions.get(&handle).is_some_and(|session| session.can_resume);
-                let flags = if can_resume { flag::RESUMABLE } else { 0 };
+                let flags = if resumable && can_resume { flag::RESUMABLE } else { 0 };
                 self.send(handle, &Frame::SessionShutdown { flags, deadline_ms: deadline_ms.into() });
             }
             Action::SendNotifyShutdown => self.quic.send_word(handle, Bytes::from_static(NOTIFY_SHUTDOWN)),

@@ -170,8 +170,13 @@ impl Supervisor {
             if broken.contains(&name.0) || broken.contains(&format!("{}/{}", name.0, name.1)) {
                 tracing::warn!(realm = name.0, hub = name.1, "its record cannot be used; it keeps its old state");
             } else if let Some(running) = self.hubs.remove(&name) {
-                tracing::info!(realm = name.0, hub = name.1, "removed: draining");
-                running.handle.remove();
+                if loaded.inventory.realms.iter().any(|realm| realm.name == name.0 && !realm.is_enabled) {
+                    tracing::info!(realm = name.0, hub = name.1, "its realm is disabled: draining");
+                    running.handle.disable();
+                } else {
+                    tracing::info!(realm = name.0, hub = name.1, "removed: draining");
+                    running.handle.remove();
+                }
             }
         }
         let (mut reloads, mut failure) = (Vec::new(), None);

@@ -35,7 +35,7 @@ const ACTIVE: &[Event] = &[E::ExtendedHandshake, E::OpenAdmitted { weight: 100 }
 const LEGACY: &[Event] = &[E::LegacyAdmitted];
 const HELD: &[Event] = &[E::ExtendedHandshake, E::OpenOccupied { weight: 100 }];
 const DRAINING: &[Event] =
-    &[E::ExtendedHandshake, E::OpenAdmitted { weight: 100 }, E::HubDraining { deadline_ms: 30_000 }];
+    &[E::ExtendedHandshake, E::OpenAdmitted { weight: 100 }, E::HubDraining { deadline_ms: 30_000, resumable: true }];
 
 /// The session ends, and may come back.
 fn end(reason: TerminateReason) -> Action {
@@ -55,7 +55,7 @@ fn handshaking() {
         assert_eq!(step(&[], E::LegacyRefused { code }), ("Closed", vec![A::Close { code }]));
     }
     assert_eq!(step(&[], E::LegacyOccupied), ("Held", vec![A::ProbeIncumbent]));
-    assert_eq!(step(&[], E::HubDraining { deadline_ms: 1 }), ("Closed", vec![A::Close { code: 0 }]));
+    assert_eq!(step(&[], E::HubDraining { deadline_ms: 1, resumable: true }), ("Closed", vec![A::Close { code: 0 }]));
     assert_eq!(step(&[], E::Lost), ("Closed", vec![]), "nothing began, nothing is recorded");
 }
 
@@ -73,7 +73,7 @@ fn session_open() {
     }
     assert_eq!(expire(OPEN), ("Closed", vec![A::Close { code: 0x11 }]));
     let reject = vec![A::SendReject { code: 0x18, retry_after_ms: 0 }];
-    assert_eq!(step(OPEN, E::HubDraining { deadline_ms: 1 }), ("Closing", reject));
+    assert_eq!(step(OPEN, E::HubDraining { deadline_ms: 1, resumable: true }), ("Closing", reject));
 }
 
 #[test]
@@ -138,10 +138,13 @@ fn ends() {
 
 #[test]
 fn drain() {
-    let shutdown = vec![A::SendShutdown { deadline_ms: 30_000 }];
-    assert_eq!(step(ACTIVE, E::HubDraining { deadline_ms: 30_000 }), ("Draining", shutdown));
-    assert_eq!(step(LEGACY, E::HubDraining { deadline_ms: 30_000 }), ("Draining", vec![A::SendNotifyShutdown]));
-    assert_eq!(step(DRAINING, E::HubDraining { deadline_ms: 1 }), ("Draining", vec![]), "said once");
+    let shutdown = vec![A::SendShutdown { deadline_ms: 30_000, resumable: true }];
+    assert_eq!(step(ACTIVE, E::HubDraining { deadline_ms: 30_000, resumable: true }), ("Draining", shutdown));
+    assert_eq!(
+        step(LEGACY, E::HubDraining { deadline_ms: 30_000, resumable: true }),
+        ("Draining", vec![A::SendNotifyShutdown])
+    );
+    assert_eq!(step(DRAINING, E::HubDraining { deadline_ms: 1, resumable: true }), ("Draining", vec![]), "said once");
     let shut_down = leave(TerminateReason::Shutdown);
     assert_eq!(
         step(DRAINING, E::SessionClose { code: 0 }),
