@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     future::{Future, poll_fn},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -12,8 +12,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    net::{TcpListener, lookup_host},
-    sync::{mpsc, oneshot},
+    net::TcpListener,
+    sync::{Notify, mpsc, oneshot},
     time::Interval,
 };
 use towline_core::{
@@ -28,12 +28,15 @@ use crate::{
     bridge::{Bridge, LocalEnd, Turn, dial},
     hub::{epoch, seed},
     reactor::{Reactor, TURNS},
+    resolve::{ResolveError, Resolver},
     stream::{self, Stream},
     udp::Udp,
 };
 
-/// How often the name of the hub is resolved.
+/// How often the name of the hub is resolved,
 const RESOLVE: Duration = Duration::from_secs(60);
+/// and, since a session could not be made, at most.
+const RESOLVE_ON_DEMAND: Duration = Duration::from_secs(1);
 /// The same, while it has no answer.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
 /// How often local ends are looked after from which nothing is read.
@@ -50,6 +53,9 @@ pub enum StartError {
     /// No UDP socket.
     #[error("cannot open a UDP socket: {0}")]
     Udp(io::Error),
+    /// The hub's name cannot be looked up at all.
+    #[error("DNS: {0}")]
+    Resolver(ResolveError),
     /// The TCP address cannot be bound.
     #[error("cannot listen on TCP {address}: {error} (is something else running there?)")]
     Listen {
@@ -58,6 +64,21 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+}
+
+/// How the hubs are found: all addresses that the name in [`Config`] has, each at this port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hubs {
+    /// UDP port of the hubs.
+    pub port: u16,
+    /// The name server that is asked; else those that the system asks.
+    pub resolver: Option<SocketAddr>,
+}
+
+impl From<u16> for Hubs {
+    fn from(port: u16) -> Self {
+        Self { port, resolver: None }
+    }
 }
 
 /// Where connections come from and go to.
@@ -133,14 +154,14 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Starts a consumer in a task of the current runtime. `port` is the UDP port of the hub; its name is in `config`.
+    /// Starts a consumer in a task of the current runtime. `hubs` is the UDP port of the hub, or more than that; its name is in `config`.
     ///
     /// # Errors
     /// Settings that cannot be used, or no socket.
-    pub fn start(mut config: Config, port: u16) -> Result<Self, StartError> {
+    pub fn start(mut config: Config, hubs: impl Into<Hubs>) -> Result<Self, StartError> {
         config.role = Role::Consumer;
         let (connects, requests) = mpsc::channel(BACKLOG);
-        let (control, task) = prepare(config, port, Local::Connect(requests), |_| {})?;
+        let (control, task) = prepare(config, hubs.into(), Local::Connect(requests), |_| {})?;
         tokio::spawn(task);
         Ok(Self { connects, control })
     }
@@ -176,14 +197,14 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Starts a provider in a task of the current runtime. `port` is the UDP port of the hub; its name is in `config`.
+    /// Starts a provider in a task of the current runtime. `hubs` is the UDP port of the hub, or more than that; its name is in `config`.
     ///
     /// # Errors
     /// Settings that cannot be used, or no socket.
-    pub fn listen(mut config: Config, port: u16) -> Result<Self, StartError> {
+    pub fn listen(mut config: Config, hubs: impl Into<Hubs>) -> Result<Self, StartError> {
         config.role = Role::Provider;
         let (accepted, incoming) = mpsc::channel(BACKLOG);
-        let (control, task) = prepare(config, port, Local::Accept(accepted), |_| {})?;
+        let (control, task) = prepare(config, hubs.into(), Local::Accept(accepted), |_| {})?;
         tokio::spawn(task);
         Ok(Self { incoming, control })
     }
@@ -213,14 +234,14 @@ impl Drop for Provider {
 /// Settings that cannot be used, no UDP socket, or a TCP address that cannot be bound.
 pub async fn consumer_agent(
     mut config: Config,
-    port: u16,
+    hubs: impl Into<Hubs>,
     bind: SocketAddr,
     notices: impl FnMut(SessionNotice) + Send + 'static,
 ) -> Result<(Control, SocketAddr, impl Future<Output = ()> + Send), StartError> {
     config.role = Role::Consumer;
     let listener = TcpListener::bind(bind).await.map_err(|error| StartError::Listen { address: bind, error })?;
     let local = listener.local_addr().map_err(|error| StartError::Listen { address: bind, error })?;
-    let (control, task) = prepare(config, port, Local::Listener(listener), notices)?;
+    let (control, task) = prepare(config, hubs.into(), Local::Listener(listener), notices)?;
     Ok((control, local, task))
 }
 
@@ -230,17 +251,17 @@ pub async fn consumer_agent(
 /// Settings that cannot be used, or no UDP socket.
 pub fn provider_agent(
     mut config: Config,
-    port: u16,
+    hubs: impl Into<Hubs>,
     forward: String,
     notices: impl FnMut(SessionNotice) + Send + 'static,
 ) -> Result<(Control, impl Future<Output = ()> + Send), StartError> {
     config.role = Role::Provider;
-    prepare(config, port, Local::Forward(forward), notices)
+    prepare(config, hubs.into(), Local::Forward(forward), notices)
 }
 
 fn prepare(
     config: Config,
-    port: u16,
+    hubs: Hubs,
     local: Local,
     notices: impl FnMut(SessionNotice) + Send + 'static,
 ) -> Result<(Control, impl Future<Output = ()> + Send), StartError> {
@@ -249,12 +270,33 @@ fn prepare(
     let udp = Udp::bind_any().map_err(StartError::Udp)?;
     let has_v6 = udp.local_addr().is_ok_and(|address| address.is_ipv6());
     let (commands, inbox) = mpsc::unbounded_channel();
-    let resolver = resolve(host, port, has_v6, commands.downgrade());
+    let stale = Arc::new(Notify::new());
+    // An address needs no name server.
+    let fixed = host.parse::<IpAddr>().ok();
+    let resolver = match (fixed, hubs.resolver) {
+        (Some(_), _) => None,
+        (None, Some(server)) => Some(Resolver::at(server)),
+        (None, None) => Some(Resolver::system()),
+    };
+    let resolver = resolver.transpose().map_err(StartError::Resolver)?;
+    if let Some(address) = fixed {
+        // The receiver is here.
+        let _ = commands.send(Command::Addresses(vec![SocketAddr::new(address, hubs.port)]));
+    }
+    let lookup = resolver.map(|resolver| Lookup {
+        resolver,
+        host,
+        port: hubs.port,
+        has_v6,
+        stale: stale.clone(),
+        commands: commands.downgrade(),
+    });
     let driver = Driver {
         reactor: Reactor::new(endpoint, udp),
         local,
         inbox,
         notices,
+        stale,
         bridges: BTreeMap::new(),
         wakes: Arc::new(Wakes::default()),
         woken: Vec::new(),
@@ -264,32 +306,52 @@ fn prepare(
         watch: tokio::time::interval(WATCH),
     };
     let task = async move {
-        let resolver = tokio::spawn(resolver);
+        let lookup = lookup.map(|lookup| tokio::spawn(lookup.run()));
         driver.run().await;
-        resolver.abort();
+        if let Some(lookup) = lookup {
+            lookup.abort();
+        }
     };
     Ok((Control(commands), task))
 }
 
-/// Resolves the hub's name again and again, for as long as the endpoint runs.
-async fn resolve(host: String, port: u16, has_v6: bool, commands: mpsc::WeakUnboundedSender<Command>) {
-    let mut is_known = false;
-    loop {
-        match lookup_host((host.as_str(), port)).await {
-            Ok(found) => {
-                let addresses: Vec<SocketAddr> = found.filter(|address| has_v6 || address.is_ipv4()).collect();
-                // An empty answer changes nothing.
-                if !addresses.is_empty() {
-                    is_known = true;
-                    let Some(commands) = commands.upgrade() else { return };
-                    if commands.send(Command::Addresses(addresses)).is_err() {
-                        return;
+/// Looks the hub's name up again and again, for as long as the endpoint runs.
+struct Lookup {
+    resolver: Resolver,
+    host: String,
+    port: u16,
+    has_v6: bool,
+    /// A session could not be made: its address may be no longer listed (docs/protocols/spn.md, Several hubs).
+    stale: Arc<Notify>,
+    commands: mpsc::WeakUnboundedSender<Command>,
+}
+
+impl Lookup {
+    async fn run(self) {
+        let mut is_known = false;
+        loop {
+            match self.resolver.addresses(&self.host).await {
+                Ok(found) => {
+                    let usable = found.into_iter().filter(|address| self.has_v6 || address.is_ipv4());
+                    let addresses: Vec<SocketAddr> =
+                        usable.map(|address| SocketAddr::new(address, self.port)).collect();
+                    // An empty answer changes nothing.
+                    if !addresses.is_empty() {
+                        is_known = true;
+                        let Some(commands) = self.commands.upgrade() else { return };
+                        if commands.send(Command::Addresses(addresses)).is_err() {
+                            return;
+                        }
                     }
                 }
+                Err(error) => {
+                    tracing::warn!(host = self.host, %error, "cannot resolve the hub's name; trying again");
+                }
             }
-            Err(error) => tracing::warn!(%host, %error, "cannot resolve the hub's name; trying again"),
+            let began = Instant::now();
+            let _ = tokio::time::timeout(if is_known { RESOLVE } else { RESOLVE_AGAIN }, self.stale.notified()).await;
+            tokio::time::sleep(RESOLVE_ON_DEMAND.saturating_sub(began.elapsed())).await;
         }
-        tokio::time::sleep(if is_known { RESOLVE } else { RESOLVE_AGAIN }).await;
     }
 }
 
@@ -298,6 +360,8 @@ struct Driver<N> {
     local: Local,
     inbox: mpsc::UnboundedReceiver<Command>,
     notices: N,
+    /// Wakes whoever looks the hub's name up.
+    stale: Arc<Notify>,
     bridges: BTreeMap<ConnId, Bridge>,
     wakes: Arc<Wakes<ConnId>>,
     /// Scratch: those that are being served.
@@ -435,10 +499,11 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 }
             }
             Notice::Closed => return true,
-            notice @ (Notice::SessionUp { .. }
-            | Notice::SessionWaiting { .. }
-            | Notice::SessionEnded { .. }
-            | Notice::Limit { .. }) => (self.notices)(notice),
+            notice @ (Notice::SessionWaiting { .. } | Notice::SessionEnded { .. }) => {
+                self.stale.notify_one();
+                (self.notices)(notice);
+            }
+            notice @ (Notice::SessionUp { .. } | Notice::Limit { .. }) => (self.notices)(notice),
         }
         false
     }

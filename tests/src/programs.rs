@@ -175,10 +175,16 @@ impl Realm {
     /// A hub with the service `s`, its provider `p` and its consumer `c`. `change` may edit the inventory first.
     #[must_use]
     pub fn start(change: impl FnOnce(String) -> String) -> Self {
+        Self::start_as("127.0.0.1", change)
+    }
+
+    /// The same, with a hub of that name.
+    #[must_use]
+    pub fn start_as(host: &str, change: impl FnOnce(String) -> String) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let port = free_udp_port();
         let path = directory.path().to_str().expect("UTF-8").to_owned();
-        let names = ["--realm", "r", "--hub", "127.0.0.1", "--service", "s", "--provider", "p", "--consumer", "c"];
+        let names = ["--realm", "r", "--hub", host, "--service", "s", "--provider", "p", "--consumer", "c"];
         let mut pki = Command::new(path_of("spnhub"));
         let made = pki.args(["pki", &path, "--port", &port.to_string()]).args(names).output().expect("spnhub pki");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -2,7 +2,8 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -98,5 +99,136 @@ pub fn send(tcp: &TcpStream, mut pattern: Pattern) -> io::Result<()> {
             0 => return Ok(()),
             length => (&*tcp).write_all(&buffer[..length])?,
         }
+    }
+}
+
+/// A name server that knows one name, and says of its addresses that they are good for no time.
+pub struct NameServer {
+    /// Where it answers.
+    pub address: SocketAddr,
+    listed: Arc<Mutex<Vec<IpAddr>>>,
+}
+
+impl NameServer {
+    /// Starts it. `name` has its dots.
+    ///
+    /// # Panics
+    /// Without a socket.
+    #[must_use]
+    pub fn start(name: &str, addresses: &[IpAddr]) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP socket");
+        let address = socket.local_addr().expect("its address");
+        let listed = Arc::new(Mutex::new(addresses.to_vec()));
+        let mut known: Vec<u8> = Vec::new();
+        for label in name.split('.') {
+            known.push(label.len() as u8);
+            known.extend(label.as_bytes());
+        }
+        known.push(0);
+        let answers = listed.clone();
+        thread::spawn(move || {
+            let mut query = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut query) {
+                if let Some(reply) =
+                    reply(&query[..length], &known, &answers.lock().unwrap_or_else(PoisonError::into_inner))
+                {
+                    let _ = socket.send_to(&reply, from);
+                }
+            }
+        });
+        Self { address, listed }
+    }
+
+    /// From now on, these are the addresses.
+    pub fn list(&self, addresses: &[IpAddr]) {
+        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
+    }
+}
+
+/// RFC 1035 §4.1: a header of 12 bytes, then the question: labels, type, class; then an answer for each address.
+fn reply(query: &[u8], known: &[u8], listed: &[IpAddr]) -> Option<Vec<u8>> {
+    let question = query.get(12..)?;
+    let end = question.iter().position(|&byte| byte == 0)? + 5;
+    let kind = *question.get(end - 3)?;
+    let is_known = question.starts_with(known);
+    let answers: Vec<Vec<u8>> = listed
+        .iter()
+        .filter_map(|address| match (address, kind) {
+            (IpAddr::V4(address), 1) if is_known => Some(address.octets().to_vec()),
+            (IpAddr::V6(address), 28) if is_known => Some(address.octets().to_vec()),
+            _ => None,
+        })
+        .collect();
+    let mut reply = query[..2].to_vec();
+    reply.extend([0x81, if is_known { 0x80 } else { 0x83 }, 0, 1, 0, answers.len() as u8, 0, 0, 0, 0]);
+    reply.extend(&question[..end]);
+    for data in answers {
+        reply.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 0, 0, data.len() as u8]);
+        reply.extend(data);
+    }
+    Some(reply)
+}
+
+/// A network address translator in front of one UDP server: everybody behind it has one outer port, which can change.
+pub struct Nat {
+    /// Where clients send to.
+    pub address: SocketAddr,
+    outer: Arc<Mutex<Arc<UdpSocket>>>,
+    inner: Arc<UdpSocket>,
+    client: Arc<Mutex<Option<SocketAddr>>>,
+    server: SocketAddr,
+}
+
+impl Nat {
+    /// Starts it, for one client.
+    ///
+    /// # Panics
+    /// Without sockets.
+    #[must_use]
+    pub fn start(server: SocketAddr) -> Self {
+        let inner = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a UDP socket"));
+        let address = inner.local_addr().expect("its address");
+        let first = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a UDP socket"));
+        let nat = Self { address, outer: Arc::new(Mutex::new(first)), inner, client: Arc::default(), server };
+        let (inner, outer, client) = (nat.inner.clone(), nat.outer.clone(), nat.client.clone());
+        thread::spawn(move || {
+            let mut datagram = [0; 65536];
+            while let Ok((length, from)) = inner.recv_from(&mut datagram) {
+                *client.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+                let outer = outer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let _ = outer.send_to(&datagram[..length], server);
+            }
+        });
+        nat.back();
+        nat
+    }
+
+    /// Gives the client another outer port; what is sent to the old one is lost.
+    ///
+    /// # Panics
+    /// Without a socket.
+    pub fn change(&self) {
+        let next = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a UDP socket"));
+        *self.outer.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        self.back();
+    }
+
+    /// Carries what comes to the present outer port back to the client.
+    fn back(&self) {
+        let outer = self.outer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (current, inner, client, server) =
+            (self.outer.clone(), self.inner.clone(), self.client.clone(), self.server);
+        thread::spawn(move || {
+            let mut datagram = [0; 65536];
+            while let Ok((length, from)) = outer.recv_from(&mut datagram) {
+                if !Arc::ptr_eq(&outer, &current.lock().unwrap_or_else(PoisonError::into_inner)) {
+                    return;
+                }
+                let client = *client.lock().unwrap_or_else(PoisonError::into_inner);
+                if let (Some(client), true) = (client, from == server) {
+                    let _ = inner.send_to(&datagram[..length], client);
+                }
+            }
+        });
     }
 }

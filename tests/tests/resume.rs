@@ -1,17 +1,20 @@
 //! Connections that outlive the hub that carries them: the real programs, killed and restarted.
 
 use std::{
-    io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
 use towline_tests::{
-    programs::Realm,
+    programs::{Program, Realm, free_tcp_address},
     random::Random,
-    servers::{connect, echo, serve},
+    servers::{NameServer, Nat, connect, echo, serve},
 };
 
 /// Both directions of one connection, until `enough`: random pieces, each of which must come back as it was. Returns how many bytes it moved.
@@ -107,4 +110,168 @@ fn half_closed_connections_outlive_a_hub() {
     tcp.read_to_end(&mut rest).unwrap();
     assert_eq!([&answer[..], &rest].concat(), question);
     drop(provider);
+}
+
+/// Two hubs of one name, at 127.0.0.1 and 127.0.0.2.
+struct Hubs {
+    realm: Realm,
+    second: Program,
+    names: NameServer,
+}
+
+const FIRST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
+const SECOND: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+
+impl Hubs {
+    fn start() -> Self {
+        let at = |inventory: String, address: &str| {
+            assert!(inventory.contains("serverAddress: \"0.0.0.0\""), "{inventory}");
+            inventory.replace("\"0.0.0.0\"", address)
+        };
+        let realm = Realm::start_as("hub.test", |inventory| at(inventory, "127.0.0.1"));
+        let first = fs::read_to_string(realm.file("inventory.yaml")).unwrap();
+        fs::write(realm.file("second.yaml"), first.replace("127.0.0.1", "127.0.0.2")).unwrap();
+        let second = hub(&realm, "second.yaml");
+        let names = NameServer::start("hub.test", &[FIRST, SECOND]);
+        Self { realm, second, names }
+    }
+
+    fn agents(&self) -> (Program, Program, SocketAddr) {
+        let resolver = self.names.address.to_string();
+        let options = ["--resolver", resolver.as_str()];
+        let provider = self.realm.provider_with("p", serve(echo), &options);
+        let (consumer, address) = self.realm.consumer_with("c", &options);
+        for agent in [&provider, &consumer] {
+            agent.err_line("session established remote=127.0.0.1");
+            agent.err_line("session established remote=127.0.0.2");
+        }
+        (provider, consumer, address)
+    }
+}
+
+fn hub(realm: &Realm, file: &str) -> Program {
+    let hub = Program::start("spnhub", &["-c", &realm.file(file)]);
+    hub.err_line("listening on");
+    hub
+}
+
+/// SIGTERM ends it at once and in order: nothing in its records is an error.
+fn roll(hub: &mut Program) {
+    hub.signal("TERM");
+    assert_eq!(hub.wait().code(), Some(0));
+    let errors: Vec<_> = hub.out().into_iter().filter(|line| line.contains("error")).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+}
+
+#[test]
+fn hubs_are_rolled_in_turn_and_nothing_breaks() {
+    let mut hubs = Hubs::start();
+    let (_provider, _consumer, address) = hubs.agents();
+    undisturbed(address, 60, |moved| {
+        for _ in 0..3 {
+            wait_for(moved, 3_000_000);
+            roll(&mut hubs.realm.hub);
+            hubs.realm.hub = hub(&hubs.realm, "inventory.yaml");
+            for role in ["serviceProvider", "serviceConsumer"] {
+                hubs.realm.hub.out_line(role);
+            }
+            wait_for(moved, 3_000_000);
+            roll(&mut hubs.second);
+            hubs.second = hub(&hubs.realm, "second.yaml");
+            for role in ["serviceProvider", "serviceConsumer"] {
+                hubs.second.out_line(role);
+            }
+        }
+        wait_for(moved, 3_000_000);
+    });
+}
+
+#[test]
+fn connections_leave_an_address_that_dns_lists_no_more() {
+    let mut hubs = Hubs::start();
+    let (provider, consumer, address) = hubs.agents();
+    undisturbed(address, 40, |moved| {
+        wait_for(moved, 2_000_000);
+        hubs.names.list(&[SECOND]);
+        // The loss of a hub is a reason to look; so is time.
+        hubs.realm.hub.signal("KILL");
+        for agent in [&provider, &consumer] {
+            agent.err_line("session ended");
+        }
+        wait_for(moved, 2_000_000);
+    });
+    hubs.second.signal("TERM");
+    hubs.second.wait();
+}
+
+#[test]
+fn a_consumer_whose_address_changes_goes_on() {
+    let realm = Realm::start(|inventory| inventory);
+    let nat = Nat::start(SocketAddr::new(FIRST, realm.port));
+    let _provider = realm.provider("p", serve(echo));
+    let (_consumer, address) = realm.consumer_with("c", &["--spn-hub-port", &nat.address.port().to_string()]);
+    undisturbed(address, 20, |moved| {
+        for _ in 0..5 {
+            wait_for(moved, 1_000_000);
+            nat.change();
+        }
+        wait_for(moved, 1_000_000);
+    });
+}
+
+#[test]
+fn an_ssh_session_stays_usable() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    for key in ["host", "user"] {
+        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &file(key)]).status();
+        assert!(made.unwrap().success());
+    }
+    fs::copy(file("user.pub"), file("authorized")).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let server = free_tcp_address();
+    let config = format!(
+        "ListenAddress {server}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
+         PermitRootLogin yes\nPasswordAuthentication no\n",
+        file("host"),
+        file("authorized")
+    );
+    fs::write(file("sshd_config"), config).unwrap();
+    // It wants its directory, and its whole path.
+    let _ = fs::create_dir_all("/run/sshd");
+    let sshd = Program::spawn(Command::new("/usr/sbin/sshd").args(["-D", "-e", "-f", &file("sshd_config")]));
+    sshd.err_line("Server listening");
+    let mut realm = Realm::start(|inventory| inventory);
+    let _provider = realm.provider("p", server);
+    let (_consumer, address) = realm.consumer("c");
+    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let port = address.port().to_string();
+    let mut options = vec!["-F", "none", "-i"];
+    let (key, host) = (file("user"), format!("{}@127.0.0.1", user.trim()));
+    options.extend([&key, "-p", &port]);
+    for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"] {
+        options.extend(["-o", option]);
+    }
+    let mut ssh = Command::new("ssh")
+        .args(options)
+        .args([&host, "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (ssh.stdin.take().unwrap(), BufReader::new(ssh.stdout.take().unwrap()));
+    let mut say = |text: &str| {
+        stdin.write_all(text.as_bytes()).unwrap();
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, text);
+    };
+    say("before\n");
+    realm.restart_hub();
+    say("after\n");
+    roll(&mut realm.hub);
+    realm.hub = hub(&realm, "inventory.yaml");
+    say("and again\n");
+    drop(stdin);
+    assert!(ssh.wait().unwrap().success());
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     process::{Command, Output},
     thread,
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use towline_tests::{
     programs::{PATIENCE, Program, free_tcp_address, path_of},
-    servers::{abort, connect, serve},
+    servers::{NameServer, abort, connect, serve},
 };
 
 const BIG: usize = 10_000_000;
@@ -241,39 +241,10 @@ fn bad_starts_say_what_to_do() {
     assert!(status == Some(2) && text.contains("--origin-port"), "{text}");
 }
 
-/// A name server that knows `origin.test`, with addresses of both families.
-fn name_server() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    thread::spawn(move || {
-        let mut query = [0; 512];
-        while let Ok((length, from)) = socket.recv_from(&mut query) {
-            // RFC 1035 §4.1: a header of 12 bytes, then the question: labels, type, class.
-            let question = &query[12..length];
-            let end = question.iter().position(|&byte| byte == 0).unwrap() + 5;
-            let kind = question[end - 3];
-            let is_known = question.starts_with(b"\x06origin\x04test\x00");
-            let data: &[u8] = match (is_known, kind) {
-                (true, 1) => &[127, 0, 0, 1],
-                (true, 28) => &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-                _ => &[],
-            };
-            let mut reply = query[..2].to_vec();
-            reply.extend([0x81, if is_known { 0x80 } else { 0x83 }, 0, 1, 0, u8::from(!data.is_empty()), 0, 0, 0, 0]);
-            reply.extend(&question[..end]);
-            if !data.is_empty() {
-                reply.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, data.len() as u8]);
-                reply.extend(data);
-            }
-            let _ = socket.send_to(&reply, from);
-        }
-    });
-    address
-}
-
 #[test]
 fn names_are_asked_of_the_resolver() {
-    let (port, resolver) = (origin().to_string(), name_server().to_string());
+    let names = NameServer::start("origin.test", &["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()]);
+    let (port, resolver) = (origin().to_string(), names.address.to_string());
     let (proxy, address) = start(&["--origin-port", &port, "--allow-all", "--resolver", &resolver]);
     // Nothing listens on ::1: it is tried, and the other one serves.
     assert_eq!(fetch(address, b"origin.test small\r\n\r\n").unwrap(), b"a small file");

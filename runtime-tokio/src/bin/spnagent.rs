@@ -16,7 +16,7 @@ use towline_core::{
     spn::{Role, endpoint::Config},
 };
 use towline_tokio::{
-    endpoint::{Control, SessionNotice, StartError, consumer_agent, provider_agent},
+    endpoint::{Control, Hubs, SessionNotice, StartError, consumer_agent, provider_agent},
     log,
     settings::{EnvFile, SettingsError, host_and_port},
 };
@@ -75,6 +75,9 @@ struct Common {
     /// Host and port in one, as https://HOST:PORT, in place of the two above [env: SPN_HUB_URL].
     #[arg(long, value_name = "URL")]
     spn_hub_url: Option<String>,
+    /// The name server to ask for the hub's addresses; else those that the system asks.
+    #[arg(long, value_name = "IP:PORT")]
+    resolver: Option<SocketAddr>,
     /// CA of the hub's certificate, a PEM file [env: SPN_AGENT_TRUST_CERTIFICATE_ROOT].
     #[arg(long, alias = "spn-agent-trust-certificate-root", value_name = "FILE")]
     spn_agent_trust_cert_ca: Option<PathBuf>,
@@ -143,7 +146,7 @@ async fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Provider { common, forward_address, weight } => {
             let file = env_file(&common)?;
-            let (mut config, port) = config(Role::Provider, &common, &file)?;
+            let (mut config, hubs) = config(Role::Provider, &common, &file)?;
             config.session.weight = weight;
             let forward = required(
                 file.text(forward_address.as_deref(), "FORWARD_ADDRESS"),
@@ -151,13 +154,13 @@ async fn run(command: Command) -> Result<(), Error> {
             )?;
             let forward = host_and_port(&forward)
                 .map_err(|expected| value(("forward-address", "FORWARD_ADDRESS"), forward, expected))?;
-            tracing::info!(hub = %config.server_name, port, %forward, "providing");
-            let (control, agent) = provider_agent(config, port, forward, tell)?;
+            tracing::info!(hub = %config.server_name, port = hubs.port, %forward, "providing");
+            let (control, agent) = provider_agent(config, hubs, forward, tell)?;
             until_signal(control, agent).await
         }
         Command::Consumer { common, bind_address } => {
             let file = env_file(&common)?;
-            let (config, port) = config(Role::Consumer, &common, &file)?;
+            let (config, hubs) = config(Role::Consumer, &common, &file)?;
             let bind = required(
                 file.text(bind_address.as_deref(), "BIND_ADDRESS"),
                 ("where to listen", "bind-address", "BIND_ADDRESS"),
@@ -165,8 +168,8 @@ async fn run(command: Command) -> Result<(), Error> {
             let bind: SocketAddr =
                 bind.parse().map_err(|_| value(("bind-address", "BIND_ADDRESS"), bind.clone(), "IP:PORT"))?;
             let hub = config.server_name.clone();
-            let (control, local, agent) = consumer_agent(config, port, bind, tell).await?;
-            tracing::info!(%hub, port, "listening on {local}");
+            let (control, local, agent) = consumer_agent(config, hubs, bind, tell).await?;
+            tracing::info!(%hub, port = hubs.port, "listening on {local}");
             until_signal(control, agent).await
         }
     }
@@ -210,7 +213,7 @@ fn env_file(common: &Common) -> Result<EnvFile, Error> {
     Ok(common.env_file.as_deref().map(EnvFile::read).transpose()?.unwrap_or_default())
 }
 
-fn config(role: Role, common: &Common, file: &EnvFile) -> Result<(Config, u16), Error> {
+fn config(role: Role, common: &Common, file: &EnvFile) -> Result<(Config, Hubs), Error> {
     let (host, port) = hub(common, file)?;
     let roots = pem(
         file,
@@ -244,7 +247,7 @@ fn config(role: Role, common: &Common, file: &EnvFile) -> Result<(Config, u16), 
     config.resume = common.pause_max > 0;
     config.connection.pause = Duration::from_secs(common.pause_max.into());
     config.connection.unclaimed = config.connection.unclaimed.min(config.connection.pause);
-    Ok((config, port))
+    Ok((config, Hubs { port, resolver: common.resolver }))
 }
 
 const HOSTNAME: (&str, &str) = ("spn-hub-hostname", "SPN_HUB_HOSTNAME");

@@ -37,6 +37,8 @@ pub(super) enum Deed {
     Stop { nth: usize },
     /// An endpoint's address changes.
     Move { nth: usize },
+    /// DNS lists these hubs from now on, and an endpoint hears of it.
+    List { peer: usize, hubs: Vec<usize> },
     /// A provider changes its weight.
     Weight { weight: u16 },
     /// SIGTERM for a hub, and a new one behind it.
@@ -83,6 +85,16 @@ impl World {
                     };
                     plan.insert(self.moment(15_000), deed);
                 }
+                if self.random.chance(30) {
+                    // Each hears of it within a second.
+                    let (kept, at) = (self.random.below(self.seats.len() as u64) as usize, self.moment(10_000));
+                    let hubs: Vec<usize> =
+                        (0..self.seats.len()).filter(|hub| *hub == kept || self.random.chance(50)).collect();
+                    for peer in 0..self.peers.len() {
+                        let at = at + Duration::from_micros(self.random.below(1_000_000));
+                        plan.insert(at, Deed::List { peer, hubs: hubs.clone() });
+                    }
+                }
             }
         }
         plan
@@ -106,6 +118,10 @@ impl World {
             Deed::Move { nth } => {
                 let address = &mut self.peers[nth].address;
                 address.set_port(address.port() + 1);
+            }
+            Deed::List { peer, hubs } => {
+                let addresses: Vec<_> = hubs.iter().map(|hub| self.seats[*hub].address).collect();
+                self.peers[peer].endpoint.handle_addresses(now, &addresses);
             }
             Deed::Weight { weight } => {
                 if let Some(provider) = self.peers.iter_mut().find(|peer| !peer.is_consumer()) {

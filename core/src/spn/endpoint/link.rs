@@ -168,6 +168,7 @@ impl Endpoint {
                         wire.usable = false;
                     }
                 }
+                Action::MoveAway => self.move_away(id),
                 Action::RefuseStreams => {
                     if let Some(wire) = &mut link.wire {
                         wire.granted = u32::MAX; // not to be raised again
@@ -277,6 +278,18 @@ impl Endpoint {
         // only to send us away is not asked more than once a second.
         if again && self.wants_sessions() && self.listed.contains(&link.remote) {
             self.add_link(now, link.remote, now.max(link.begun + BREATH));
+        }
+    }
+
+    /// The connections on the session that can go on on another one leave it.
+    fn move_away(&mut self, id: LinkId) {
+        let Some(wire) = self.links.get(&id).and_then(|link| link.wire.as_ref()) else { return };
+        for conn in wire.streams.values().copied().collect::<Vec<_>>() {
+            let moves =
+                self.conn_mut(conn).is_some_and(|conn| conn.machine.is_resumable() && conn.machine.can_resume());
+            if moves {
+                self.work.push_back(Work::Conn(conn, connection::Event::StreamReset { code: code::PAUSED }));
+            }
         }
     }
 

@@ -55,6 +55,8 @@ struct Live {
     weighing: bool,
     /// This provider asked for weight 0: DRAINED and SESSION_CLOSE follow the last connection.
     retiring: bool,
+    /// Its connections go on elsewhere: SESSION_CLOSE may overtake their resets, so it says the same.
+    moving: bool,
 }
 
 /// What happened.
@@ -117,6 +119,8 @@ pub enum Action {
     RefuseStreams,
     /// Send `request_provider_start`: PROVIDER_START or the word.
     SendProviderStart,
+    /// Take the connections that can be resumed off the session: they go on on another one.
+    MoveAway,
     /// Send SET_WEIGHT.
     SendSetWeight { weight: u16 },
     /// Send DRAINED.
@@ -354,7 +358,13 @@ impl Session {
                 self.state = State::Established(live);
             }
             Event::SessionShutdown { deadline_ms } => self.on_hub_shutdown(now, live, *deadline_ms),
-            Event::AddressLost => self.start_closing(now, live, false),
+            Event::AddressLost => {
+                live.moving = live.protocol == Protocol::Sc02;
+                if live.moving {
+                    self.actions.push(Action::MoveAway);
+                }
+                self.start_closing(now, live, false);
+            }
             Event::LocalShutdown => self.start_closing(now, live, true),
             Event::Lost => {
                 self.actions.push(Action::SessionLost);
@@ -446,6 +456,7 @@ impl Session {
             in_force: said,
             weighing: false,
             retiring: self.retired && protocol == Protocol::Sc02,
+            moving: false,
         };
         self.weigh(&mut live);
         self.set_state(State::Established(live));
@@ -539,7 +550,8 @@ impl Session {
                 if live.retiring {
                     self.actions.push(Action::SendDrained);
                 }
-                self.actions.push(Action::SendSessionClose { code: code::OK });
+                let code = if live.moving { code::PAUSED } else { code::OK };
+                self.actions.push(Action::SendSessionClose { code });
                 self.timers.set(Timer::Linger, now + self.config.close);
                 self.set_state(State::Closing { live, left: true, signalled });
             }

@@ -430,11 +430,47 @@ fn the_word_notify_shutdown_is_answered() {
 }
 
 #[test]
-fn a_lost_address_is_drained() {
+fn a_lost_address_is_left_with_what_can_be_resumed_and_drained_of_the_rest() {
     let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
     bench.feed(Event::ConnectionOpened);
-    bench.expect(&[Event::AddressLost], "Closing", &[Action::Hide]);
+    bench.expect(&[Event::AddressLost], "Closing", &[Action::MoveAway, Action::Hide]);
+    bench.expect(&[Event::ConnectionEnded], "Closing", &[Action::SendSessionClose { code: code::PAUSED }]);
+    let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
+    bench.feed(Event::ConnectionOpened);
+    bench.feed(Event::AddressLost);
     bench.expect(&[Event::Lost], "Closed", &[Action::SessionLost, Action::Closed]);
+}
+
+#[test]
+fn a_retired_provider_is_there_for_as_long_as_something_waits_for_it() {
+    let retire = Event::SetWeight { weight: 0 };
+    let needed = |needed| Event::Needed { needed };
+    // Established: it leaves when nothing is needed any more.
+    let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
+    bench.feed(needed(true));
+    bench.expect(&[retire.clone()], "Established", &[Action::SendSetWeight { weight: 0 }]);
+    bench.expect(&[Event::SetWeightAck { weight: 0 }], "Established", &[]);
+    let leaves = [Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }];
+    bench.expect(&[needed(false)], "Closing", &leaves);
+    // Waiting: it dials for what is needed, and not when nothing is.
+    let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
+    bench.feed(Event::Lost);
+    bench.feed(needed(true));
+    bench.expect(&[retire.clone()], "Waiting", &[]);
+    bench.fire("retry");
+    assert_eq!(bench.machine.state(), "SessionConnecting");
+    bench.expect(
+        &[Event::Connected { protocol: Protocol::Sc02 }],
+        "SessionConnecting",
+        &[Action::SendSessionOpen { weight: 0 }],
+    );
+    bench.feed(ACK);
+    bench.expect(&[needed(false)], "Closing", &leaves);
+    let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
+    bench.feed(needed(true));
+    bench.feed(retire);
+    bench.feed(Event::Lost);
+    bench.expect(&[needed(false)], "Closed", &[Action::Closed]);
 }
 
 #[test]
@@ -489,6 +525,7 @@ impl Audit {
             Action::State { .. }
             | Action::Hide
             | Action::RefuseStreams
+            | Action::MoveAway
             | Action::SendProviderStart
             | Action::SendSetWeight { .. }
             | Action::SendDrained
