@@ -18,6 +18,7 @@ use tokio::{
 };
 use towline_core::{
     host::{ConnWaker, Wakes},
+    quic::{Identity, Roots},
     spn::{
         Role, code,
         endpoint::{Config, ConfigError, ConnId, ConnectError, Endpoint, Notice},
@@ -96,6 +97,7 @@ enum Local {
 enum Command {
     Addresses(Vec<SocketAddr>),
     SetWeight(u16),
+    SetIdentity(Box<(Identity, Roots)>, oneshot::Sender<Result<(), ConfigError>>),
     Close,
     Stop,
 }
@@ -111,6 +113,17 @@ impl Control {
     /// Changes a provider's share of new connections; 0 retires it.
     pub fn set_weight(&self, weight: u16) {
         self.send(Command::SetWeight(weight));
+    }
+
+    /// See [`Endpoint::set_identity`].
+    ///
+    /// # Errors
+    /// What cannot be used; then everything stays as it is.
+    pub async fn set_identity(&self, identity: Identity, roots: Roots) -> Result<(), ConfigError> {
+        let (answer, result) = oneshot::channel();
+        self.send(Command::SetIdentity(Box::new((identity, roots)), answer));
+        // An endpoint that has ended needs none.
+        result.await.unwrap_or(Ok(()))
     }
 
     /// Ends in good order: no new connections, and the sessions end with their last one, at most 30 s later.
@@ -415,6 +428,10 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
             match command {
                 Command::Addresses(addresses) => endpoint.handle_addresses(now, &addresses),
                 Command::SetWeight(weight) => endpoint.set_weight(now, weight),
+                Command::SetIdentity(new, answer) => {
+                    // The asker may have gone.
+                    let _ = answer.send(endpoint.set_identity(new.0, new.1));
+                }
                 Command::Close => endpoint.close(now),
                 Command::Stop => endpoint.stop(now),
             }

@@ -49,6 +49,8 @@ enum Command {
     Disable,
     Reload(Box<Config>, oneshot::Sender<Result<Vec<String>, ConfigError>>),
     Status(oneshot::Sender<Status>),
+    Pause(String, oneshot::Sender<bool>),
+    Unpause(String, oneshot::Sender<bool>),
 }
 
 /// A running hub. Dropping it lets the hub run on.
@@ -142,6 +144,20 @@ impl HubHandle {
         result.await.ok()
     }
 
+    /// See [`Hub::pause`]; `None` when the hub has ended.
+    pub async fn pause(&self, service: &str) -> Option<bool> {
+        let (answer, result) = oneshot::channel();
+        self.send(Command::Pause(service.to_owned(), answer));
+        result.await.ok()
+    }
+
+    /// See [`Hub::unpause`]; `None` when the hub has ended.
+    pub async fn unpause(&self, service: &str) -> Option<bool> {
+        let (answer, result) = oneshot::channel();
+        self.send(Command::Unpause(service.to_owned(), answer));
+        result.await.ok()
+    }
+
     fn send(&self, command: Command) {
         // A hub that has ended takes none; its `Stopped` has been said.
         let _ = self.commands.send(command);
@@ -203,5 +219,7 @@ fn obey(hub: &mut Hub, now: Instant, command: Command) {
         // The asker may have gone.
         Command::Reload(config, answer) => drop(answer.send(hub.reload(now, *config))),
         Command::Status(answer) => drop(answer.send(hub.status())),
+        Command::Pause(service, answer) => drop(answer.send(hub.pause(now, &service))),
+        Command::Unpause(service, answer) => drop(answer.send(hub.unpause(now, &service))),
     }
 }

@@ -36,7 +36,7 @@ use rand_chacha::{
 
 use crate::{
     machine::{Deadlines, Describe},
-    quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, Received, StreamId, Transmit},
+    quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, Identity, Received, Roots, StreamId, Transmit},
     spn::{ConnKey, Role, code},
 };
 pub use config::{Config, ConfigError, ConnId, ConnectError, Limits, Notice};
@@ -48,6 +48,7 @@ use resume::Tomb;
 pub struct Endpoint {
     config: Config,
     client: ClientConfig,
+    clock: Clock,
     quic: quic::Endpoint,
     random: ChaCha20Rng,
     /// Random, for the life of the process.
@@ -146,17 +147,14 @@ impl Endpoint {
             drawn
         };
         let clock = Clock::new(epoch);
-        let mut transport = config.transport.clone();
-        if config.role == Role::Consumer {
-            transport.max_streams = 0; // a hub has no reason to open streams to it
-        }
-        let client = ClientConfig::new(&config.identity, &config.roots, &config.alpn(), &transport, &clock, draw())?;
-        let quic = quic::Endpoint::new(EndpointConfig::new(draw(), clock), None);
+        let client = config.client(&clock, draw())?;
+        let quic = quic::Endpoint::new(EndpointConfig::new(draw(), clock.clone()), None);
         let mut instance = [0; 16];
         random.fill_bytes(&mut instance);
         Ok(Self {
             config,
             client,
+            clock,
             quic,
             random,
             instance,
@@ -310,6 +308,19 @@ impl Endpoint {
         self.conn_event(now, id, connection::Event::Connect);
         self.settle(now);
         Ok(id)
+    }
+
+    /// Takes another certificate and key, and other authorities of hubs: sessions that are made from now on use them.
+    ///
+    /// # Errors
+    /// What cannot be used; then everything stays as it is.
+    pub fn set_identity(&mut self, identity: Identity, roots: Roots) -> Result<(), ConfigError> {
+        let mut seed = [0; 32];
+        self.random.fill_bytes(&mut seed);
+        let config = Config { identity, roots, ..self.config.clone() };
+        self.client = config.client(&self.clock, seed)?;
+        self.config = config;
+        Ok(())
     }
 
     /// Changes a provider's share of new connections. 0 retires it: when the last connection has ended, its sessions end, and

@@ -160,7 +160,7 @@ pub enum ConfigError {
 }
 
 /// Who is on a hub at the moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Established sessions of providers.
     pub providers: usize,
@@ -170,8 +170,21 @@ pub struct Status {
     pub connections: usize,
     /// Connections that wait for their next stream here.
     pub paused: usize,
-    /// For each service that has one: URN and number of provider sessions.
-    pub services: Vec<(String, usize)>,
+    /// Those services that have a provider, or are paused.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// A service at the moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub urn: String,
+    /// Sessions of providers.
+    pub providers: usize,
+    /// Connections that have a provider.
+    pub connections: u32,
+    /// It is [paused](Hub::pause).
+    pub is_paused: bool,
 }
 
 /// Whose deadline it is.
@@ -411,13 +424,19 @@ impl Hub {
         let count = |role| {
             self.sessions.values().filter(|session| session.role == role && session.machine.is_established()).count()
         };
-        let services = self.registry.entries().iter().filter(|entry| !entry.providers.is_empty());
+        let services = self.registry.entries().iter().filter(|entry| !entry.providers.is_empty() || entry.is_paused);
+        let service = |entry: &registry::Entry| ServiceStatus {
+            urn: entry.urn.to_string(),
+            providers: entry.providers.len(),
+            connections: entry.providers.iter().map(|provider| provider.open).sum(),
+            is_paused: entry.is_paused,
+        };
         Status {
             providers: count(Role::Provider),
             consumers: count(Role::Consumer),
             connections: self.connections.len(),
             paused: self.parked.keys().filter(|key| !self.keys.contains_key(key)).count(),
-            services: services.map(|entry| (entry.urn.to_string(), entry.providers.len())).collect(),
+            services: services.map(service).collect(),
         }
     }
 

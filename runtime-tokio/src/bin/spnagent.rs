@@ -47,9 +47,10 @@ enum Command {
         /// The local service, HOST:PORT [env: FORWARD_ADDRESS].
         #[arg(long, value_name = "HOST:PORT")]
         forward_address: Option<String>,
-        /// Share of new connections among the providers of the service, 0 to 65535.
-        #[arg(long, default_value_t = 100)]
-        weight: u16,
+        /// Share of new connections among the providers of the service, 0 to 65535; 100 unless given [env: SPN_WEIGHT].
+        /// In the --env-file it can be changed: SIGHUP reads it again. 0 retires: the agent ends with its last connection.
+        #[arg(long)]
+        weight: Option<u16>,
     },
     /// Use: listen on a local TCP address, and give each connection to a provider.
     Consumer {
@@ -147,7 +148,7 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Provider { common, forward_address, weight } => {
             let file = env_file(&common)?;
             let (mut config, hubs) = config(Role::Provider, &common, &file)?;
-            config.session.weight = weight;
+            config.session.weight = weight_of(weight, &file)?;
             let forward = required(
                 file.text(forward_address.as_deref(), "FORWARD_ADDRESS"),
                 ("the local service", "forward-address", "FORWARD_ADDRESS"),
@@ -156,7 +157,11 @@ async fn run(command: Command) -> Result<(), Error> {
                 .map_err(|expected| value(("forward-address", "FORWARD_ADDRESS"), forward, expected))?;
             tracing::info!(hub = %config.server_name, port = hubs.port, %forward, "providing");
             let (control, agent) = provider_agent(config, hubs, forward, tell)?;
-            until_signal(control, agent).await
+            let again = || {
+                let file = env_file(&common)?;
+                Ok((config_of(Role::Provider, &common, &file)?, Some(weight_of(weight, &file)?)))
+            };
+            until_signal(control, agent, again).await
         }
         Command::Consumer { common, bind_address } => {
             let file = env_file(&common)?;
@@ -170,27 +175,66 @@ async fn run(command: Command) -> Result<(), Error> {
             let hub = config.server_name.clone();
             let (control, local, agent) = consumer_agent(config, hubs, bind, tell).await?;
             tracing::info!(%hub, port = hubs.port, "listening on {local}");
-            until_signal(control, agent).await
+            let again = || Ok((config_of(Role::Consumer, &common, &env_file(&common)?)?, None));
+            until_signal(control, agent, again).await
         }
     }
 }
 
-/// Runs the agent. SIGTERM ends it in good order, SIGINT and SIGQUIT at once.
-async fn until_signal(control: Control, agent: impl Future<Output = ()>) -> Result<(), Error> {
+/// A provider's weight: 100 unless it is said.
+fn weight_of(option: Option<u16>, file: &EnvFile) -> Result<u16, Error> {
+    match (option, file.text(None, "SPN_WEIGHT")) {
+        (Some(weight), _) => Ok(weight),
+        (None, Some(text)) => {
+            text.parse().map_err(|_| value(("weight", "SPN_WEIGHT"), text, "a number from 0 to 65535"))
+        }
+        (None, None) => Ok(100),
+    }
+}
+
+/// Runs the agent. SIGTERM ends it in good order, SIGINT and SIGQUIT at once; SIGHUP reads certificates, key and weight again.
+async fn until_signal(
+    control: Control,
+    agent: impl Future<Output = ()>,
+    again: impl Fn() -> Result<(Config, Option<u16>), Error>,
+) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     tokio::pin!(agent);
+    let mut reload = None;
     loop {
         tokio::select! {
             () = &mut agent => return Ok(()),
+            () = async { match &mut reload { Some(reload) => reload.await, None => std::future::pending().await } } => {
+                reload = None;
+            }
             _ = terminate.recv() => {
                 tracing::info!("SIGTERM: ending with the last connection; again, or SIGINT, ends at once");
                 control.close();
             }
             _ = interrupt.recv() => control.stop(),
             _ = quit.recv() => control.stop(),
+            _ = hang_up.recv() => reload = Some(Box::pin(take_again(control.clone(), again()))),
         }
+    }
+}
+
+async fn take_again(control: Control, settings: Result<(Config, Option<u16>), Error>) {
+    let (config, weight) = match settings {
+        Ok(settings) => settings,
+        Err(error) => return tracing::error!("SIGHUP: {error}; everything stays as it was"),
+    };
+    if let Err(error) = control.set_identity(config.identity, config.roots).await {
+        return tracing::error!("SIGHUP: {error}; everything stays as it was");
+    }
+    match weight {
+        Some(weight) => {
+            control.set_weight(weight);
+            tracing::info!(weight, "SIGHUP: certificates and weight are read again");
+        }
+        None => tracing::info!("SIGHUP: certificates are read again"),
     }
 }
 
@@ -211,6 +255,11 @@ fn tell(notice: SessionNotice) {
 
 fn env_file(common: &Common) -> Result<EnvFile, Error> {
     Ok(common.env_file.as_deref().map(EnvFile::read).transpose()?.unwrap_or_default())
+}
+
+/// The settings alone.
+fn config_of(role: Role, common: &Common, file: &EnvFile) -> Result<Config, Error> {
+    config(role, common, file).map(|(config, _)| config)
 }
 
 fn config(role: Role, common: &Common, file: &EnvFile) -> Result<(Config, Hubs), Error> {

@@ -6,7 +6,7 @@ use rustls::pki_types::ServerName;
 
 use super::{connection, session};
 use crate::{
-    quic::{Identity, IdentityError, Roots, TransportConfig},
+    quic::{ClientConfig, Clock, Identity, IdentityError, Roots, TransportConfig},
     spn::{Protocol, Role, frame},
 };
 
@@ -66,8 +66,17 @@ impl Config {
         Ok(())
     }
 
+    /// How hubs are dialled.
+    pub(super) fn client(&self, clock: &Clock, seed: [u8; 32]) -> Result<ClientConfig, ConfigError> {
+        let mut transport = self.transport.clone();
+        if self.role == Role::Consumer {
+            transport.max_streams = 0; // a hub has no reason to open streams to it
+        }
+        Ok(ClientConfig::new(&self.identity, &self.roots, &self.alpn(), &transport, clock, seed)?)
+    }
+
     /// The protocols that are offered, best first.
-    pub(super) fn alpn(&self) -> Vec<&'static [u8]> {
+    fn alpn(&self) -> Vec<&'static [u8]> {
         let offered = if self.require_sc02 { &[Protocol::Sc02][..] } else { &[Protocol::Sc02, Protocol::Sc01] };
         offered.iter().map(|protocol| self.role.alpn(*protocol)).collect()
     }

@@ -6,6 +6,7 @@ use super::{
     Due, Hub, balance,
     connection::{Action, Event, HubConnection},
     flow::Turn,
+    registry::Registry,
     relay::{Leg, Relay},
 };
 use crate::{
@@ -185,7 +186,10 @@ impl Hub {
 
     /// Gives waiting connections of a service to providers, in order, as long as there is one.
     pub(super) fn choose_for_waiting(&mut self, now: Instant, service: usize) {
-        while let Some(&id) = self.registry.get(service).and_then(|entry| entry.choosing.front()) {
+        let waiting = |registry: &Registry| {
+            registry.get(service).filter(|entry| !entry.is_paused).and_then(|entry| entry.choosing.front().copied())
+        };
+        while let Some(id) = waiting(&self.registry) {
             let waits = self.connections.get(&id).is_some_and(|connection| connection.machine.is_choosing());
             if waits && !self.choose(now, service, id) {
                 return;

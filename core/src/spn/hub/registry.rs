@@ -47,6 +47,8 @@ pub(super) struct Entry {
     pub(super) held: Option<Handle>,
     /// Connections without provider, oldest first; some may be over.
     pub(super) choosing: VecDeque<u64>,
+    /// Its connections are paused, and nothing is begun or resumed.
+    pub(super) is_paused: bool,
     /// No longer in the inventory.
     removed: bool,
 }
@@ -59,6 +61,7 @@ impl Entry {
             providers: Vec::new(),
             held: None,
             choosing: VecDeque::new(),
+            is_paused: false,
             removed: false,
         }
     }
@@ -157,6 +160,12 @@ impl Registry {
         let known = index.and_then(|index| Some((index, self.entries.get(index).filter(|entry| !entry.removed)?)));
         let (index, entry) = known.ok_or(code::SERVICE_UNKNOWN)?;
         if entry.entitles(role, names) { Ok(index) } else { Err(code::NOT_ENTITLED) }
+    }
+
+    /// The service of that name, if the inventory has it.
+    pub(super) fn find(&self, urn: &str) -> Option<usize> {
+        let index = *self.by_urn.get(urn)?;
+        self.entries.get(index).is_some_and(|entry| !entry.removed).then_some(index)
     }
 
     /// Whether a session may keep its service after a reload.

@@ -57,6 +57,40 @@ impl Request {
 }
 
 impl Hub {
+    /// Pauses a service: its connections that can be resumed leave their streams, those that cannot run on, and nothing is begun or resumed
+    /// until [`unpause`](Self::unpause). Endpoints wait for as long as their settings say (120 s). Says whether there is such a service.
+    pub fn pause(&mut self, now: Instant, urn: &str) -> bool {
+        let Some(service) = self.registry.find(urn) else { return false };
+        if let Some(entry) = self.registry.get_mut(service) {
+            entry.is_paused = true;
+        }
+        let of_it = self.connections.iter().filter(|(_, it)| it.service == service && !it.machine.is_choosing());
+        for id in of_it.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.connection_event(now, id, Event::PauseWanted);
+        }
+        true
+    }
+
+    /// Ends a pause. Says whether there is such a service.
+    pub fn unpause(&mut self, now: Instant, urn: &str) -> bool {
+        let Some(service) = self.registry.find(urn) else { return false };
+        if let Some(entry) = self.registry.get_mut(service) {
+            entry.is_paused = false;
+        }
+        self.choose_for_waiting(now, service);
+        let waiting: Vec<ConnKey> =
+            self.parked.iter().filter(|(_, parked)| parked.service == service).map(|(key, _)| *key).collect();
+        for key in waiting {
+            self.pair(key);
+        }
+        self.dirty = true;
+        true
+    }
+
+    fn is_paused(&self, service: usize) -> bool {
+        self.registry.get(service).is_some_and(|entry| entry.is_paused)
+    }
+
     /// Whether a connection is another identity's, or another service's.
     pub(super) fn is_foreign(&self, handle: Handle, key: ConnKey) -> bool {
         let Some(session) = self.sessions.get(&handle) else { return true };
@@ -132,7 +166,7 @@ impl Hub {
         if self.keys.contains_key(&key) {
             return;
         }
-        let Some(parked) = self.parked.get(&key) else { return };
+        let Some(parked) = self.parked.get(&key).filter(|parked| !self.is_paused(parked.service)) else { return };
         let (Some(consumer), Some(provider)) = (parked.newest(Side::Consumer), parked.newest(Side::Provider)) else {
             return;
         };
@@ -222,9 +256,8 @@ impl Hub {
         if self.is_foreign(handle, key) {
             return Err(code::NOT_ENTITLED);
         }
-        let Some(parked) = self.parked.get(&key).filter(|_| self.machine.is_listening()) else {
-            return Err(code::PAUSED);
-        };
+        let may_go_on = |parked: &&Parked| self.machine.is_listening() && !self.is_paused(parked.service);
+        let Some(parked) = self.parked.get(&key).filter(may_go_on) else { return Err(code::PAUSED) };
         // It has been given up already.
         let is_late = |request: &Request| request.side == Side::Consumer && request.values.generation >= generation;
         if parked.requests.iter().any(is_late) {

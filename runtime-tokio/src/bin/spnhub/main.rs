@@ -1,5 +1,6 @@
 //! `spnhub`: joins the consumers of services to their providers.
 
+mod control;
 mod demo;
 mod records;
 mod supervisor;
@@ -43,6 +44,8 @@ enum Command {
     Check(SourceArgs),
     #[command(about = "Write certificates, inventory and settings for a realm", long_about = pki::HELP)]
     Pki(pki::PkiArgs),
+    /// Ask a running hub: who is there; pause a service, or let it go on; drain; reload.
+    Ctl(control::CtlArgs),
     /// Show it all on this machine: a hub, a provider, a consumer, and certificates that are thrown away.
     Demo(demo::DemoArgs),
 }
@@ -54,6 +57,9 @@ struct RunArgs {
     /// Append records to this file rather than write them to stdout.
     #[arg(long, value_name = "FILE")]
     records: Option<PathBuf>,
+    /// Listen for `spnhub ctl` on this Unix socket, which only this user can open.
+    #[arg(long, value_name = "PATH", env = "SPNHUB_CONTROL")]
+    control: Option<PathBuf>,
     /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
     #[arg(long, value_enum, default_value_t)]
     log_format: log::Format,
@@ -87,6 +93,8 @@ enum Error {
     #[error("cannot write records to {}: {error}", path.display())]
     Records { path: PathBuf, error: io::Error },
     #[error(transparent)]
+    Control(#[from] control::ControlError),
+    #[error(transparent)]
     Pki(#[from] pki::PkiError),
     #[error(transparent)]
     Demo(#[from] demo::DemoError),
@@ -100,7 +108,13 @@ impl Error {
         ExitCode::from(match self {
             Self::Load(LoadError::Syntax { .. }) | Self::NothingToRun(_) | Self::Start(StartError::Config(_)) => 1,
             Self::Pki(pki::PkiError::Inventory { .. } | pki::PkiError::Certificate(_)) => 1,
-            Self::Load(_) | Self::Start(_) | Self::Records { .. } | Self::Pki(_) | Self::Demo(_) | Self::Io(_) => 2,
+            Self::Load(_)
+            | Self::Start(_)
+            | Self::Records { .. }
+            | Self::Control(_)
+            | Self::Pki(_)
+            | Self::Demo(_)
+            | Self::Io(_) => 2,
         })
     }
 }
@@ -127,6 +141,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Error> {
     match cli.command {
         None => supervisor::run(cli.run).await,
         Some(Command::Check(args)) => check(&args).await,
+        Some(Command::Ctl(args)) => Ok(control::run(args).await?),
         Some(Command::Pki(args)) => {
             say(&pki::run(&args)?)?;
             Ok(ExitCode::SUCCESS)

@@ -21,6 +21,7 @@ use towline_tokio::{
 
 use super::{
     Error, RunArgs,
+    control::{self, Answer, HubStatus, Request},
     records::{Records, Teller},
 };
 
@@ -62,6 +63,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
     };
     let records = Records::start(args.records.as_deref())
         .map_err(|error| Error::Records { path: args.records.clone().unwrap_or_default(), error })?;
+    let (_socket, mut requests) = args.control.as_deref().map(control::listen).transpose()?.unzip();
     let (ended, mut endings) = mpsc::unbounded_channel();
     let mut supervisor = Supervisor {
         records,
@@ -88,6 +90,14 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
             _ = terminate.recv() => {
                 tracing::info!("SIGTERM: draining, at most 30 s; again, or SIGINT, ends at once");
                 supervisor.leave(HubHandle::shutdown);
+            }
+            Some((request, answer)) = async {
+                match &mut requests { Some(requests) => requests.recv().await, None => std::future::pending().await }
+            } => {
+                tracing::info!(?request, "spnhub ctl");
+                again |= matches!(request, Request::Reload);
+                // The asker may have gone.
+                let _ = answer.send(supervisor.obey(request).await);
             }
             _ = interrupt.recv() => supervisor.leave(HubHandle::stop),
             _ = reload.recv() => again = true,
@@ -152,6 +162,41 @@ impl Supervisor {
     fn leave(&mut self, how: fn(&HubHandle)) {
         self.is_leaving = true;
         self.alive.values().for_each(how);
+    }
+
+    /// What an operator asks for.
+    async fn obey(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Status => {
+                let mut hubs = Vec::new();
+                for ((realm, hub), running) in &self.hubs {
+                    if let Some(status) = running.handle.status().await {
+                        let address = running.handle.local_addr().to_string();
+                        hubs.push(HubStatus { realm: realm.clone(), hub: hub.clone(), address, status });
+                    }
+                }
+                Answer::Hubs(hubs)
+            }
+            Request::Pause { service } => {
+                let mut known = false;
+                for running in self.hubs.values() {
+                    known |= running.handle.pause(&service).await == Some(true);
+                }
+                known_or_not(known, &service, "paused")
+            }
+            Request::Unpause { service } => {
+                let mut known = false;
+                for running in self.hubs.values() {
+                    known |= running.handle.unpause(&service).await == Some(true);
+                }
+                known_or_not(known, &service, "goes on")
+            }
+            Request::Drain => {
+                self.leave(HubHandle::shutdown);
+                Answer::Done("draining".to_owned())
+            }
+            Request::Reload => Answer::Done("loading the inventory again; the log says what changes".to_owned()),
+        }
     }
 
     /// Makes what runs what the inventory says. What it has but cannot be used keeps its old state. Returns why a hub could not be
@@ -235,6 +280,14 @@ impl Supervisor {
                 Err(error)
             }
         }
+    }
+}
+
+fn known_or_not(known: bool, service: &str, what: &str) -> Answer {
+    if known {
+        Answer::Done(format!("{service}: {what}"))
+    } else {
+        Answer::Failed(format!("no service {service} here; the inventory has their URNs"))
     }
 }
 

@@ -350,3 +350,36 @@ fn a_shutdown_pauses_what_can_be_resumed() {
     ask(bench, c, 0, 0, 0);
     assert_eq!(bench.frames(c), [answer(0x27, 0, 0, 0)]);
 }
+
+#[test]
+fn a_service_is_paused_and_goes_on() {
+    let mut pair = Pair::new();
+    let (c, p, now) = (pair.c, pair.p, pair.bench.now);
+    assert!(!pair.bench.hub.pause(now, "urn:other"));
+    assert!(pair.bench.hub.pause(now, "urn:s"));
+    pair.bench.settle();
+    assert_eq!((pair.bench.frames(c), pair.bench.frames(p)), (vec![PAUSE_REQ], vec![PAUSE_REQ]));
+    for hand in [c, p] {
+        pair.bench.send(hand, &Frame::PauseAck { conn: KEY });
+    }
+    pair.assert_cut(c, pair.up, 0x27);
+    pair.assert_cut(p, pair.down, 0x27);
+    let bench = &mut pair.bench;
+    assert_eq!(ends(bench), [DisconnectReason::Closed]);
+    ask(bench, c, 0, 2, 5);
+    ask(bench, p, 0, 5, 2);
+    // Neither what was paused nor what is new is served.
+    let early = bench.stream(c, &resume(1, 5, 2));
+    assert_eq!(bench.reset_code(c, early), Some(0x27));
+    bench.connect(c, 8, b"new");
+    assert_eq!((bench.frames(c), bench.frames(p), bench.opened(p).len()), (vec![], vec![], 1));
+    let status = &bench.hub.status().services[0];
+    assert_eq!((status.is_paused, status.providers, status.connections), (true, 1, 0));
+    assert!(bench.hub.unpause(now, "urn:s"));
+    bench.settle();
+    let connected = Frame::Connected { conn: ConnKey([8; 16]), flags: 1 };
+    assert_eq!(bench.frames(c), [connected, answer(0, 0, 5, 0)]);
+    assert_eq!((bench.frames(p), bench.opened(p).len()), (vec![answer(0, 0, 2, 0)], 2));
+    bench.stream(c, &resume(1, 5, 2));
+    assert_eq!(bench.opened(p).len(), 3);
+}

@@ -1,0 +1,215 @@
+//! `spnhub ctl`: an operator's words for a running hub, over a local socket that only its user can open.
+//!
+//! One request a connection: a line of JSON there, a line of JSON back.
+
+use std::{
+    fs, io,
+    os::unix::{fs::PermissionsExt, net::UnixStream as Blocking},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use towline_core::spn::hub::Status;
+
+use super::say;
+
+/// The longest request, in bytes.
+const LONGEST: u64 = 4096;
+/// A request must be there within this, and be answered.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Requests that wait for the hubs.
+const BACKLOG: usize = 16;
+
+#[derive(Args)]
+pub(crate) struct CtlArgs {
+    /// The socket that the hub was given with --control.
+    #[arg(long, value_name = "PATH", env = "SPNHUB_CONTROL")]
+    control: PathBuf,
+    /// Write the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(subcommand)]
+    command: Request,
+}
+
+/// What may be asked.
+#[derive(Debug, Clone, Subcommand, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "command")]
+pub(crate) enum Request {
+    /// Say who is there.
+    Status,
+    /// Pause a service: its connections are kept at their ends (for 120 s, unless an agent was told otherwise), and nothing new begins.
+    Pause {
+        /// URN of the service.
+        service: String,
+    },
+    /// Let a paused service go on.
+    Unpause {
+        /// URN of the service.
+        service: String,
+    },
+    /// End in good order, as SIGTERM does.
+    Drain,
+    /// Load the inventory again, as SIGUSR1 does.
+    Reload,
+}
+
+/// A hub, in an answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HubStatus {
+    pub(crate) realm: String,
+    pub(crate) hub: String,
+    pub(crate) address: String,
+    #[serde(flatten)]
+    pub(crate) status: Status,
+}
+
+/// The answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    Hubs(Vec<HubStatus>),
+    Done(String),
+    Failed(String),
+}
+
+/// A request, and where the answer goes.
+pub(crate) type Asked = (Request, oneshot::Sender<Answer>);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlError {
+    #[error("cannot listen on {}: {error}", path.display())]
+    Listen { path: PathBuf, error: io::Error },
+    #[error("{} is another hub's, which is running: give this one another --control", .0.display())]
+    InUse(PathBuf),
+    #[error("cannot reach a hub at {}: {error} (was it started with --control, by this user?)", path.display())]
+    Connect { path: PathBuf, error: io::Error },
+    #[error("the hub gave no answer that this version understands: {0}")]
+    Answer(io::Error),
+}
+
+/// The socket; its file goes with it.
+pub(crate) struct Socket(PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Listens, and hands requests over.
+pub(crate) fn listen(path: &Path) -> Result<(Socket, mpsc::Receiver<Asked>), ControlError> {
+    let failed = |error| ControlError::Listen { path: path.to_owned(), error };
+    // What a hub that was killed has left behind may go; what answers may not.
+    match Blocking::connect(path) {
+        Ok(_) => return Err(ControlError::InUse(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
+        Err(_) => {}
+    }
+    let listener = bind(path).map_err(failed)?;
+    let (asked, requests) = mpsc::channel(BACKLOG);
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(serve(stream, asked.clone()))),
+                Err(error) => {
+                    tracing::warn!(%error, "control socket");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    });
+    Ok((Socket(path.to_owned()), requests))
+}
+
+/// Nobody else may open it at any time: it is made in a directory of our own, and moved when it is closed to others.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let private = parent.join(format!(".spnhub-{}", std::process::id()));
+    fs::create_dir(&private)?;
+    let made = (|| {
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700))?;
+        let there = private.join("socket");
+        let listener = UnixListener::bind(&there)?;
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o600))?;
+        if path.exists() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else is there"));
+        }
+        fs::rename(&there, path)?;
+        Ok(listener)
+    })();
+    let _ = fs::remove_dir_all(&private);
+    made
+}
+
+async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>) {
+    let (read, mut write) = stream.split();
+    let mut line = String::new();
+    let answer = match timeout(PATIENCE, BufReader::new(read.take(LONGEST)).read_line(&mut line)).await {
+        Ok(Ok(_)) => match serde_json::from_str(&line) {
+            Ok(request) => {
+                let (answer, told) = oneshot::channel();
+                // A hub that is ending answers no more.
+                let _ = asked.send((request, answer)).await;
+                timeout(PATIENCE, told).await.ok().and_then(Result::ok)
+            }
+            Err(error) => Some(Answer::Failed(format!("no request: {error}"))),
+        },
+        Ok(Err(_)) | Err(_) => None,
+    };
+    if let Some(mut line) = answer.and_then(|answer| serde_json::to_vec(&answer).ok()) {
+        line.push(b'\n');
+        let _ = write.write_all(&line).await;
+    }
+}
+
+/// The client.
+pub(crate) async fn run(args: CtlArgs) -> Result<ExitCode, ControlError> {
+    let unreachable = |error| ControlError::Connect { path: args.control.clone(), error };
+    let mut stream = UnixStream::connect(&args.control).await.map_err(unreachable)?;
+    let mut request = serde_json::to_vec(&args.command).map_err(|error| ControlError::Answer(error.into()))?;
+    request.push(b'\n');
+    stream.write_all(&request).await.map_err(ControlError::Answer)?;
+    let mut line = String::new();
+    timeout(2 * PATIENCE, BufReader::new(stream).read_line(&mut line))
+        .await
+        .map_err(|_| ControlError::Answer(io::ErrorKind::TimedOut.into()))?
+        .map_err(ControlError::Answer)?;
+    let answer: Answer = serde_json::from_str(&line).map_err(|error| ControlError::Answer(error.into()))?;
+    let text = match &answer {
+        Answer::Failed(why) => {
+            eprintln!("spnhub ctl: {why}");
+            return Ok(ExitCode::from(1));
+        }
+        _ if args.json => line,
+        Answer::Hubs(hubs) => hubs.iter().map(describe).collect(),
+        Answer::Done(what) => format!("{what}\n"),
+    };
+    say(&text).map_err(ControlError::Answer)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(hub: &HubStatus) -> String {
+    let HubStatus { realm, hub, address, status } = hub;
+    let mut text = format!(
+        "{realm}/{hub} on {address}: {} providers, {} consumers, {} connections, {} paused\n",
+        status.providers, status.consumers, status.connections, status.paused
+    );
+    for service in &status.services {
+        let paused = if service.is_paused { ", paused" } else { "" };
+        text += &format!(
+            "  {}: {} providers, {} connections{paused}\n",
+            service.urn, service.providers, service.connections
+        );
+    }
+    text
+}
