@@ -448,7 +448,7 @@ fn a_retired_provider_is_there_for_as_long_as_something_waits_for_it() {
     // Established: it leaves when nothing is needed any more.
     let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
     bench.feed(needed(true));
-    bench.expect(&[retire.clone()], "Established", &[Action::SendSetWeight { weight: 0 }]);
+    bench.expect(std::slice::from_ref(&retire), "Established", &[Action::SendSetWeight { weight: 0 }]);
     bench.expect(&[Event::SetWeightAck { weight: 0 }], "Established", &[]);
     let leaves = [Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }];
     bench.expect(&[needed(false)], "Closing", &leaves);
@@ -456,7 +456,7 @@ fn a_retired_provider_is_there_for_as_long_as_something_waits_for_it() {
     let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
     bench.feed(Event::Lost);
     bench.feed(needed(true));
-    bench.expect(&[retire.clone()], "Waiting", &[]);
+    bench.expect(std::slice::from_ref(&retire), "Waiting", &[]);
     bench.fire("retry");
     assert_eq!(bench.machine.state(), "SessionConnecting");
     bench.expect(
