@@ -25,7 +25,7 @@ pub struct Config {
     pub service: String,
     /// Offer `sc02` only: no hub, or whoever rolls one back, can choose `sc01`.
     pub require_sc02: bool,
-    /// Connections outlive their session, when the hub and the partner can do that, too (`sc02`). Hubs of this release cannot.
+    /// Connections outlive their session, when the hub and the partner can do that, too (`sc02`).
     pub resume: bool,
     /// Times and limits of sessions; the weight, too.
     pub session: session::Config,
