@@ -1,7 +1,13 @@
 //! Parts of a host's loop that are the same on every runtime, and do no I/O.
 
+mod binding;
+mod bridge;
 mod buffer;
+mod pipe;
 mod wakes;
 
+pub use binding::Binding;
+pub use bridge::{Bridge, LocalEnd, LocalTcp, Turn};
 pub use buffer::ReadBuffer;
+pub use pipe::{Local, LoopHalf, UserHalf, pair};
 pub use wakes::{ConnWaker, Wakes};

@@ -2,7 +2,13 @@
 //!
 //! Everything here stands beside its twin in `towline-tokio`, and differs from it only where the runtimes do.
 
+mod bridge;
 mod dns;
+pub mod endpoint;
+pub mod hub;
 pub mod proxy;
+mod reactor;
 pub mod resolve;
+pub mod stream;
 mod tcp;
+mod udp;

@@ -17,7 +17,7 @@ use tokio::{
     time::Interval,
 };
 use towline_core::{
-    host::{ConnWaker, Wakes},
+    host::{Bridge, ConnWaker, LocalEnd, LocalTcp, Turn, Wakes, pair},
     quic::{Identity, Roots},
     spn::{
         Role, code,
@@ -26,11 +26,11 @@ use towline_core::{
 };
 
 use crate::{
-    bridge::{Bridge, LocalEnd, Turn, dial},
+    bridge::{Tcp, dial},
     hub::{epoch, seed},
     reactor::{Reactor, TURNS},
     resolve::{ResolveError, Resolver},
-    stream::{self, Stream},
+    stream::Stream,
     udp::Udp,
 };
 
@@ -375,7 +375,7 @@ struct Driver<N> {
     notices: N,
     /// Wakes whoever looks the hub's name up.
     stale: Arc<Notify>,
-    bridges: BTreeMap<ConnId, Bridge>,
+    bridges: BTreeMap<ConnId, Bridge<Tcp>>,
     wakes: Arc<Wakes<ConnId>>,
     /// Scratch: those that are being served.
     woken: Vec<ConnId>,
@@ -448,7 +448,7 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 Local::Listener(listener) => match listener.poll_accept(cx) {
                     Poll::Ready(Ok((tcp, _))) => {
                         let connected = self.reactor.binding.connect(now);
-                        let local = LocalEnd::Tcp(tcp);
+                        let local = LocalEnd::Tcp(Tcp::new(tcp));
                         match connected {
                             Ok(id) => self.bridge(id, local),
                             Err(error) => {
@@ -466,9 +466,9 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 Local::Connect(requests) => match requests.poll_recv(cx) {
                     Poll::Ready(Some(answer)) => {
                         let connected = self.reactor.binding.connect(now).map(|id| {
-                            let (stream, half) = stream::pair();
+                            let (user, half) = pair();
                             self.bridge(id, LocalEnd::Stream(half));
-                            stream
+                            Stream(user)
                         });
                         // An asker that has gone drops its stream, and that ends the connection.
                         let _ = answer.send(connected);
@@ -482,16 +482,16 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
         progress
     }
 
-    fn bridge(&mut self, id: ConnId, local: LocalEnd) {
+    fn bridge(&mut self, id: ConnId, local: LocalEnd<Tcp>) {
         let waker = ConnWaker::new(&self.wakes, id);
         waker.wake();
         self.bridges.insert(id, Bridge::new(local, waker));
     }
 
     /// Breaks a local connection off that has no connection to go with.
-    fn refuse(&mut self, local: LocalEnd) {
-        if let LocalEnd::Tcp(tcp) = &local {
-            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+    fn refuse(&mut self, mut local: LocalEnd<Tcp>) {
+        if let LocalEnd::Tcp(tcp) = &mut local {
+            tcp.break_off();
         }
     }
 
@@ -532,8 +532,8 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 self.bridge(id, local);
             }
             Local::Accept(accepted) => {
-                let (stream, half) = stream::pair();
-                match accepted.try_send(stream) {
+                let (user, half) = pair();
+                match accepted.try_send(Stream(user)) {
                     Ok(()) => self.bridge(id, LocalEnd::Stream(half)),
                     Err(_) => self.reactor.binding.reset(now, id, code::NOT_STARTED),
                 }

@@ -9,49 +9,12 @@ use std::{
 };
 
 use tokio::time::{Sleep, sleep_until};
-use towline_core::{
-    quic::{Received, Transmit},
-    spn::{endpoint::Endpoint, hub::Hub},
-};
+use towline_core::{host::Binding, quic::Transmit};
 
 use crate::udp::Udp;
 
 /// Turns of a loop before other futures of the thread get theirs.
 pub(crate) const TURNS: usize = 64;
-
-/// What a binding of datagrams has, whatever it binds.
-pub(crate) trait Binding {
-    fn handle_datagram(&mut self, now: Instant, received: Received);
-    fn handle_timeout(&mut self, now: Instant);
-    fn poll_timeout(&self) -> Option<Instant>;
-    fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit>;
-    fn set_max_segments(&mut self, segments: usize);
-}
-
-macro_rules! binding {
-    ($type:ty) => {
-        impl Binding for $type {
-            fn handle_datagram(&mut self, now: Instant, received: Received) {
-                self.handle_datagram(now, received);
-            }
-            fn handle_timeout(&mut self, now: Instant) {
-                self.handle_timeout(now);
-            }
-            fn poll_timeout(&self) -> Option<Instant> {
-                self.poll_timeout()
-            }
-            fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
-                self.poll_transmit(now, buffer)
-            }
-            fn set_max_segments(&mut self, segments: usize) {
-                self.set_max_segments(segments);
-            }
-        }
-    };
-}
-
-binding!(Hub);
-binding!(Endpoint);
 
 /// A binding on a socket.
 pub(crate) struct Reactor<B> {

@@ -61,6 +61,23 @@ impl Realm {
         self.authority.hub(&["127.0.0.1".to_owned(), "localhost".to_owned()]).expect("a certificate")
     }
 
+    /// The record of a hub with one service, its providers `p` and `p2`, and its consumer `c`.
+    #[must_use]
+    pub fn hub(&self, bind: SocketAddr) -> Config {
+        let pair = self.hub_pair();
+        let mut config = Config::new("r", "hub", bind);
+        (config.certificate, config.key) = (pair.certificate, pair.key);
+        config.client_ca = self.ca().to_owned();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        config.services = vec![Service {
+            urn: "urn:s".to_owned(),
+            providers: names(&["p", "p2"]),
+            consumers: names(&["c"]),
+            singleton: false,
+        }];
+        config
+    }
+
     /// Settings of an endpoint of ours.
     #[must_use]
     pub fn endpoint(&self, role: Role, name: &str) -> EndpointConfig {
@@ -87,17 +104,9 @@ impl OurHub {
     /// The same, for endpoints of another authority.
     #[must_use]
     pub fn start_for(realm: &Realm, singleton: bool, client_ca: &str) -> Self {
-        let pair = realm.hub_pair();
-        let mut config = Config::new("r", "hub", SocketAddr::from(([127, 0, 0, 1], 0)));
-        (config.certificate, config.key) = (pair.certificate, pair.key);
+        let mut config = realm.hub(SocketAddr::from(([127, 0, 0, 1], 0)));
         config.client_ca = client_ca.to_owned();
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        config.services = vec![Service {
-            urn: "urn:s".to_owned(),
-            providers: names(&["p", "p2"]),
-            consumers: names(&["c"]),
-            singleton,
-        }];
+        config.services.iter_mut().for_each(|service| service.singleton = singleton);
         let notices = Arc::new(Mutex::new(Vec::new()));
         let told = notices.clone();
         let tell = move |notice| told.lock().unwrap_or_else(PoisonError::into_inner).push(notice);

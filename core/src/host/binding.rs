@@ -1,0 +1,47 @@
+//! Hubs and endpoints, as a loop with one UDP socket sees them.
+
+use std::time::Instant;
+
+use crate::{
+    quic::{Received, Transmit},
+    spn::{endpoint::Endpoint, hub::Hub},
+};
+
+/// What a binding of datagrams has, whatever it binds.
+pub trait Binding {
+    /// Takes a datagram from the socket.
+    fn handle_datagram(&mut self, now: Instant, received: Received);
+    /// Fires what is due.
+    fn handle_timeout(&mut self, now: Instant);
+    /// When something is due next.
+    fn poll_timeout(&self) -> Option<Instant>;
+    /// The next datagrams to send.
+    fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit>;
+    /// Segments that one send call may carry (GSO).
+    fn set_max_segments(&mut self, segments: usize);
+}
+
+macro_rules! binding {
+    ($type:ty) => {
+        impl Binding for $type {
+            fn handle_datagram(&mut self, now: Instant, received: Received) {
+                self.handle_datagram(now, received);
+            }
+            fn handle_timeout(&mut self, now: Instant) {
+                self.handle_timeout(now);
+            }
+            fn poll_timeout(&self) -> Option<Instant> {
+                self.poll_timeout()
+            }
+            fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+                self.poll_transmit(now, buffer)
+            }
+            fn set_max_segments(&mut self, segments: usize) {
+                self.set_max_segments(segments);
+            }
+        }
+    };
+}
+
+binding!(Hub);
+binding!(Endpoint);

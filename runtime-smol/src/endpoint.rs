@@ -1,0 +1,596 @@
+//! Endpoints on smol: one task with one socket and one loop, for all sessions and connections of an endpoint.
+
+use std::{
+    collections::BTreeMap,
+    future::{Future, poll_fn},
+    io,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use async_io::{Async, Timer};
+use bytes::Bytes;
+use futures_lite::{Stream as _, future};
+use smol::channel::{self, Receiver, Sender, WeakSender};
+use towline_core::{
+    host::{Bridge, ConnWaker, LocalEnd, LocalTcp, ReadBuffer, Turn, Wakes, pair},
+    quic::{Identity, Roots},
+    spn::{
+        Role, code,
+        endpoint::{Config, ConfigError, ConnId, ConnectError, Endpoint, Notice},
+    },
+};
+
+use crate::{
+    bridge::{READ, Tcp, dial},
+    hub::{epoch, seed},
+    reactor::{Reactor, TURNS},
+    resolve::{ResolveError, Resolver},
+    stream::Stream,
+    udp::Udp,
+};
+
+/// How often the name of the hub is resolved,
+const RESOLVE: Duration = Duration::from_secs(60);
+/// and, since a session could not be made, at most.
+const RESOLVE_ON_DEMAND: Duration = Duration::from_secs(1);
+/// The same, while it has no answer.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
+/// How often local ends are looked after from which nothing is read.
+const WATCH: Duration = Duration::from_secs(1);
+/// Connections that wait in [`Provider::accept`]'s queue; more are reset.
+const BACKLOG: usize = 1024;
+
+/// Why an endpoint does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No UDP socket.
+    #[error("cannot open a UDP socket: {0}")]
+    Udp(io::Error),
+    /// The hub's name cannot be looked up at all.
+    #[error("DNS: {0}")]
+    Resolver(ResolveError),
+    /// The TCP address cannot be bound.
+    #[error("cannot listen on TCP {address}: {error} (is something else running there?)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// How the hubs are found: all addresses that the name in [`Config`] has, each at this port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hubs {
+    /// UDP port of the hubs.
+    pub port: u16,
+    /// The name server that is asked; else those that the system asks.
+    pub resolver: Option<SocketAddr>,
+}
+
+impl From<u16> for Hubs {
+    fn from(port: u16) -> Self {
+        Self { port, resolver: None }
+    }
+}
+
+/// Where connections come from and go to.
+enum Local {
+    /// A consumer's TCP listener.
+    Listener(Async<TcpListener>),
+    /// A provider's TCP service.
+    Forward(String),
+    /// A consumer of the library.
+    Connect(Pin<Box<Receiver<Sender<Result<Stream, ConnectError>>>>>),
+    /// A provider of the library.
+    Accept(Sender<Stream>),
+}
+
+enum Command {
+    Addresses(Vec<SocketAddr>),
+    SetWeight(u16),
+    SetIdentity(Box<(Identity, Roots)>, Sender<Result<(), ConfigError>>),
+    Close,
+    Stop,
+}
+
+/// What an endpoint tells about its sessions.
+pub use towline_core::spn::endpoint::Notice as SessionNotice;
+
+/// Governs a running endpoint. When the last one is dropped the endpoint runs on.
+#[derive(Debug, Clone)]
+pub struct Control(Sender<Command>);
+
+impl Control {
+    /// Changes a provider's share of new connections; 0 retires it.
+    pub fn set_weight(&self, weight: u16) {
+        self.send(Command::SetWeight(weight));
+    }
+
+    /// See [`Endpoint::set_identity`].
+    ///
+    /// # Errors
+    /// What cannot be used; then everything stays as it is.
+    pub async fn set_identity(&self, identity: Identity, roots: Roots) -> Result<(), ConfigError> {
+        let (answer, result) = channel::bounded(1);
+        self.send(Command::SetIdentity(Box::new((identity, roots)), answer));
+        // An endpoint that has ended needs none.
+        result.recv().await.unwrap_or(Ok(()))
+    }
+
+    /// Ends in good order: no new connections, and the sessions end with their last one, at most 30 s later.
+    pub fn close(&self) {
+        self.send(Command::Close);
+    }
+
+    /// Ends now.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    fn send(&self, command: Command) {
+        // An endpoint that has ended takes none.
+        let _ = self.0.try_send(command);
+    }
+}
+
+/// The consumer of a service.
+///
+/// ```no_run
+/// use futures_lite::{AsyncReadExt, AsyncWriteExt};
+/// use towline_core::{quic::{Identity, Roots}, spn::{Role, endpoint::Config}};
+/// use towline_smol::endpoint::Consumer;
+///
+/// # async fn example(identity: Identity, roots: Roots) -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::new(Role::Consumer, "hub.example.net", identity, roots);
+/// let consumer = Consumer::start(config, 4433)?;
+/// let mut stream = consumer.connect().await?;
+/// stream.write_all(b"hello").await?;
+/// stream.close().await?;
+/// let mut answer = Vec::new();
+/// stream.read_to_end(&mut answer).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Consumer {
+    connects: Sender<Sender<Result<Stream, ConnectError>>>,
+    control: Control,
+}
+
+impl Consumer {
+    /// Starts a consumer in a task of smol's global executor. `hubs` is the UDP port of the hub, or more than that; its name is in `config`.
+    ///
+    /// # Errors
+    /// Settings that cannot be used, or no socket.
+    pub fn start(mut config: Config, hubs: impl Into<Hubs>) -> Result<Self, StartError> {
+        config.role = Role::Consumer;
+        let (connects, requests) = channel::bounded(BACKLOG);
+        let (control, task) = prepare(config, hubs.into(), Local::Connect(Box::pin(requests)), |_| {})?;
+        smol::spawn(task).detach();
+        Ok(Self { connects, control })
+    }
+
+    /// Opens a connection to a provider of the service. It is there at once; while no session is, what is written waits, for at most 10 s.
+    ///
+    /// # Errors
+    /// The endpoint is closed, or has as many connections as it may have.
+    pub async fn connect(&self) -> Result<Stream, ConnectError> {
+        let (answer, result) = channel::bounded(1);
+        self.connects.send(answer).await.map_err(|_| ConnectError::Closed)?;
+        result.recv().await.map_err(|_| ConnectError::Closed)?
+    }
+
+    /// Governs it.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.control.close();
+    }
+}
+
+/// The provider of a service.
+#[derive(Debug)]
+pub struct Provider {
+    incoming: Receiver<Stream>,
+    control: Control,
+}
+
+impl Provider {
+    /// Starts a provider in a task of smol's global executor. `hubs` is the UDP port of the hub, or more than that; its name is in `config`.
+    ///
+    /// # Errors
+    /// Settings that cannot be used, or no socket.
+    pub fn listen(mut config: Config, hubs: impl Into<Hubs>) -> Result<Self, StartError> {
+        config.role = Role::Provider;
+        let (accepted, incoming) = channel::bounded(BACKLOG);
+        let (control, task) = prepare(config, hubs.into(), Local::Accept(accepted), |_| {})?;
+        smol::spawn(task).detach();
+        Ok(Self { incoming, control })
+    }
+
+    /// The next connection; `None` when the endpoint has ended.
+    pub async fn accept(&mut self) -> Option<Stream> {
+        self.incoming.recv().await.ok()
+    }
+
+    /// Governs it.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.control.close();
+    }
+}
+
+/// An agent in front of TCP consumers: listens on `bind` and gives each TCP connection a connection to the service.
+/// Returns its control, where it listens, and its task. `notices` hears of sessions.
+///
+/// # Errors
+/// Settings that cannot be used, no UDP socket, or a TCP address that cannot be bound.
+pub fn consumer_agent(
+    mut config: Config,
+    hubs: impl Into<Hubs>,
+    bind: SocketAddr,
+    notices: impl FnMut(SessionNotice) + Send + 'static,
+) -> Result<(Control, SocketAddr, impl Future<Output = ()> + Send), StartError> {
+    config.role = Role::Consumer;
+    let listener = Async::<TcpListener>::bind(bind).map_err(|error| StartError::Listen { address: bind, error })?;
+    let local = listener.get_ref().local_addr().map_err(|error| StartError::Listen { address: bind, error })?;
+    let (control, task) = prepare(config, hubs.into(), Local::Listener(listener), notices)?;
+    Ok((control, local, task))
+}
+
+/// An agent in front of a TCP service: dials `forward` (`host:port`) for each connection. Returns its control and its task. `notices` hears of sessions.
+///
+/// # Errors
+/// Settings that cannot be used, or no UDP socket.
+pub fn provider_agent(
+    mut config: Config,
+    hubs: impl Into<Hubs>,
+    forward: String,
+    notices: impl FnMut(SessionNotice) + Send + 'static,
+) -> Result<(Control, impl Future<Output = ()> + Send), StartError> {
+    config.role = Role::Provider;
+    prepare(config, hubs.into(), Local::Forward(forward), notices)
+}
+
+fn prepare(
+    config: Config,
+    hubs: Hubs,
+    local: Local,
+    notices: impl FnMut(SessionNotice) + Send + 'static,
+) -> Result<(Control, impl Future<Output = ()> + Send), StartError> {
+    let host = config.server_name.clone();
+    let endpoint = Endpoint::new(config, seed(), epoch())?;
+    let udp = Udp::bind_any().map_err(StartError::Udp)?;
+    let has_v6 = udp.local_addr().is_ok_and(|address| address.is_ipv6());
+    let (commands, inbox) = channel::unbounded();
+    let (stale, looks) = channel::bounded(1);
+    // An address needs no name server.
+    let fixed = host.parse::<IpAddr>().ok();
+    let resolver = match (fixed, hubs.resolver) {
+        (Some(_), _) => None,
+        (None, Some(server)) => Some(Resolver::at(server)),
+        (None, None) => Some(Resolver::system()),
+    };
+    let resolver = resolver.transpose().map_err(StartError::Resolver)?;
+    if let Some(address) = fixed {
+        // The receiver is here.
+        let _ = commands.try_send(Command::Addresses(vec![SocketAddr::new(address, hubs.port)]));
+    }
+    let lookup = resolver.map(|resolver| Lookup {
+        resolver,
+        host,
+        port: hubs.port,
+        has_v6,
+        stale: looks,
+        commands: commands.downgrade(),
+    });
+    let driver = Driver {
+        reactor: Reactor::new(endpoint, udp),
+        local,
+        inbox: Box::pin(inbox),
+        notices,
+        stale,
+        bridges: BTreeMap::new(),
+        wakes: Arc::new(Wakes::default()),
+        woken: Vec::new(),
+        read_buffer: ReadBuffer::new(READ),
+        scratch: Vec::new(),
+        blocked: Vec::new(),
+        watch: Timer::interval(WATCH),
+    };
+    let task = async move {
+        // It ends with this task.
+        let _lookup = lookup.map(|lookup| smol::spawn(lookup.run()));
+        driver.run().await;
+    };
+    Ok((Control(commands), task))
+}
+
+/// Looks the hub's name up again and again, for as long as the endpoint runs.
+struct Lookup {
+    resolver: Resolver,
+    host: String,
+    port: u16,
+    has_v6: bool,
+    /// A session could not be made: its address may be no longer listed (docs/protocols/spn.md, Several hubs).
+    stale: Receiver<()>,
+    commands: WeakSender<Command>,
+}
+
+impl Lookup {
+    async fn run(self) {
+        let mut is_known = false;
+        loop {
+            match self.resolver.addresses(&self.host).await {
+                Ok(found) => {
+                    let usable = found.into_iter().filter(|address| self.has_v6 || address.is_ipv4());
+                    let addresses: Vec<SocketAddr> =
+                        usable.map(|address| SocketAddr::new(address, self.port)).collect();
+                    // An empty answer changes nothing.
+                    if !addresses.is_empty() {
+                        is_known = true;
+                        let Some(commands) = self.commands.upgrade() else { return };
+                        if commands.try_send(Command::Addresses(addresses)).is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(host = self.host, %error, "cannot resolve the hub's name; trying again");
+                }
+            }
+            let began = Instant::now();
+            let later = async {
+                Timer::after(if is_known { RESOLVE } else { RESOLVE_AGAIN }).await;
+            };
+            let asked = async {
+                // The endpoint is there for as long as this runs.
+                let _ = self.stale.recv().await;
+            };
+            future::or(asked, later).await;
+            Timer::after(RESOLVE_ON_DEMAND.saturating_sub(began.elapsed())).await;
+        }
+    }
+}
+
+fn poll_accept(listener: &Async<TcpListener>, cx: &mut Context<'_>) -> Poll<io::Result<Async<TcpStream>>> {
+    loop {
+        match listener.get_ref().accept() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(listener.poll_readable(cx))?,
+            accepted => return Poll::Ready(accepted.and_then(|(tcp, _)| Async::new(tcp))),
+        }
+    }
+}
+
+struct Driver<N> {
+    reactor: Reactor<Endpoint>,
+    local: Local,
+    inbox: Pin<Box<Receiver<Command>>>,
+    notices: N,
+    /// Wakes whoever looks the hub's name up.
+    stale: Sender<()>,
+    bridges: BTreeMap<ConnId, Bridge<Tcp>>,
+    wakes: Arc<Wakes<ConnId>>,
+    /// Scratch: those that are being served.
+    woken: Vec<ConnId>,
+    read_buffer: ReadBuffer,
+    scratch: Vec<Bytes>,
+    /// Connections from whose local ends nothing is read at the moment, so that a reset has to be asked for.
+    blocked: Vec<ConnId>,
+    watch: Timer,
+}
+
+impl<N: FnMut(SessionNotice)> Driver<N> {
+    async fn run(mut self) {
+        let ended = poll_fn(|cx| self.poll(cx)).await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "the endpoint's socket failed; the endpoint has ended");
+        }
+        for bridge in self.bridges.values_mut() {
+            bridge.break_off(code::PARTNER_LOST);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wakes.register(cx.waker());
+        for _ in 0..TURNS {
+            let now = Instant::now();
+            let mut progress = self.poll_commands(cx, now);
+            progress |= self.poll_local(cx, now);
+            progress |= self.reactor.poll_input(cx, now)?;
+            self.reactor.poll_output(cx, now)?;
+            while let Some(notice) = self.reactor.binding.poll_notice() {
+                progress = true;
+                if self.notice(now, notice) {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            progress |= self.serve(now);
+            progress |= self.watch(cx, now);
+            if !progress && !self.reactor.poll_deadline(cx) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_commands(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut progress = false;
+        while let Poll::Ready(Some(command)) = self.inbox.as_mut().poll_next(cx) {
+            let endpoint = &mut self.reactor.binding;
+            match command {
+                Command::Addresses(addresses) => endpoint.handle_addresses(now, &addresses),
+                Command::SetWeight(weight) => endpoint.set_weight(now, weight),
+                Command::SetIdentity(new, answer) => {
+                    // The asker may have gone.
+                    let _ = answer.try_send(endpoint.set_identity(new.0, new.1));
+                }
+                Command::Close => endpoint.close(now),
+                Command::Stop => endpoint.stop(now),
+            }
+            progress = true;
+        }
+        progress
+    }
+
+    /// Takes new local connections, a bounded number.
+    fn poll_local(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut progress = false;
+        for _ in 0..TURNS {
+            match &mut self.local {
+                Local::Listener(listener) => match poll_accept(listener, cx) {
+                    Poll::Ready(Ok(tcp)) => {
+                        let connected = self.reactor.binding.connect(now);
+                        let local = LocalEnd::Tcp(Tcp::new(tcp));
+                        match connected {
+                            Ok(id) => self.bridge(id, local),
+                            Err(error) => {
+                                tracing::warn!(%error, "TCP connection refused");
+                                self.refuse(local);
+                            }
+                        }
+                    }
+                    Poll::Ready(Err(error)) => {
+                        tracing::warn!(%error, "cannot accept a TCP connection");
+                        return progress;
+                    }
+                    Poll::Pending => return progress,
+                },
+                Local::Connect(requests) => match requests.as_mut().poll_next(cx) {
+                    Poll::Ready(Some(answer)) => {
+                        let connected = self.reactor.binding.connect(now).map(|id| {
+                            let (user, half) = pair();
+                            self.bridge(id, LocalEnd::Stream(half));
+                            Stream(user)
+                        });
+                        // An asker that has gone drops its stream, and that ends the connection.
+                        let _ = answer.try_send(connected);
+                    }
+                    Poll::Ready(None) | Poll::Pending => return progress,
+                },
+                Local::Forward(_) | Local::Accept(_) => return progress,
+            }
+            progress = true;
+        }
+        progress
+    }
+
+    fn bridge(&mut self, id: ConnId, local: LocalEnd<Tcp>) {
+        let waker = ConnWaker::new(&self.wakes, id);
+        waker.wake();
+        self.bridges.insert(id, Bridge::new(local, waker));
+    }
+
+    /// Breaks a local connection off that has no connection to go with.
+    fn refuse(&mut self, mut local: LocalEnd<Tcp>) {
+        if let LocalEnd::Tcp(tcp) = &mut local {
+            tcp.break_off();
+        }
+    }
+
+    /// Says whether the endpoint has ended.
+    fn notice(&mut self, now: Instant, notice: Notice) -> bool {
+        match notice {
+            Notice::Incoming(id) => self.incoming(now, id),
+            Notice::Readable(id) | Notice::Writable(id) | Notice::Ended(id) => {
+                if let Some(bridge) = self.bridges.get(&id) {
+                    bridge.waker.wake();
+                }
+            }
+            Notice::Stopped(id, code) => {
+                if let Some(bridge) = self.bridges.get_mut(&id) {
+                    bridge.stopped(code);
+                    bridge.waker.wake();
+                }
+            }
+            Notice::Reset(id, code) => {
+                if let Some(mut bridge) = self.bridges.remove(&id) {
+                    bridge.break_off(code);
+                }
+            }
+            Notice::Closed => return true,
+            notice @ (Notice::SessionWaiting { .. } | Notice::SessionEnded { .. }) => {
+                // One is enough.
+                let _ = self.stale.try_send(());
+                (self.notices)(notice);
+            }
+            notice @ (Notice::SessionUp { .. } | Notice::Limit { .. }) => (self.notices)(notice),
+        }
+        false
+    }
+
+    fn incoming(&mut self, now: Instant, id: ConnId) {
+        match &mut self.local {
+            Local::Forward(address) => {
+                let local = dial(address);
+                self.bridge(id, local);
+            }
+            Local::Accept(accepted) => {
+                let (user, half) = pair();
+                match accepted.try_send(Stream(user)) {
+                    Ok(()) => self.bridge(id, LocalEnd::Stream(half)),
+                    Err(_) => self.reactor.binding.reset(now, id, code::NOT_STARTED),
+                }
+            }
+            // A consumer is not called.
+            Local::Listener(_) | Local::Connect(_) => self.reactor.binding.reset(now, id, code::MALFORMED),
+        }
+    }
+
+    /// Looks now and then whether somebody has broken off whose bytes are not wanted at the moment; says whether it has looked.
+    fn watch(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.blocked.is_empty() || Pin::new(&mut self.watch).poll_next(cx).is_pending() {
+            return false;
+        }
+        let (bridges, endpoint) = (&mut self.bridges, &mut self.reactor.binding);
+        self.blocked.retain(|id| {
+            let Some(bridge) = bridges.get_mut(id) else { return false };
+            if let Some(code) = bridge.watch() {
+                endpoint.reset(now, *id, code);
+                bridges.remove(id);
+                return false;
+            }
+            bridge.is_blocked()
+        });
+        true
+    }
+
+    /// Serves the connections that are ready.
+    fn serve(&mut self, now: Instant) -> bool {
+        let mut woken = std::mem::take(&mut self.woken);
+        self.wakes.take(&mut woken);
+        let progress = !woken.is_empty();
+        for id in woken.drain(..) {
+            let Some(bridge) = self.bridges.get_mut(&id) else { continue };
+            let endpoint = &mut self.reactor.binding;
+            match bridge.turn(now, endpoint, id, &mut self.read_buffer, &mut self.scratch) {
+                Turn::Wait if bridge.wants_watch() => self.blocked.push(id),
+                Turn::Wait => {}
+                Turn::Again => bridge.waker.wake(),
+                Turn::Over => drop(self.bridges.remove(&id)),
+            }
+        }
+        self.woken = woken;
+        progress
+    }
+}

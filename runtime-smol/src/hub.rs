@@ -1,0 +1,220 @@
+//! Hubs on smol: each has a thread of its own, with one socket and one loop.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    task::Poll,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use futures_lite::Stream;
+use smol::channel::{self, Receiver, Sender};
+use towline_core::{
+    quic::Epoch,
+    spn::hub::{Config, ConfigError, Hub, Notice, Status},
+};
+
+use crate::{
+    reactor::{Reactor, TURNS},
+    udp::Udp,
+};
+
+/// Why a hub does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its record cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its address cannot be bound.
+    #[error("cannot bind UDP {address}: {error} (is another hub running there?)")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// No thread for it.
+    #[error("cannot start its thread: {0}")]
+    Thread(io::Error),
+}
+
+enum Command {
+    Shutdown,
+    Stop,
+    Remove,
+    Disable,
+    Reload(Box<Config>, Sender<Result<Vec<String>, ConfigError>>),
+    Status(Sender<Status>),
+    Pause(String, Sender<bool>),
+    Unpause(String, Sender<bool>),
+}
+
+/// A running hub. Dropping it lets the hub run on.
+#[derive(Debug, Clone)]
+pub struct HubHandle {
+    commands: Sender<Command>,
+    local: SocketAddr,
+}
+
+/// One moment on both clocks: now.
+#[must_use]
+pub fn epoch() -> Epoch {
+    Epoch { instant: Instant::now(), unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) }
+}
+
+/// Randomness for a seed, from the operating system by way of the TLS library.
+///
+/// # Panics
+/// If the operating system has none; nothing could be encrypted then.
+#[must_use]
+pub fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.secure_random.fill(&mut seed).expect("the operating system has randomness");
+    seed
+}
+
+impl HubHandle {
+    /// Starts a hub in a thread of its own and returns when it listens. `notices` is called in that thread and must not block;
+    /// its last call is [`Notice::Stopped`].
+    ///
+    /// # Errors
+    /// A record that cannot be used, or an address that cannot be bound.
+    pub fn start(config: Config, notices: impl FnMut(Notice) + Send + 'static) -> Result<Self, StartError> {
+        let address = config.bind;
+        let hub = Hub::new(Instant::now(), config, seed(), epoch())?;
+        let (commands, inbox) = channel::unbounded();
+        let (told, listens) = std::sync::mpsc::channel();
+        thread::Builder::new()
+            .name(format!("hub {address}"))
+            .spawn(move || match bind(hub, address) {
+                Ok((reactor, local)) => {
+                    let _ = told.send(Ok(local));
+                    smol::block_on(run(reactor, inbox, notices));
+                }
+                Err(error) => drop(told.send(Err(error))),
+            })
+            .map_err(StartError::Thread)?;
+        let local = listens.recv().map_err(|error| StartError::Thread(io::Error::other(error)))??;
+        Ok(Self { commands, local })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// See [`Hub::shutdown`].
+    pub fn shutdown(&self) {
+        self.send(Command::Shutdown);
+    }
+
+    /// See [`Hub::stop`].
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    /// See [`Hub::disable`].
+    pub fn disable(&self) {
+        self.send(Command::Disable);
+    }
+
+    /// See [`Hub::remove`].
+    pub fn remove(&self) {
+        self.send(Command::Remove);
+    }
+
+    /// See [`Hub::reload`]; `None` when the hub has ended.
+    pub async fn reload(&self, config: Config) -> Option<Result<Vec<String>, ConfigError>> {
+        let (answer, result) = channel::bounded(1);
+        self.send(Command::Reload(Box::new(config), answer));
+        result.recv().await.ok()
+    }
+
+    /// See [`Hub::status`]; `None` when the hub has ended.
+    pub async fn status(&self) -> Option<Status> {
+        let (answer, result) = channel::bounded(1);
+        self.send(Command::Status(answer));
+        result.recv().await.ok()
+    }
+
+    /// See [`Hub::pause`]; `None` when the hub has ended.
+    pub async fn pause(&self, service: &str) -> Option<bool> {
+        let (answer, result) = channel::bounded(1);
+        self.send(Command::Pause(service.to_owned(), answer));
+        result.recv().await.ok()
+    }
+
+    /// See [`Hub::unpause`]; `None` when the hub has ended.
+    pub async fn unpause(&self, service: &str) -> Option<bool> {
+        let (answer, result) = channel::bounded(1);
+        self.send(Command::Unpause(service.to_owned(), answer));
+        result.recv().await.ok()
+    }
+
+    fn send(&self, command: Command) {
+        // A hub that has ended takes none; its `Stopped` has been said.
+        let _ = self.commands.try_send(command);
+    }
+}
+
+fn bind(hub: Hub, address: SocketAddr) -> Result<(Reactor<Hub>, SocketAddr), StartError> {
+    let udp = Udp::bind(address).map_err(|error| StartError::Bind { address, error })?;
+    let local = udp.local_addr().map_err(StartError::Thread)?;
+    Ok((Reactor::new(hub, udp), local))
+}
+
+async fn run(mut reactor: Reactor<Hub>, inbox: Receiver<Command>, mut notices: impl FnMut(Notice)) {
+    let mut inbox = pin!(inbox);
+    let ended = poll_fn(|cx| {
+        for _ in 0..TURNS {
+            let now = Instant::now();
+            let mut progress = false;
+            while let Poll::Ready(Some(command)) = inbox.as_mut().poll_next(cx) {
+                obey(&mut reactor.binding, now, command);
+                progress = true;
+            }
+            progress |= match reactor.poll_input(cx, now) {
+                Ok(progress) => progress,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            if let Err(error) = reactor.poll_output(cx, now) {
+                return Poll::Ready(Err(error));
+            }
+            while let Some(notice) = reactor.binding.poll_notice() {
+                if matches!(notice, Notice::Stopped) {
+                    return Poll::Ready(Ok(()));
+                }
+                notices(notice);
+            }
+            if !progress && !reactor.poll_deadline(cx) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::error!(%error, "the hub's socket failed; this hub has ended");
+    }
+    notices(Notice::Stopped);
+}
+
+fn obey(hub: &mut Hub, now: Instant, command: Command) {
+    match command {
+        Command::Shutdown => hub.shutdown(now),
+        Command::Stop => hub.stop(now),
+        Command::Remove => hub.remove(now),
+        Command::Disable => hub.disable(now),
+        // The asker may have gone.
+        Command::Reload(config, answer) => drop(answer.try_send(hub.reload(now, *config))),
+        Command::Status(answer) => drop(answer.try_send(hub.status())),
+        Command::Pause(service, answer) => drop(answer.try_send(hub.pause(now, &service))),
+        Command::Unpause(service, answer) => drop(answer.try_send(hub.unpause(now, &service))),
+    }
+}

@@ -1,0 +1,74 @@
+//! One socket, one binding, one loop: what is the same for hubs and endpoints.
+
+use std::{
+    io,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use towline_core::{host::Binding, quic::Transmit};
+
+use crate::{tcp::Alarm, udp::Udp};
+
+/// Turns of a loop before other futures of the thread get theirs.
+pub(crate) const TURNS: usize = 64;
+
+/// A binding on a socket.
+pub(crate) struct Reactor<B> {
+    pub(crate) binding: B,
+    udp: Udp,
+    buffer: Vec<u8>,
+    /// Polled, but not taken by the socket: it is in `buffer`.
+    pending: Option<Transmit>,
+    alarm: Alarm,
+    segments: usize,
+}
+
+impl<B: Binding> Reactor<B> {
+    pub(crate) fn new(mut binding: B, udp: Udp) -> Self {
+        let segments = udp.max_segments();
+        binding.set_max_segments(segments);
+        Self { binding, udp, buffer: Vec::new(), pending: None, alarm: Alarm::new(), segments }
+    }
+
+    /// Takes one batch of datagrams and fires what is due; says whether there was anything.
+    pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
+        let binding = &mut self.binding;
+        let received = match self.udp.poll_receive(cx, |received| binding.handle_datagram(now, received)) {
+            Poll::Ready(result) => result.map(|()| true)?,
+            Poll::Pending => false,
+        };
+        let is_due = self.binding.poll_timeout().is_some_and(|due| due <= now);
+        if is_due {
+            self.binding.handle_timeout(now);
+        }
+        Ok(received || is_due)
+    }
+
+    /// Sends what there is to send, as far as the socket takes it.
+    pub(crate) fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<()> {
+        loop {
+            if self.pending.is_none() {
+                self.pending = self.binding.poll_transmit(now, &mut self.buffer);
+            }
+            let Some(transmit) = &self.pending else { break };
+            match self.udp.poll_send(cx, transmit, &self.buffer) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => break,
+            }
+            self.pending = None;
+        }
+        // The kernel may have turned out to know no GSO.
+        if self.udp.max_segments() != self.segments {
+            self.segments = self.udp.max_segments();
+            self.binding.set_max_segments(self.segments);
+        }
+        Ok(())
+    }
+
+    /// Waits for the next deadline; says whether it is there.
+    pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(due) = self.binding.poll_timeout() else { return false };
+        self.alarm.poll(cx, due)
+    }
+}
