@@ -88,10 +88,13 @@ enum Local {
     /// A provider's TCP service.
     Forward(String),
     /// A consumer of the library.
-    Connect(Pin<Box<Receiver<Sender<Result<Stream, ConnectError>>>>>),
+    Connect(Pin<Box<Receiver<Asker>>>),
     /// A provider of the library.
     Accept(Sender<Stream>),
 }
+
+/// Who wants a connection.
+type Asker = Sender<Result<Stream, ConnectError>>;
 
 enum Command {
     Addresses(Vec<SocketAddr>),
@@ -161,7 +164,7 @@ impl Control {
 /// ```
 #[derive(Debug)]
 pub struct Consumer {
-    connects: Sender<Sender<Result<Stream, ConnectError>>>,
+    connects: Sender<Asker>,
     control: Control,
 }
 

@@ -1,0 +1,55 @@
+//! A hub on smol: `cargo run -p towline-smol --example hub INVENTORY`, with the inventory that `spnhub pki` writes.
+//!
+//! Records go to stdout. For production use `spnhub`: it follows signals and reloads its inventory.
+
+use std::{
+    env, fs,
+    process::ExitCode,
+    sync::mpsc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use towline_core::spn::{hub::Notice, inventory};
+use towline_smol::hub::{HubHandle, epoch};
+
+fn main() -> ExitCode {
+    let Some(path) = env::args().nth(1) else {
+        eprintln!("usage: hub INVENTORY (a YAML or JSON file; `spnhub pki` makes one)");
+        return ExitCode::from(2);
+    };
+    match run(&path) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{path}: {error}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(path: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let value: serde_json::Value = serde_saphyr::from_str(&fs::read_to_string(path)?)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (inventory, findings) = inventory::read(&value, now);
+    for finding in findings {
+        eprintln!("{finding}");
+    }
+    let (told, notices) = mpsc::channel();
+    let epoch = epoch();
+    for realm in inventory.realms.iter().filter(|realm| realm.is_enabled) {
+        for record in &realm.hubs {
+            let told = told.clone();
+            let hub = HubHandle::start(record.config(realm), move |notice| drop(told.send(notice)))?;
+            eprintln!("{}/{} listens on {}", realm.name, record.name, hub.local_addr());
+        }
+    }
+    drop(told);
+    for notice in notices {
+        match notice {
+            Notice::Record(record) => println!("{}", record.to_json(&epoch)),
+            Notice::Refused(refusal) => eprintln!("{refusal}"),
+            Notice::RefusalsSuppressed { count } => eprintln!("{count} more refusals"),
+            Notice::Stopped => {}
+        }
+    }
+    Ok(())
+}
