@@ -69,3 +69,11 @@ fn a_hub_on_mio_relays() {
     sender.join().unwrap();
     hub.out_line("endSpnConnection");
 }
+
+#[test]
+fn a_web_server_over_streams_outlives_its_hub() {
+    let mut example = Program::start("examples/web", &[]);
+    assert_eq!(example.wait().code(), Some(0));
+    let expected = ["200 OK: you asked for /before", "the hub was replaced", "200 OK: you asked for /after"];
+    assert_eq!(example.out(), expected);
+}
