@@ -22,8 +22,8 @@ use towline_tokio::{
     pki::Authority,
 };
 
-/// A hub, a provider and a consumer.
-async fn start() -> (HubHandle, Provider, Consumer) {
+/// A hub, a provider and a consumer, whose connections wait so long for a hub that has gone.
+async fn start(pause: Duration) -> (HubHandle, Provider, Consumer) {
     let authority = Authority::new("r").unwrap();
     let pair = authority.hub(&["127.0.0.1".to_owned()]).unwrap();
     let mut config = hub::Config::new("r", "hub", SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -45,7 +45,9 @@ async fn start() -> (HubHandle, Provider, Consumer) {
     let endpoint = |role, name: &str| {
         let pair = authority.endpoint(name).unwrap();
         let identity = Identity::from_pem(&pair.certificate, &pair.key).unwrap();
-        Config::new(role, "127.0.0.1", identity, Roots::from_pem(&authority.certificate).unwrap())
+        let mut config = Config::new(role, "127.0.0.1", identity, Roots::from_pem(&authority.certificate).unwrap());
+        config.connection.pause = pause;
+        config
     };
     let port = hub.local_addr().port();
     let provider = Provider::listen(endpoint(Role::Provider, "p"), port).unwrap();
@@ -54,7 +56,7 @@ async fn start() -> (HubHandle, Provider, Consumer) {
 }
 
 async fn joined() -> (HubHandle, Provider, Consumer, Stream, Stream) {
-    let (hub, mut provider, consumer) = start().await;
+    let (hub, mut provider, consumer) = start(Duration::from_secs(1)).await;
     let ours = consumer.connect().await.unwrap();
     let theirs = soon(provider.accept()).await.unwrap();
     (hub, provider, consumer, ours, theirs)
@@ -115,7 +117,7 @@ async fn a_slow_reader_holds_its_writer_back() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_hub_is_an_error_for_its_connections() {
+async fn a_hub_that_does_not_come_back_is_an_error_for_its_connections() {
     let (hub, _provider, _consumer, mut ours, mut theirs) = joined().await;
     theirs.write_all(b"x").await.unwrap();
     soon(ours.read_exact(&mut [0])).await.unwrap();
@@ -127,7 +129,7 @@ async fn the_end_of_the_hub_is_an_error_for_its_connections() {
 
 #[tokio::test]
 async fn a_closed_consumer_opens_nothing() {
-    let (_hub, _provider, consumer) = start().await;
+    let (_hub, _provider, consumer) = start(Duration::from_secs(1)).await;
     consumer.control().stop();
     let refused = soon(async {
         loop {
