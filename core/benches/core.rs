@@ -167,6 +167,7 @@ impl Bench {
             providers: vec!["p".to_owned()],
             consumers: vec!["c".to_owned()],
             singleton: false,
+            availability: None,
         }];
         let hub = Hub::new(now, config, [1; 32], epoch).expect("a hub");
         let mut bench = Self {

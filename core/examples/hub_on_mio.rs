@@ -40,6 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         providers: vec![provider.clone()],
         consumers: vec![consumer.clone()],
         singleton: false,
+        availability: None,
     }];
 
     let epoch = Epoch { instant: Instant::now(), unix: SystemTime::now().duration_since(UNIX_EPOCH)? };
@@ -87,6 +88,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         // 3. What there is to tell.
         while let Some(notice) = hub.poll_notice() {
             match notice {
+                Notice::Listening => eprintln!("accepting sessions"),
+                // A provider would be started here, and `cluster_done` told; this host has no cluster manager.
+                Notice::ClusterStart(task) | Notice::ClusterStop(task) => hub.cluster_done(now, task.id, false),
                 Notice::Record(record) => println!("{}", record.to_json(&epoch)),
                 Notice::Refused(refusal) => eprintln!("{refusal}"),
                 Notice::RefusalsSuppressed { count } => eprintln!("{count} more refusals"),

@@ -76,6 +76,7 @@ fn record(authority: &Authority) -> Result<hub::Config, Box<dyn Error>> {
         providers: vec!["server".to_owned()],
         consumers: vec!["client".to_owned()],
         singleton: false,
+        availability: None,
     }];
     Ok(record)
 }

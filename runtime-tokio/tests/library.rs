@@ -34,6 +34,7 @@ async fn start(pause: Duration) -> (HubHandle, Provider, Consumer) {
         providers: vec!["p".to_owned()],
         consumers: vec!["c".to_owned()],
         singleton: false,
+        availability: None,
     }];
     let (told, sessions) = mpsc::channel();
     let hub = HubHandle::start(config, move |notice| {

@@ -74,6 +74,7 @@ impl Realm {
             providers: names(&["p", "p2"]),
             consumers: names(&["c"]),
             singleton: false,
+            availability: None,
         }];
         config
     }

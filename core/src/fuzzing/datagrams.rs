@@ -33,8 +33,13 @@ fn configs() -> &'static (hub::Config, endpoint::Config) {
         (hub.certificate, hub.key) = ca.server();
         hub.client_ca = ca.pem();
         let names = |name: &str| vec![name.to_owned()];
-        hub.services =
-            vec![Service { urn: "urn:s".to_owned(), providers: names("p"), consumers: names("c"), singleton: false }];
+        hub.services = vec![Service {
+            urn: "urn:s".to_owned(),
+            providers: names("p"),
+            consumers: names("c"),
+            singleton: false,
+            availability: None,
+        }];
         (hub, endpoint::Config::new(Role::Consumer, "localhost", identity(&ca.client("c")), ca.roots()))
     })
 }

@@ -76,6 +76,7 @@ pub fn catalog() -> Vec<Entry> {
         Entry::of::<spn::hub::instance::Instance>(),
         Entry::of::<spn::hub::session::HubSession>(),
         Entry::of::<spn::hub::connection::HubConnection>(),
+        Entry::of::<spn::hub::managed::ManagedProvider>(),
         Entry::of::<spn::endpoint::session::Session>(),
         Entry::of::<spn::endpoint::connection::Connection>(),
         Entry::of::<txn::accept::Accept>(),

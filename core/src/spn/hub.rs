@@ -5,19 +5,23 @@
 //!
 //! # Call contract
 //!
-//! 1. [`handle_datagram`](Hub::handle_datagram) for each datagram of a batch, [`handle_timeout`](Hub::handle_timeout) when it is due.
+//! 1. [`handle_datagram`](Hub::handle_datagram) for each datagram of a batch, [`handle_timeout`](Hub::handle_timeout) when it is due,
+//!    [`cluster_done`](Hub::cluster_done) when a cluster manager has done what a notice asked for.
 //! 2. [`poll_transmit`](Hub::poll_transmit) until `None`. The work is done here, once a batch, so do not leave this out.
 //! 3. [`poll_notice`](Hub::poll_notice) until `None`.
 //! 4. Sleep until [`poll_timeout`](Hub::poll_timeout) or the next datagram.
 //!
 //! `core/examples/hub_on_mio.rs` is such a host, in one thread.
 
+mod availability;
 pub mod balance;
+mod cluster;
 pub mod connection;
 mod connections;
 mod flow;
 mod frames;
 pub mod instance;
+pub mod managed;
 mod notice;
 mod registry;
 mod relay;
@@ -40,6 +44,8 @@ use rand_chacha::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use availability::{Availability, Schedule, ScheduleError};
+pub use cluster::ClusterTask;
 pub use notice::{Notice, Reason, Refusal};
 pub use registry::Service;
 
@@ -170,7 +176,7 @@ pub struct Status {
     pub connections: usize,
     /// Connections that wait for their next stream here.
     pub paused: usize,
-    /// Those services that have a provider, or are paused.
+    /// Those services that have a provider or a managed one, or are paused.
     pub services: Vec<ServiceStatus>,
 }
 
@@ -185,6 +191,8 @@ pub struct ServiceStatus {
     pub connections: u32,
     /// It is [paused](Hub::pause).
     pub is_paused: bool,
+    /// The state of its [managed provider](managed), if it has one.
+    pub managed: Option<String>,
 }
 
 /// Whose deadline it is.
@@ -202,6 +210,9 @@ enum Due {
     Parked(Handle),
     /// A direction has been stalled for a while.
     Stall(u64, Side),
+    Managed(usize),
+    /// A service's schedule.
+    Scheduled(usize),
     /// Suppressed refusals are to be told.
     Refusals,
 }
@@ -232,6 +243,7 @@ pub struct Hub {
     sessions: BTreeMap<Handle, Session>,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
+    next_task: u64,
     keys: BTreeMap<ConnKey, u64>,
     /// Requests to resume.
     parked: BTreeMap<ConnKey, Parked>,
@@ -274,7 +286,7 @@ fn tls(config: &Config, clock: &Clock) -> Result<(Identity, ServerConfig), Confi
 }
 
 impl Hub {
-    /// A hub that listens. `seed` feeds its randomness, and `epoch` its wall-clock time.
+    /// A hub that listens, at once or when the managed providers that are to run from the load on have started; [`Notice::Listening`] says when. `seed` feeds its randomness, and `epoch` its wall-clock time.
     ///
     /// # Errors
     /// Certificates or keys that cannot be used.
@@ -305,6 +317,7 @@ impl Hub {
             sessions: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_connection: 0,
+            next_task: 0,
             keys: BTreeMap::new(),
             parked: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -332,8 +345,11 @@ impl Hub {
         self.clock.epoch()
     }
 
-    /// Takes a datagram from the socket.
+    /// Takes a datagram from the socket. Before it listens it drops them; see [`is_starting`](Self::is_starting).
     pub fn handle_datagram(&mut self, now: Instant, received: Received) {
+        if self.machine.is_starting() {
+            return;
+        }
         self.quic.handle_datagram(now, received);
         self.dirty = true;
     }
@@ -418,18 +434,27 @@ impl Hub {
         Ok(std::mem::take(&mut self.changes))
     }
 
+    /// Whether managed providers are being started: datagrams are better left in the socket until it listens.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        self.machine.is_starting()
+    }
+
     /// Who is here.
     #[must_use]
     pub fn status(&self) -> Status {
         let count = |role| {
             self.sessions.values().filter(|session| session.role == role && session.machine.is_established()).count()
         };
-        let services = self.registry.entries().iter().filter(|entry| !entry.providers.is_empty() || entry.is_paused);
+        let is_told =
+            |entry: &&registry::Entry| !entry.providers.is_empty() || entry.is_paused || entry.managed.is_some();
+        let services = self.registry.entries().iter().filter(is_told);
         let service = |entry: &registry::Entry| ServiceStatus {
             urn: entry.urn.to_string(),
             providers: entry.providers.len(),
             connections: entry.providers.iter().map(|provider| provider.open).sum(),
             is_paused: entry.is_paused,
+            managed: entry.managed.as_ref().map(|managed| managed.state().to_owned()),
         };
         Status {
             providers: count(Role::Provider),
@@ -465,7 +490,8 @@ impl Hub {
         use instance::Action;
         while let Some(action) = self.machine.poll_action() {
             match action {
-                Action::Listen | Action::ApplyInventory => self.apply_inventory(now),
+                Action::ApplyInventory => self.apply_inventory(now),
+                Action::Listen => self.notices.push_back(Notice::Listening),
                 Action::DrainSessions { deadline_ms, resumable } => self.drain_sessions(now, deadline_ms, resumable),
                 Action::CloseSessions => self.close_sessions(now),
                 Action::CloseSocket => self.notices.push_back(Notice::Stopped),
@@ -482,7 +508,9 @@ impl Hub {
         let lost: Vec<Handle> = self
             .sessions
             .iter()
-            .filter(|(_, session)| session.machine.is_established() || session.machine.is_held())
+            .filter(|(_, session)| {
+                session.machine.is_established() || session.machine.is_held() || session.machine.is_early()
+            })
             .filter(|(_, session)| {
                 let names = registry::names(&session.peer);
                 !self.registry.still_entitles(session.service, session.role, &names)
@@ -492,9 +520,12 @@ impl Hub {
         for handle in lost {
             self.session_event(now, handle, session::Event::EntitlementLost);
         }
+        self.apply_availability(now);
+        self.starts_done(now);
     }
 
     fn drain_sessions(&mut self, now: Instant, deadline_ms: u32, resumable: bool) {
+        self.leave_providers();
         self.quic.set_accepting(false);
         for handle in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.session_event(now, handle, session::Event::HubDraining { deadline_ms, resumable });
@@ -508,6 +539,7 @@ impl Hub {
     }
 
     fn close_sessions(&mut self, now: Instant) {
+        self.leave_providers();
         self.quic.set_accepting(false);
         for handle in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.session_event(now, handle, session::Event::HubStopping);
@@ -529,6 +561,8 @@ impl Hub {
             Due::Connection(connection) => self.connection_timeout(now, at, connection),
             Due::Parked(handle) => self.parked_timeout(now, handle),
             Due::Stall(connection, source) => self.stall_timeout(now, connection, source),
+            Due::Managed(service) => self.managed_timeout(now, at, service),
+            Due::Scheduled(service) => self.scheduled(now, at, service),
             Due::Refusals => self.tell_suppressed(now),
         }
     }

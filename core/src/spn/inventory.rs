@@ -8,11 +8,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    net::SocketAddr,
-};
+use std::{collections::BTreeSet, fmt, net::SocketAddr};
 
 pub use read::{read, read_with};
 
@@ -71,40 +67,7 @@ pub struct Service {
     /// One provider session at a time.
     pub singleton: bool,
     /// How its provider is started and stopped.
-    pub availability: Option<Availability>,
-}
-
-/// How the provider of a service is started and stopped by a cluster manager.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Availability {
-    /// Which cluster manager.
-    pub cluster_manager: String,
-    /// The provider's name there.
-    pub service_id: String,
-    /// Start it when a consumer finds no provider.
-    pub on_consumer: bool,
-    /// Start it on the first payload.
-    pub on_payload: bool,
-    /// Stop it after so long without connections, in seconds; 0 is never.
-    pub idle_timeout_s: u64,
-    /// What to run.
-    pub image: String,
-    /// With which command.
-    pub command: Vec<String>,
-    /// With which options.
-    pub options: Vec<String>,
-    /// With which environment.
-    pub env: BTreeMap<String, String>,
-    /// With which volumes: size in GiB, and where.
-    pub mount_points: Vec<(u64, String)>,
-}
-
-impl Availability {
-    /// Started when it is needed; if not, it runs from the load on.
-    #[must_use]
-    pub fn is_on_demand(&self) -> bool {
-        self.on_consumer || self.on_payload
-    }
+    pub availability: Option<hub::Availability>,
 }
 
 /// How bad a [`Finding`] is.
@@ -156,6 +119,7 @@ impl Service {
             providers: self.providers.clone(),
             consumers: self.consumers.clone(),
             singleton: self.singleton,
+            availability: self.availability.clone(),
         }
     }
 }

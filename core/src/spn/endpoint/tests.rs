@@ -234,6 +234,7 @@ impl World {
             providers: names("provider"),
             consumers: names("consumer"),
             singleton: false,
+            availability: None,
         });
         let hub = Hub::new(self.now, config, [9; 32], self.epoch()).unwrap();
         self.nodes.insert(at, Side::Hub(Box::new(hub)));

@@ -6,6 +6,7 @@ use super::{
     Due, Hub, balance,
     connection::{Action, Event, HubConnection},
     flow::Turn,
+    managed,
     registry::Registry,
     relay::{Leg, Relay},
 };
@@ -166,14 +167,15 @@ impl Hub {
                 return Err(code);
             }
         };
-        self.board_provider(id, Leg { session: provider, stream });
+        self.board_provider(now, id, Leg { session: provider, stream });
         self.connection_event(now, id, Event::ResumeStream);
         Ok(id)
     }
 
-    fn board_provider(&mut self, id: u64, leg: Leg) {
+    fn board_provider(&mut self, now: Instant, id: u64, leg: Leg) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.provider = Some(leg);
+        let service = connection.service;
         if let Some(provider) = self.registry.get_mut(connection.service).and_then(|entry| entry.provider(leg.session))
         {
             provider.open += 1;
@@ -182,6 +184,7 @@ impl Hub {
             session.board(leg.stream, id);
             session.total += 1;
         }
+        self.look_at_provider(now, service);
     }
 
     /// Gives waiting connections of a service to providers, in order, as long as there is one.
@@ -208,7 +211,11 @@ impl Hub {
             let candidates = free.clone().map(|(_, p)| balance::Candidate { weight: p.weight, open: p.open });
             let chosen = balance::choose(candidates).and_then(|nth| free.clone().nth(nth)).map(|(index, _)| index);
             let Some(provider) = chosen.and_then(|index| entry.providers.get_mut(index)) else {
+                let has_none = entry.providers.is_empty();
                 self.connection_event(now, id, Event::NoneAvailable);
+                if has_none {
+                    self.managed_event(now, service, managed::Event::ConnectionWaits);
+                }
                 return false;
             };
             let session = provider.session;
@@ -218,7 +225,7 @@ impl Hub {
             };
             let can_resume = self.sessions.get(&session).is_some_and(|session| session.can_resume);
             let offered = self.connections.get(&id).is_some_and(|connection| connection.offers_resume);
-            self.board_provider(id, Leg { session, stream });
+            self.board_provider(now, id, Leg { session, stream });
             self.connection_event(now, id, Event::ProviderChosen { resumable: offered && can_resume });
             return true;
         }
@@ -298,7 +305,7 @@ impl Hub {
                     if let Some(reason) = reason {
                         self.end_record(now, id, reason);
                     }
-                    self.forget(id);
+                    self.forget(now, id);
                     // Who waits for the next leg may have it now.
                     self.pair(key);
                 }
@@ -373,7 +380,7 @@ impl Hub {
     }
 
     /// Takes a connection out of everything that points to it.
-    fn forget(&mut self, id: u64) {
+    fn forget(&mut self, now: Instant, id: u64) {
         let Some(connection) = self.connections.remove(&id) else { return };
         self.keys.remove(&connection.key);
         for leg in [Some(connection.consumer), connection.provider].into_iter().flatten() {
@@ -387,5 +394,6 @@ impl Hub {
         {
             provider.open -= 1;
         }
+        self.look_at_provider(now, connection.service);
     }
 }

@@ -77,7 +77,7 @@ impl Hub {
             Frame::PauseAck { conn } if is_open => self.pause_ack(now, handle, conn),
             Frame::DataAck(entries) if is_open => self.data_ack(now, handle, entries),
             Frame::Drained if is_open && role == Role::Provider => {}
-            Frame::ProviderStart if is_open && role == Role::Consumer => {}
+            Frame::ProviderStart if is_open && role == Role::Consumer => self.provider_start(now, handle),
             Frame::CloseReq { .. }
             | Frame::CloseAck { .. }
             | Frame::SetWeight { .. }
@@ -103,7 +103,9 @@ impl Hub {
 
     fn close_req(&mut self, now: Instant, handle: Handle, conn: ConnKey, code: u64) {
         let Some((id, side)) = self.own_connection(handle, conn) else {
-            return self.close_parked(handle, conn, code);
+            self.close_parked(handle, conn, code);
+            let service = self.sessions.get(&handle).map(|session| session.service);
+            return service.into_iter().for_each(|service| self.look_at_provider(now, service));
         };
         let partner = self.connections.get(&id).and_then(|connection| connection.leg(side.other()));
         let askable = partner.is_some_and(|leg| {

@@ -2,11 +2,14 @@
 
 use std::{net::SocketAddr, time::Instant};
 
+use super::ClusterTask;
 use crate::spn::{Protocol, Role, code, record::Record};
 
 /// Something the host must know or do.
 #[derive(Debug, Clone)]
 pub enum Notice {
+    /// Sessions are accepted from now on.
+    Listening,
     /// A session or connection began or ended: one line of the log.
     Record(Record),
     /// An endpoint was turned away.
@@ -16,6 +19,10 @@ pub enum Notice {
         /// How many.
         count: u64,
     },
+    /// A provider is to be started; [`Hub::cluster_done`](super::Hub::cluster_done) answers. One that runs already has been started.
+    ClusterStart(ClusterTask),
+    /// A provider is to be stopped; [`Hub::cluster_done`](super::Hub::cluster_done) answers. One that does not run has been stopped.
+    ClusterStop(ClusterTask),
     /// The hub has ended: close its socket.
     Stopped,
 }

@@ -1,12 +1,13 @@
 //! Who may come in, and who is there: services, their entitlements and their providers (docs/protocols/spn.md, Inventory and Hub session).
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 
+use super::{availability::Availability, cluster::Managed};
 use crate::{
     quic::{Handle, PeerIdentity},
     spn::{Role, code},
@@ -23,6 +24,8 @@ pub struct Service {
     pub consumers: Vec<String>,
     /// Only one provider session at a time.
     pub singleton: bool,
+    /// How its provider is started and stopped, if that is the hub's business.
+    pub availability: Option<Availability>,
 }
 
 /// A provider session of a service.
@@ -45,6 +48,10 @@ pub(super) struct Entry {
     pub(super) providers: Vec<Provider>,
     /// The one newcomer that waits for a singleton's provider.
     pub(super) held: Option<Handle>,
+    /// Consumers that wait for the first provider.
+    pub(super) early: BTreeSet<Handle>,
+    /// Its provider, if the hub starts and stops it.
+    pub(super) managed: Option<Managed>,
     /// Connections without provider, oldest first; some may be over.
     pub(super) choosing: VecDeque<u64>,
     /// Its connections are paused, and nothing is begun or resumed.
@@ -60,6 +67,8 @@ impl Entry {
             service,
             providers: Vec::new(),
             held: None,
+            early: BTreeSet::new(),
+            managed: None,
             choosing: VecDeque::new(),
             is_paused: false,
             removed: false,
@@ -72,6 +81,11 @@ impl Entry {
             Role::Consumer => &self.service.consumers,
         };
         !self.removed && entitled.iter().any(|name| names.contains(&name.as_str()))
+    }
+
+    /// What the inventory says of starting and stopping its provider.
+    pub(super) fn availability(&self) -> Option<&Availability> {
+        self.service.availability.as_ref().filter(|_| !self.removed)
     }
 
     /// A singleton's provider that is in the way of another: one of weight 0 is not.
@@ -147,6 +161,10 @@ impl Registry {
         self.entries.get_mut(index)
     }
 
+    pub(super) fn entries_mut(&mut self) -> &mut [Entry] {
+        &mut self.entries
+    }
+
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -199,7 +217,13 @@ mod tests {
 
     fn service(urn: &str, providers: &[&str], consumers: &[&str]) -> Service {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Service { urn: urn.to_owned(), providers: owned(providers), consumers: owned(consumers), singleton: false }
+        Service {
+            urn: urn.to_owned(),
+            providers: owned(providers),
+            consumers: owned(consumers),
+            singleton: false,
+            availability: None,
+        }
     }
 
     fn registry() -> Registry {

@@ -209,6 +209,7 @@ impl Hub {
     pub(super) fn parked_timeout(&mut self, now: Instant, handle: Handle) {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         session.parked_reminded = false;
+        let service = session.service;
         let (mut late, mut next) = (Vec::new(), None::<Instant>);
         for key in &session.parked {
             let parked = self.parked.get(key).map(|parked| parked.requests.iter());
@@ -229,6 +230,7 @@ impl Hub {
             self.refuse_resume(handle, key, code::RESUME_PARTNER_MISSING, 0);
             self.pair(key);
         }
+        self.look_at_provider(now, service);
     }
 
     /// The hub leaves: nothing will be resumed here.

@@ -24,6 +24,8 @@ pub struct Config {
     pub close_wait_ms: u32,
     /// How long a singleton's new provider waits for a sign of life of the old one, in milliseconds.
     pub hold_ms: u32,
+    /// How long a consumer is let wait for the first provider of its service, in milliseconds: after a hub's restart they come in any order.
+    pub provider_wait_ms: u32,
     /// What a consumer is told to wait when its service has no provider, in milliseconds.
     pub no_provider_retry_ms: u32,
     /// What a singleton's second provider is told to wait, in milliseconds.
@@ -36,6 +38,7 @@ impl Default for Config {
             open_timeout_ms: 10_000,
             close_wait_ms: 3_000,
             hold_ms: 3_000,
+            provider_wait_ms: 1_000,
             no_provider_retry_ms: 1_000,
             occupied_retry_ms: 5_000,
         }
@@ -51,6 +54,10 @@ enum State {
     /// A singleton's second provider, while the first is asked whether it lives.
     Held {
         protocol: Protocol,
+        weight: u16,
+    },
+    /// A consumer, while its service has no provider.
+    Early {
         weight: u16,
     },
     Active {
@@ -101,6 +108,13 @@ pub enum Event {
         /// Its weight.
         weight: u16,
     },
+    /// SESSION_OPEN of a consumer, and its service has no provider, nor can one be started.
+    OpenEarly {
+        /// Its weight.
+        weight: u16,
+    },
+    /// The service of the consumer has a provider.
+    ProviderCame,
     /// The singleton's first provider answered.
     IncumbentAlive,
     /// The singleton's first provider has left.
@@ -121,6 +135,8 @@ pub enum Event {
     EntitlementLost,
     /// A newer session of the same process, or of the same singleton, takes its place.
     Replaced,
+    /// A provider that nobody uses: it is stopped.
+    Idle,
     /// The hub is leaving.
     HubDraining {
         /// How long it gives its sessions.
@@ -211,12 +227,14 @@ pub enum SessionTimer {
     Open,
     /// The singleton's first provider should have answered.
     Hold,
+    /// A provider should have come.
+    Provider,
     /// The endpoint should have closed.
     Close,
 }
 
 impl Timer for SessionTimer {
-    const ALL: &'static [Self] = &[Self::Open, Self::Hold, Self::Close];
+    const ALL: &'static [Self] = &[Self::Open, Self::Hold, Self::Provider, Self::Close];
 
     fn index(self) -> usize {
         self as usize
@@ -226,6 +244,7 @@ impl Timer for SessionTimer {
         match self {
             Self::Open => "open",
             Self::Hold => "hold",
+            Self::Provider => "provider",
             Self::Close => "close",
         }
     }
@@ -239,7 +258,7 @@ const DEFAULT_WEIGHT: u16 = 100;
 pub struct HubSession {
     config: Config,
     state: State,
-    timers: Timers<SessionTimer, 3>,
+    timers: Timers<SessionTimer, 4>,
     actions: Actions<Action, 4>,
 }
 
@@ -268,6 +287,12 @@ impl HubSession {
         matches!(self.state, State::Held { .. })
     }
 
+    /// Whether it waits for the first provider of its service.
+    #[must_use]
+    pub fn is_early(&self) -> bool {
+        matches!(self.state, State::Early { .. })
+    }
+
     /// Whether it is over, but for QUIC's own end.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -288,6 +313,8 @@ impl HubSession {
             Event::OpenAdmitted { .. }
             | Event::OpenRefused { .. }
             | Event::OpenOccupied { .. }
+            | Event::OpenEarly { .. }
+            | Event::ProviderCame
             | Event::IncumbentAlive
             | Event::IncumbentGone
             | Event::ControlViolation { .. }
@@ -295,6 +322,7 @@ impl HubSession {
             | Event::NotifyShutdown
             | Event::EntitlementLost
             | Event::Replaced
+            | Event::Idle
             | Event::SessionClose { .. } => {}
         }
     }
@@ -304,6 +332,7 @@ impl HubSession {
             Event::OpenAdmitted { weight } => self.begin(Protocol::Sc02, weight),
             Event::OpenRefused { code } => self.reject(now, code),
             Event::OpenOccupied { weight } => self.hold(now, Protocol::Sc02, weight),
+            Event::OpenEarly { weight } => self.wait(now, weight),
             Event::ControlViolation { code } | Event::SessionClose { code } => self.close(code),
             // Any other frame before SESSION_OPEN.
             Event::SetWeight { .. } => self.close(code::MALFORMED),
@@ -314,11 +343,13 @@ impl HubSession {
             | Event::LegacyAdmitted
             | Event::LegacyRefused { .. }
             | Event::LegacyOccupied
+            | Event::ProviderCame
             | Event::IncumbentAlive
             | Event::IncumbentGone
             | Event::NotifyShutdown
             | Event::EntitlementLost
-            | Event::Replaced => {}
+            | Event::Replaced
+            | Event::Idle => {}
         }
     }
 
@@ -333,14 +364,43 @@ impl HubSession {
             Event::SetWeight { .. }
             | Event::OpenAdmitted { .. }
             | Event::OpenRefused { .. }
-            | Event::OpenOccupied { .. } => self.close(code::MALFORMED),
+            | Event::OpenOccupied { .. }
+            | Event::OpenEarly { .. } => self.close(code::MALFORMED),
             Event::Replaced | Event::HubStopping => self.close(code::OK),
             Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
             | Event::LegacyRefused { .. }
             | Event::LegacyOccupied
-            | Event::NotifyShutdown => {}
+            | Event::ProviderCame
+            | Event::NotifyShutdown
+            | Event::Idle => {}
+        }
+    }
+
+    fn early(&mut self, now: Instant, weight: u16, event: Event) {
+        match event {
+            Event::ProviderCame => self.begin(Protocol::Sc02, weight),
+            Event::EntitlementLost => self.reject(now, code::NOT_ENTITLED),
+            Event::HubDraining { .. } => self.reject(now, code::HUB_REMOVED),
+            Event::ControlViolation { code } | Event::SessionClose { code } => self.close(code),
+            // Frames before SESSION_ACK (a second SESSION_OPEN is one of them).
+            Event::SetWeight { .. }
+            | Event::OpenAdmitted { .. }
+            | Event::OpenRefused { .. }
+            | Event::OpenOccupied { .. }
+            | Event::OpenEarly { .. } => self.close(code::MALFORMED),
+            Event::HubStopping => self.close(code::OK),
+            Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
+            Event::ExtendedHandshake
+            | Event::LegacyAdmitted
+            | Event::LegacyRefused { .. }
+            | Event::LegacyOccupied
+            | Event::IncumbentAlive
+            | Event::IncumbentGone
+            | Event::NotifyShutdown
+            | Event::Replaced
+            | Event::Idle => {}
         }
     }
 
@@ -351,11 +411,14 @@ impl HubSession {
             Event::NotifyShutdown => self.retire(protocol),
             Event::HubDraining { deadline_ms, resumable } => self.drain(protocol, deadline_ms, resumable),
             Event::EntitlementLost => self.end_by_frame(now, protocol, code::NOT_ENTITLED, Loss::Left),
-            Event::Replaced => self.end_by_frame(now, protocol, code::OK, Loss::Away),
+            Event::Replaced | Event::Idle => self.end_by_frame(now, protocol, code::OK, Loss::Away),
             Event::HubStopping => self.end(code::OK, TerminateReason::Shutdown),
             Event::ControlViolation { code } => self.end(code, TerminateReason::Error),
             // A second SESSION_OPEN.
-            Event::OpenAdmitted { .. } | Event::OpenRefused { .. } | Event::OpenOccupied { .. } => {
+            Event::OpenAdmitted { .. }
+            | Event::OpenRefused { .. }
+            | Event::OpenOccupied { .. }
+            | Event::OpenEarly { .. } => {
                 self.end(code::MALFORMED, TerminateReason::Error);
             }
             // The receiver of SESSION_CLOSE closes, with its code: the sender's own close would overtake its frame.
@@ -369,6 +432,7 @@ impl HubSession {
             | Event::LegacyAdmitted
             | Event::LegacyRefused { .. }
             | Event::LegacyOccupied
+            | Event::ProviderCame
             | Event::IncumbentAlive
             | Event::IncumbentGone => {}
         }
@@ -385,6 +449,8 @@ impl HubSession {
             | Event::OpenAdmitted { .. }
             | Event::OpenRefused { .. }
             | Event::OpenOccupied { .. }
+            | Event::OpenEarly { .. }
+            | Event::ProviderCame
             | Event::IncumbentAlive
             | Event::IncumbentGone
             | Event::ControlViolation { .. }
@@ -392,6 +458,7 @@ impl HubSession {
             | Event::NotifyShutdown
             | Event::EntitlementLost
             | Event::Replaced
+            | Event::Idle
             | Event::HubDraining { .. }
             | Event::SessionClose { .. } => {}
         }
@@ -418,6 +485,12 @@ impl HubSession {
         self.state = State::Held { protocol, weight };
         self.arm(now, SessionTimer::Hold, self.config.hold_ms);
         self.actions.push(Action::ProbeIncumbent);
+    }
+
+    fn wait(&mut self, now: Instant, weight: u16) {
+        self.timers.stop_all();
+        self.state = State::Early { weight };
+        self.arm(now, SessionTimer::Provider, self.config.provider_wait_ms);
     }
 
     fn set_weight(&mut self, protocol: Protocol, weight: u16) {
@@ -530,6 +603,7 @@ impl Machine for HubSession {
             State::Handshaking => self.handshaking(now, event),
             State::AwaitOpen => self.await_open(now, event),
             State::Held { protocol, weight } => self.held(now, protocol, weight, event),
+            State::Early { weight } => self.early(now, weight, event),
             State::Active { protocol } | State::Retiring { protocol } | State::Draining { protocol } => {
                 self.established(now, protocol, event);
             }
@@ -546,6 +620,7 @@ impl Machine for HubSession {
                     self.actions.push(Action::EvictIncumbent);
                     self.begin(protocol, weight);
                 }
+                (SessionTimer::Provider, _) => self.reject(now, code::NO_PROVIDER),
                 (SessionTimer::Close, State::Closing { code }) => self.close(code),
                 (SessionTimer::Hold | SessionTimer::Close, _) => {}
             }
@@ -575,6 +650,7 @@ impl Describe for HubSession {
             State::Handshaking => "Handshaking",
             State::AwaitOpen => "AwaitOpen",
             State::Held { .. } => "Held",
+            State::Early { .. } => "Early",
             State::Active { .. } => "Active",
             State::Retiring { .. } => "Retiring",
             State::Draining { .. } => "Draining",
@@ -602,6 +678,8 @@ impl Describe for HubSession {
             E::OpenAdmitted { weight: 0 },
             E::OpenRefused { code: code::SERVICE_UNKNOWN },
             E::OpenOccupied { weight: 100 },
+            E::OpenEarly { weight: 100 },
+            E::ProviderCame,
             E::IncumbentAlive,
             E::IncumbentGone,
             E::ControlViolation { code: code::MALFORMED },
@@ -610,6 +688,7 @@ impl Describe for HubSession {
             E::NotifyShutdown,
             E::EntitlementLost,
             E::Replaced,
+            E::Idle,
             E::HubDraining { deadline_ms: 30_000, resumable: true },
             E::HubStopping,
             E::SessionClose { code: code::OK },
@@ -621,7 +700,7 @@ impl Describe for HubSession {
 
     fn check(&self) -> Result<(), String> {
         let timed = match self.state {
-            State::AwaitOpen | State::Held { .. } | State::Closing { .. } => true,
+            State::AwaitOpen | State::Held { .. } | State::Early { .. } | State::Closing { .. } => true,
             // QUIC's own handshake and idle timers end the others.
             State::Handshaking
             | State::Active { .. }

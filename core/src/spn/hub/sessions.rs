@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::{
     Due, Hub,
+    cluster::Managed,
     connection::Loss,
     connections::Connection,
     notice::{Reason, Refusal},
@@ -25,7 +26,7 @@ use crate::{
         ConnKey, Protocol, Role, Side, code,
         control::Control,
         frame::{AckEntry, Frame, MAX_LIST, SessionAck, SessionOpen, flag},
-        hub::connection,
+        hub::{connection, managed},
         record::{RecordEvent, SessionRecord},
         window::Window,
     },
@@ -37,6 +38,10 @@ const PROBE_EVERY: Duration = Duration::from_millis(50);
 const UNREAD: usize = 16;
 /// What the original's agents send when they retire.
 const NOTIFY_SHUTDOWN: &[u8] = b"notify_shutdown";
+/// What the original's agents send before their first stream.
+const REQUEST_PROVIDER_START: &[u8] = b"request_provider_start";
+/// How often a session is heard with it; more are ignored.
+const PROVIDER_START_EVERY: Duration = Duration::from_secs(10);
 
 /// A session on the hub.
 pub(super) struct Session {
@@ -77,6 +82,8 @@ pub(super) struct Session {
     began: Option<(Instant, SessionRecord)>,
     /// The incumbent that was asked for a sign of life, and how many datagrams it had sent by then.
     probe: Option<(Handle, u64)>,
+    /// When it last asked for a provider's start.
+    provider_start: Option<Instant>,
     /// What was wrong with it, beyond the code.
     pub(super) detail: String,
     /// It has been told why it is refused, or asked for its end itself: nobody needs to hear more of it.
@@ -154,6 +161,7 @@ impl Hub {
             total: 0,
             began: None,
             probe: None,
+            provider_start: None,
             detail: String::new(),
             settled: false,
             receive: window(transport.receive_window),
@@ -178,6 +186,7 @@ impl Hub {
             Protocol::Sc01 => match self.admit(now, handle, "", None) {
                 Ok(Admission::Free) => Event::LegacyAdmitted,
                 Ok(Admission::Occupied) => Event::LegacyOccupied,
+                Ok(Admission::Early) => Event::LegacyRefused { code: code::NO_PROVIDER },
                 Err(code) => Event::LegacyRefused { code },
             },
         };
@@ -194,6 +203,7 @@ impl Hub {
             match self.admit(now, handle, &open.service, Some(open.instance)) {
                 Ok(Admission::Free) => Event::OpenAdmitted { weight: open.weight },
                 Ok(Admission::Occupied) => Event::OpenOccupied { weight: open.weight },
+                Ok(Admission::Early) => Event::OpenEarly { weight: open.weight },
                 Err(code) => Event::OpenRefused { code },
             }
         };
@@ -226,9 +236,14 @@ impl Hub {
                 }
             }
             Role::Consumer => {
-                let has_provider = self.registry.get(service).is_some_and(|entry| !entry.providers.is_empty());
+                let entry = self.registry.get_mut(service).ok_or(code::INTERNAL)?;
+                let will_have_one = entry.managed.as_ref().is_some_and(Managed::is_on_demand);
                 // `sc01` has no way to wait, so it is let in and its connections wait.
-                if has_provider || instance.is_none() { Ok(Admission::Free) } else { Err(code::NO_PROVIDER) }
+                if instance.is_none() || will_have_one || !entry.providers.is_empty() {
+                    return Ok(Admission::Free);
+                }
+                entry.early.insert(handle);
+                Ok(Admission::Early)
             }
         }
     }
@@ -252,10 +267,25 @@ impl Hub {
 
     fn word(&mut self, now: Instant, handle: Handle, word: &Bytes) {
         let Some(session) = self.sessions.get(&handle) else { return };
-        // `sc02` has a control stream; words are ignored there. The other words of `sc01` ask for nothing here.
-        if session.protocol == Protocol::Sc01 && session.role == Role::Provider && word.trim_ascii() == NOTIFY_SHUTDOWN
+        match (session.protocol, session.role, word.trim_ascii()) {
+            (Protocol::Sc01, Role::Provider, NOTIFY_SHUTDOWN) => {
+                self.session_event(now, handle, Event::NotifyShutdown);
+            }
+            (Protocol::Sc01, Role::Consumer, REQUEST_PROVIDER_START) => self.provider_start(now, handle),
+            // `sc02` has a control stream; words are ignored there. The other words of `sc01` ask for nothing here.
+            _ => {}
+        }
+    }
+
+    /// A consumer's payload is about to come.
+    pub(super) fn provider_start(&mut self, now: Instant, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        if session.machine.is_established()
+            && session.provider_start.is_none_or(|last| now >= last + PROVIDER_START_EVERY)
         {
-            self.session_event(now, handle, Event::NotifyShutdown);
+            session.provider_start = Some(now);
+            let service = session.service;
+            self.managed_event(now, service, managed::Event::PayloadAnnounced);
         }
     }
 
@@ -408,6 +438,21 @@ impl Hub {
         let identity = session.identity.clone();
         self.registry.enter(&identity, role);
         self.record(now, RecordEvent::StartSession(record));
+        match role {
+            Role::Provider => self.provider_came(now, service),
+            Role::Consumer if self.registry.get(service).is_some_and(|entry| entry.providers.is_empty()) => {
+                self.managed_event(now, service, managed::Event::ConsumerCame);
+            }
+            Role::Consumer => {}
+        }
+    }
+
+    fn provider_came(&mut self, now: Instant, service: usize) {
+        self.look_at_provider(now, service);
+        let early = self.registry.get_mut(service).map(|entry| std::mem::take(&mut entry.early));
+        for consumer in early.unwrap_or_default() {
+            self.session_event(now, consumer, Event::ProviderCame);
+        }
         self.choose_for_waiting(now, service);
     }
 
@@ -434,6 +479,7 @@ impl Hub {
         {
             self.session_event(now, held, Event::IncumbentGone);
         }
+        self.look_at_provider(now, service);
     }
 
     fn set_weight(&mut self, now: Instant, handle: Handle, weight: u16) {
@@ -482,14 +528,14 @@ impl Hub {
         }
     }
 
-    /// It no longer waits for a singleton's provider.
+    /// It no longer waits for the end of a singleton's provider, or for the first provider.
     fn unhold(&mut self, handle: Handle) {
         let Some(session) = self.sessions.get(&handle) else { return };
-        if let Some(entry) = self.registry.get_mut(session.service)
-            && entry.held == Some(handle)
-        {
+        let Some(entry) = self.registry.get_mut(session.service) else { return };
+        if entry.held == Some(handle) {
             entry.held = None;
         }
+        entry.early.remove(&handle);
     }
 
     fn send_ack(&mut self, handle: Handle) {
@@ -570,4 +616,6 @@ enum Admission {
     Free,
     /// A singleton, and its provider looks alive.
     Occupied,
+    /// A consumer, and there is no provider.
+    Early,
 }

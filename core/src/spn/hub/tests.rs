@@ -1,6 +1,7 @@
 //! The binding in memory, against endpoints that a test plays by hand: frame by frame, stream by stream.
 
 mod admission;
+mod managed;
 mod relaying;
 mod resuming;
 
@@ -38,6 +39,8 @@ struct Bench {
     records: Vec<RecordEvent>,
     refusals: Vec<String>,
     suppressed: u64,
+    /// What cluster managers were asked for.
+    tasks: Vec<(&'static str, ClusterTask)>,
     stopped: bool,
     /// Of every SESSION_OPEN.
     flags: u8,
@@ -71,6 +74,7 @@ impl Bench {
             providers: names(&["p", "p2"]),
             consumers: names(&["c", "c2"]),
             singleton: false,
+            availability: None,
         }];
         change(&mut config);
         Self {
@@ -82,6 +86,7 @@ impl Bench {
             records: Vec::new(),
             refusals: Vec::new(),
             suppressed: 0,
+            tasks: Vec::new(),
             stopped: false,
             flags: 0,
             datagrams: 0,
@@ -119,6 +124,9 @@ impl Bench {
             }
             while let Some(notice) = self.hub.poll_notice() {
                 match notice {
+                    Notice::Listening => {}
+                    Notice::ClusterStart(task) => self.tasks.push(("start", task)),
+                    Notice::ClusterStop(task) => self.tasks.push(("stop", task)),
                     Notice::Record(record) => self.records.push(record.event),
                     Notice::Refused(refusal) => self.refusals.push(refusal.to_string()),
                     Notice::RefusalsSuppressed { count } => self.suppressed += count,

@@ -9,8 +9,11 @@ use std::{
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Availability, Finding, HubRecord, Inventory, Realm, Service, Severity, certificate};
-use crate::quic::{Identity, Roots};
+use super::{Finding, HubRecord, Inventory, Realm, Service, Severity, certificate};
+use crate::{
+    quic::{Identity, Roots},
+    spn::hub::{Availability, Schedule},
+};
 
 /// The UDP port of a hub that names none.
 const DEFAULT_PORT: u16 = 4433;
@@ -457,6 +460,8 @@ impl Reader<'_> {
                 0
             }
         };
+        let start_at = self.schedule(&mut record, "startAt");
+        let stop_at = self.schedule(&mut record, "stopAt");
         let image = self.text(&mut record, "image").unwrap_or_default();
         let command = self.texts(&mut record, "command");
         let options = self.texts(&mut record, "options");
@@ -467,6 +472,8 @@ impl Reader<'_> {
             service_id,
             on_consumer: both || on_consumer.unwrap_or(false),
             on_payload: both || on_payload.unwrap_or(false),
+            start_at,
+            stop_at,
             idle_timeout_s,
             image,
             command,
@@ -474,6 +481,18 @@ impl Reader<'_> {
             env,
             mount_points,
         })
+    }
+
+    /// A cron pattern. The stock inventory has empty ones where there is none.
+    fn schedule(&mut self, record: &mut Record<'_>, member: &str) -> Option<Schedule> {
+        let text = self.text(record, member).filter(|text| !text.trim().is_empty())?;
+        match text.parse() {
+            Ok(schedule) => Some(schedule),
+            Err(error) => {
+                self.fault(record, member, error.to_string());
+                None
+            }
+        }
     }
 
     fn env(&mut self, record: &mut Record<'_>) -> BTreeMap<String, String> {

@@ -132,6 +132,7 @@ fn start_hub(authority: &Authority, records: &Records) -> Result<(HubHandle, one
         providers: vec!["provider".to_owned()],
         consumers: vec!["consumer".to_owned()],
         singleton: false,
+        availability: None,
     }];
     let (ended, stopped) = oneshot::channel();
     let (mut teller, mut ended) = (records.teller(), Some(ended));

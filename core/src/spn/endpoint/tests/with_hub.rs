@@ -373,7 +373,8 @@ fn without_a_provider_the_session_waits() {
     let mut world = World::new();
     let hub = world.add_hub(HUB);
     let consumer = world.consumer(&[hub]);
-    world.run();
+    // The hub waits for a provider, too, before it says so.
+    world.wait(Duration::from_secs(1));
     let notices = &world.peer(consumer).notices;
     let [Notice::SessionWaiting { reason, retry_ms: 1000, .. }] = &notices[..] else { panic!("{notices:?}") };
     assert!(reason.contains("No provider available"), "{reason}");

@@ -25,7 +25,12 @@ fn session_open_is_judged_in_order() {
         (Consumer, "c", Consumer, "urn:nothing", 0x16, 0),
         (Consumer, "c", Consumer, "urn:s", 100, 1000),
     ] {
-        let frames = answer(&mut bench, alpn, name, role, service);
+        let mut frames = answer(&mut bench, alpn, name, role, service);
+        if code == 100 {
+            assert_eq!(frames, [], "a provider may come yet");
+            bench.wait(Duration::from_secs(1));
+            frames = bench.frames(bench.hands.len() - 1);
+        }
         assert!(matches!(&frames[..], [frame] if reject(code, retry)(frame)), "{code}: {frames:?}");
         assert!(bench.refusals.last().unwrap().contains(&format!("code 0x{code:x}")), "{:?}", bench.refusals);
     }
@@ -35,6 +40,46 @@ fn session_open_is_judged_in_order() {
     let frames = answer(&mut bench, Consumer, "c", Consumer, "urn:s");
     assert!(matches!(&frames[..], [Frame::SessionAck(ack)] if ack.max_connections == 10_000), "{frames:?}");
     assert_eq!(bench.records.len(), 2, "the refused leave no record");
+}
+
+#[test]
+fn a_consumer_that_is_earlier_than_its_provider_is_let_in_with_it() {
+    let mut bench = Bench::new(|_| {});
+    let consumers: Vec<usize> = (0..3)
+        .map(|_| {
+            let consumer = bench.dial(b"sc02-consumer", "c");
+            bench.open(consumer, Role::Consumer, "", 0, 0);
+            consumer
+        })
+        .collect();
+    bench.wait(Duration::from_millis(900));
+    bench.kill(consumers[1]);
+    bench.session(Role::Provider, "p");
+    for consumer in [consumers[0], consumers[2]] {
+        assert!(matches!(bench.frames(consumer)[..], [Frame::SessionAck(_)]), "{:?}", bench.refusals);
+        bench.connect(consumer, consumer as u8, b"at once");
+    }
+    assert_eq!((bench.hub.status().consumers, bench.hub.status().connections), (3, 2));
+    assert_eq!(bench.refusals, [""; 0]);
+}
+
+#[test]
+fn an_early_consumer_may_not_speak_and_may_lose_its_right() {
+    let mut bench = Bench::new(|_| {});
+    let early = |bench: &mut Bench| {
+        let consumer = bench.dial(b"sc02-consumer", "c");
+        bench.open(consumer, Role::Consumer, "", 0, 0);
+        consumer
+    };
+    let speaks = early(&mut bench);
+    bench.send(speaks, &Frame::SetWeight { weight: 1 });
+    assert_eq!(bench.close_code(speaks), Some(0x10));
+    let loses = early(&mut bench);
+    let mut config = bench.hub.config.clone();
+    config.services[0].consumers.clear();
+    bench.hub.reload(bench.now, config).unwrap();
+    bench.settle();
+    assert!(bench.frames(loses).iter().any(reject(0x15, 0)));
 }
 
 #[test]
