@@ -34,17 +34,22 @@ fn run(path: &str) -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("{finding}");
     }
     let (told, notices) = mpsc::channel();
-    let epoch = epoch();
+    let (epoch, mut hubs) = (epoch(), Vec::new());
     for realm in inventory.realms.iter().filter(|realm| realm.is_enabled) {
         for record in &realm.hubs {
-            let told = told.clone();
-            let hub = HubHandle::start(record.config(realm), move |notice| drop(told.send(notice)))?;
-            eprintln!("{}/{} listens on {}", realm.name, record.name, hub.local_addr());
+            let (hub, told) = (hubs.len(), told.clone());
+            hubs.push(HubHandle::start(record.config(realm), move |notice| drop(told.send((hub, notice))))?);
         }
     }
     drop(told);
-    for notice in notices {
+    for (hub, notice) in notices {
+        let Some(handle) = hubs.get(hub) else { continue };
         match notice {
+            Notice::Listening => eprintln!("listening on {}", handle.local_addr()),
+            Notice::ClusterStart(task) | Notice::ClusterStop(task) => {
+                eprintln!("{}: there is no cluster manager here; start and stop its provider by hand", task.service);
+                handle.cluster_done(task.id, false);
+            }
             Notice::Record(record) => println!("{}", record.to_json(&epoch)),
             Notice::Refused(refusal) => eprintln!("{refusal}"),
             Notice::RefusalsSuppressed { count } => eprintln!("{count} more refusals"),

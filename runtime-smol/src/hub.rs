@@ -49,6 +49,7 @@ enum Command {
     Reload(Box<Config>, Sender<Result<Vec<String>, ConfigError>>),
     Status(Sender<Status>),
     Pause(String, Sender<bool>),
+    ClusterDone(u64, bool),
     Unpause(String, Sender<bool>),
 }
 
@@ -78,8 +79,8 @@ pub fn seed() -> [u8; 32] {
 }
 
 impl HubHandle {
-    /// Starts a hub in a thread of its own and returns when it listens. `notices` is called in that thread and must not block;
-    /// its last call is [`Notice::Stopped`].
+    /// Starts a hub in a thread of its own and returns when its address is bound; [`Notice::Listening`] says when it accepts sessions.
+    /// `notices` is called in that thread and must not block; its last call is [`Notice::Stopped`].
     ///
     /// # Errors
     /// A record that cannot be used, or an address that cannot be bound.
@@ -133,6 +134,11 @@ impl HubHandle {
         let (answer, result) = channel::bounded(1);
         self.send(Command::Reload(Box::new(config), answer));
         result.recv().await.ok()
+    }
+
+    /// See [`Hub::cluster_done`].
+    pub fn cluster_done(&self, task: u64, ok: bool) {
+        self.send(Command::ClusterDone(task, ok));
     }
 
     /// See [`Hub::status`]; `None` when the hub has ended.
@@ -211,6 +217,7 @@ fn obey(hub: &mut Hub, now: Instant, command: Command) {
         Command::Stop => hub.stop(now),
         Command::Remove => hub.remove(now),
         Command::Disable => hub.disable(now),
+        Command::ClusterDone(task, ok) => hub.cluster_done(now, task, ok),
         // The asker may have gone.
         Command::Reload(config, answer) => drop(answer.try_send(hub.reload(now, *config))),
         Command::Status(answer) => drop(answer.try_send(hub.status())),

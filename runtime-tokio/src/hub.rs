@@ -50,6 +50,7 @@ enum Command {
     Reload(Box<Config>, oneshot::Sender<Result<Vec<String>, ConfigError>>),
     Status(oneshot::Sender<Status>),
     Pause(String, oneshot::Sender<bool>),
+    ClusterDone(u64, bool),
     Unpause(String, oneshot::Sender<bool>),
 }
 
@@ -79,8 +80,8 @@ pub fn seed() -> [u8; 32] {
 }
 
 impl HubHandle {
-    /// Starts a hub in a thread of its own and returns when it listens. `notices` is called in that thread and must not block;
-    /// its last call is [`Notice::Stopped`].
+    /// Starts a hub in a thread of its own and returns when its address is bound; [`Notice::Listening`] says when it accepts sessions.
+    /// `notices` is called in that thread and must not block; its last call is [`Notice::Stopped`].
     ///
     /// # Errors
     /// A record that cannot be used, or an address that cannot be bound.
@@ -135,6 +136,11 @@ impl HubHandle {
         let (answer, result) = oneshot::channel();
         self.send(Command::Reload(Box::new(config), answer));
         result.await.ok()
+    }
+
+    /// See [`Hub::cluster_done`].
+    pub fn cluster_done(&self, task: u64, ok: bool) {
+        self.send(Command::ClusterDone(task, ok));
     }
 
     /// See [`Hub::status`]; `None` when the hub has ended.
@@ -216,6 +222,7 @@ fn obey(hub: &mut Hub, now: Instant, command: Command) {
         Command::Stop => hub.stop(now),
         Command::Remove => hub.remove(now),
         Command::Disable => hub.disable(now),
+        Command::ClusterDone(task, ok) => hub.cluster_done(now, task, ok),
         // The asker may have gone.
         Command::Reload(config, answer) => drop(answer.send(hub.reload(now, *config))),
         Command::Status(answer) => drop(answer.send(hub.status())),

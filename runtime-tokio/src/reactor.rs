@@ -37,11 +37,12 @@ impl<B: Binding> Reactor<B> {
 
     /// Takes one batch of datagrams and fires what is due; says whether there was anything.
     pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
-        let binding = &mut self.binding;
-        let received = match self.udp.poll_receive(cx, |received| binding.handle_datagram(now, received)) {
-            Poll::Ready(result) => result.map(|()| true)?,
-            Poll::Pending => false,
-        };
+        let (binding, udp) = (&mut self.binding, &mut self.udp);
+        let received = binding.is_reading()
+            && match udp.poll_receive(cx, |received| binding.handle_datagram(now, received)) {
+                Poll::Ready(result) => result.map(|()| true)?,
+                Poll::Pending => false,
+            };
         let is_due = self.binding.poll_timeout().is_some_and(|due| due <= now);
         if is_due {
             self.binding.handle_timeout(now);

@@ -108,6 +108,7 @@ impl World {
             providers: names(["p1", "p2"]),
             consumers: names(["c1", "c2"]),
             singleton: kind == Kind::Plain && random.chance(10),
+            availability: None,
         };
         let hubs = if kind == Kind::Plain { 1 } else { 1 + random.below(3) };
         let seats: Vec<Seat> = (0..hubs)
@@ -209,6 +210,11 @@ impl World {
         while let Some(notice) = seat.hub.as_mut().and_then(|hub| hub.poll_notice()) {
             progress = true;
             match notice {
+                Notice::Listening => {}
+                // No service here is managed.
+                Notice::ClusterStart(task) | Notice::ClusterStop(task) => {
+                    self.journal.push(format!("{at} hub{nth} asks for {}", task.service));
+                }
                 Notice::Record(record) => {
                     seat.count(&record.event);
                     self.journal.push(format!("{at} hub{nth} {:?}", record.event));

@@ -9,6 +9,10 @@ use crate::{
 
 /// What a binding of datagrams has, whatever it binds.
 pub trait Binding {
+    /// Whether datagrams are to be read at the moment; they wait in the socket.
+    fn is_reading(&self) -> bool {
+        true
+    }
     /// Takes a datagram from the socket.
     fn handle_datagram(&mut self, now: Instant, received: Received);
     /// Fires what is due.
@@ -22,8 +26,9 @@ pub trait Binding {
 }
 
 macro_rules! binding {
-    ($type:ty) => {
+    ($type:ty $(, $reading:item)?) => {
         impl Binding for $type {
+            $($reading)?
             fn handle_datagram(&mut self, now: Instant, received: Received) {
                 self.handle_datagram(now, received);
             }
@@ -43,5 +48,10 @@ macro_rules! binding {
     };
 }
 
-binding!(Hub);
+binding!(
+    Hub,
+    fn is_reading(&self) -> bool {
+        !self.is_starting()
+    }
+);
 binding!(Endpoint);

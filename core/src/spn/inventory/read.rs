@@ -448,8 +448,13 @@ impl Reader<'_> {
             let message = "no ondemandStart…: the provider is started when the inventory is loaded";
             self.warning(record.path.clone(), message);
         }
-        // `ondemandStart` alone means both.
-        let both = on_demand == Some(true) && on_consumer.is_none() && on_payload.is_none();
+        // `ondemandStart` means both, unless one of them is named.
+        let (on_consumer, on_payload) = match (on_demand, on_consumer, on_payload) {
+            (Some(true), Some(false), None) => (false, true),
+            (Some(true), None, Some(false)) => (true, false),
+            (Some(true), None, None) | (Some(true), Some(false), Some(false)) => (true, true),
+            (_, on_consumer, on_payload) => (on_consumer == Some(true), on_payload == Some(true)),
+        };
         let idle = record.members.get("idleTimeout").cloned().unwrap_or(Value::Null);
         let idle_timeout_s = match &idle {
             Value::Null => 0,
@@ -460,6 +465,10 @@ impl Reader<'_> {
                 0
             }
         };
+        if idle_timeout_s > 0 && !on_consumer && !on_payload {
+            let message = "has no effect: only a provider that is started on demand is stopped when idle";
+            self.warning(format!("{}.idleTimeout", record.path), message);
+        }
         let start_at = self.schedule(&mut record, "startAt");
         let stop_at = self.schedule(&mut record, "stopAt");
         let image = self.text(&mut record, "image").unwrap_or_default();
@@ -470,8 +479,8 @@ impl Reader<'_> {
         record.is_good.then_some(Availability {
             cluster_manager,
             service_id,
-            on_consumer: both || on_consumer.unwrap_or(false),
-            on_payload: both || on_payload.unwrap_or(false),
+            on_consumer,
+            on_payload,
             start_at,
             stop_at,
             idle_timeout_s,

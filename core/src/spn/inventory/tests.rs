@@ -236,6 +236,33 @@ fn availability() {
     assert_eq!(findings, Vec::<String>::new());
     assert_eq!((found.on_consumer, found.on_payload, found.idle_timeout_s), (true, true, 0));
     assert_eq!((found.command, found.mount_points), (vec!["run".into()], vec![(5, "/a".into()), (6, "/b".into())]));
+    for (members, expected) in [
+        (json!({"ondemandStart": true, "ondemandStartOnConsumer": false}), (false, true)),
+        (json!({"ondemandStart": true, "ondemandStartOnPayload": false}), (true, false)),
+        (json!({"ondemandStart": true, "ondemandStartOnPayload": true}), (false, true)),
+        (json!({"ondemandStart": false, "ondemandStartOnConsumer": true}), (true, false)),
+        (
+            json!({"ondemandStart": true, "ondemandStartOnConsumer": false, "ondemandStartOnPayload": false}),
+            (true, true),
+        ),
+        (json!({"ondemandStart": false}), (false, false)),
+    ] {
+        let mut all = base.clone();
+        all.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let found = of(all).0.unwrap();
+        assert_eq!((found.on_consumer, found.on_payload), expected, "{members}");
+    }
+    let mut scheduled = base.clone();
+    (scheduled["startAt"], scheduled["stopAt"]) = (json!("0 0 8 * * MON-FRI"), json!(""));
+    (scheduled["ondemandStart"], scheduled["idleTimeout"]) = (json!(false), json!(5));
+    let (found, findings) = of(scheduled.clone());
+    let found = found.unwrap();
+    assert_eq!((found.start_at.unwrap().to_string(), found.stop_at), ("0 0 8 * * MON-FRI".to_owned(), None));
+    assert!(findings[0].contains("idleTimeout: has no effect"), "{findings:?}");
+    scheduled["stopAt"] = json!("every evening");
+    let (found, findings) = of(scheduled);
+    assert_eq!(found, None);
+    assert!(findings.iter().any(|text| text.contains(".stopAt: `every evening` is no cron pattern")), "{findings:?}");
     let (found, findings) = of(json!({"serviceId": "s", "ondemandStartOnPayload": true}));
     assert_eq!(
         (found, &findings[0][..]),

@@ -205,11 +205,10 @@ fn describe(hub: &HubStatus) -> String {
         status.providers, status.consumers, status.connections, status.paused
     );
     for service in &status.services {
-        let paused = if service.is_paused { ", paused" } else { "" };
-        text += &format!(
-            "  {}: {} providers, {} connections{paused}\n",
-            service.urn, service.providers, service.connections
-        );
+        text += &format!("  {}: {} providers, {} connections", service.urn, service.providers, service.connections);
+        text += if service.is_paused { ", paused" } else { "" };
+        text += &service.managed.as_ref().map(|state| format!(", managed: {state}")).unwrap_or_default();
+        text += "\n";
     }
     text
 }

@@ -60,6 +60,10 @@ struct RunArgs {
     /// Listen for `spnhub ctl` on this Unix socket, which only this user can open.
     #[arg(long, value_name = "PATH", env = "SPNHUB_CONTROL")]
     control: Option<PathBuf>,
+    /// Where the commands are that start and stop providers: `clusterManagerUrn: exec:NAME` runs NAME in this directory, as
+    /// `NAME start|stop SERVICE_ID`, with the rest of the service's availabilityManagement as JSON on its stdin.
+    #[arg(long, value_name = "DIR", env = "SPNHUB_CLUSTER_COMMANDS")]
+    cluster_commands: Option<PathBuf>,
     /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
     #[arg(long, value_enum, default_value_t)]
     log_format: log::Format,

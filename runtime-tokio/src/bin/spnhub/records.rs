@@ -34,6 +34,8 @@ impl Teller {
             Notice::Record(record) => self.0.tell(record),
             Notice::Refused(refusal) => tracing::warn!("{refusal}"),
             Notice::RefusalsSuppressed { count } => tracing::warn!(count, "more refusals in this second"),
+            // Not to be told but to be done, by whoever has the hub.
+            Notice::Listening | Notice::ClusterStart(_) | Notice::ClusterStop(_) => {}
             Notice::Stopped => return true,
         }
         false

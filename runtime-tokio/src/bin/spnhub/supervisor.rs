@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::ExitCode,
+    sync::Arc,
 };
 
 use tokio::{
@@ -11,10 +12,11 @@ use tokio::{
     task::JoinHandle,
 };
 use towline_core::spn::{
-    hub::Config,
+    hub::{ClusterTask, Config, Notice},
     inventory::{Finding, HubRecord, Realm, Service, Severity},
 };
 use towline_tokio::{
+    cluster::{ClusterError, Clusters, Commands},
     hub::{HubHandle, StartError},
     inventory::{LoadError, Loaded, Source},
 };
@@ -36,8 +38,16 @@ struct Supervisor {
     /// Hubs whose address a draining one may still have.
     waiting: BTreeMap<Name, (Realm, HubRecord)>,
     next: u64,
-    ended: mpsc::UnboundedSender<u64>,
+    happened: mpsc::UnboundedSender<(u64, Happened)>,
+    clusters: Arc<Clusters>,
     is_leaving: bool,
+}
+
+/// What a hub's thread has to say to us.
+enum Happened {
+    Start(ClusterTask),
+    Stop(ClusterTask),
+    Ended,
 }
 
 struct Running {
@@ -64,14 +74,19 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
     let records = Records::start(args.records.as_deref())
         .map_err(|error| Error::Records { path: args.records.clone().unwrap_or_default(), error })?;
     let (_socket, mut requests) = args.control.as_deref().map(control::listen).transpose()?.unzip();
-    let (ended, mut endings) = mpsc::unbounded_channel();
+    let (happened, mut happenings) = mpsc::unbounded_channel();
+    let clusters = match args.cluster_commands {
+        Some(directory) => Clusters::default().with("exec", Commands::new(directory)),
+        None => Clusters::default(),
+    };
     let mut supervisor = Supervisor {
         records,
         hubs: BTreeMap::new(),
         alive: BTreeMap::new(),
         waiting: BTreeMap::new(),
         next: 0,
-        ended,
+        happened,
+        clusters: Arc::new(clusters),
         is_leaving: false,
     };
     tell(&loaded.findings);
@@ -84,9 +99,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
     let mut again = false;
     loop {
         tokio::select! {
-            Some(id) = endings.recv() => {
-                supervisor.ended(id);
-            }
+            Some((id, happened)) = happenings.recv() => supervisor.happened(id, happened),
             _ = terminate.recv() => {
                 tracing::info!("SIGTERM: draining, at most 30 s; again, or SIGINT, ends at once");
                 supervisor.leave(HubHandle::shutdown);
@@ -147,6 +160,35 @@ impl Supervisor {
             // Without being asked to, a hub ends only with its socket.
             (true, false, false) => Some(2),
         }
+    }
+
+    fn happened(&mut self, id: u64, happened: Happened) {
+        match happened {
+            Happened::Start(task) => self.cluster(id, task, true),
+            Happened::Stop(task) => self.cluster(id, task, false),
+            Happened::Ended => self.ended(id),
+        }
+    }
+
+    /// Has a cluster manager start or stop a provider.
+    fn cluster(&self, id: u64, task: ClusterTask, is_start: bool) {
+        let Some(hub) = self.alive.get(&id).cloned() else { return };
+        let clusters = self.clusters.clone();
+        tokio::spawn(async move {
+            let (service, by) = (&task.service, &task.availability.cluster_manager);
+            let (doing, done) = if is_start { ("starting", "started") } else { ("stopping", "stopped") };
+            tracing::info!("{doing} the provider of {service} by {by}");
+            let result = match clusters.find(by) {
+                Ok(manager) if is_start => manager.start(&task).await,
+                Ok(manager) => manager.stop(&task).await,
+                Err(error) => Err(error),
+            };
+            match &result {
+                Ok(()) => tracing::info!("{done} the provider of {service}"),
+                Err(error) => tracing::error!("{doing} the provider of {service}: {error}"),
+            }
+            hub.cluster_done(task.id, result.is_ok());
+        });
     }
 
     /// A hub has ended: its address may be wanted.
@@ -229,6 +271,7 @@ impl Supervisor {
             match self.hubs.get_mut(&name) {
                 Some(running) if running.record.bind == record.bind && self.alive.contains_key(&running.id) => {
                     keep_broken_services(&name, &broken, &running.record, &mut record);
+                    tell_missing_clusters(&self.clusters, &name, &record);
                     let (handle, config) = (running.handle.clone(), record.config(realm));
                     running.record = record;
                     // All at once: a hub that is slow to answer holds up no other.
@@ -258,9 +301,9 @@ impl Supervisor {
         let Some(teller) = self.records.teller() else { return Ok(()) };
         let id = self.next;
         self.next += 1;
-        match start(record.config(realm), teller, id, self.ended.clone()) {
+        match start(&name, record.config(realm), teller, Told { id, happened: self.happened.clone() }) {
             Ok(handle) => {
-                tracing::info!(realm = name.0, hub = name.1, "listening on {}", handle.local_addr());
+                tell_missing_clusters(&self.clusters, &name, &record);
                 self.alive.insert(id, handle.clone());
                 if let Some(old) = self.hubs.insert(name, Running { id, record, handle }) {
                     old.handle.remove();
@@ -291,26 +334,57 @@ fn known_or_not(known: bool, service: &str, what: &str) -> Answer {
     }
 }
 
-fn start(config: Config, teller: Teller, id: u64, ended: mpsc::UnboundedSender<u64>) -> Result<HubHandle, StartError> {
+fn start(name: &Name, config: Config, teller: Teller, told: Told) -> Result<HubHandle, StartError> {
+    let ((realm, hub), address) = (name.clone(), config.bind);
     // Dropped with the hub, however it ends. The records go first: the process may end with this.
-    let mut alive = Some((teller, Ending { id, ended }));
+    let mut alive = Some((teller, told));
     HubHandle::start(config, move |notice| {
-        if alive.as_ref().is_some_and(|(teller, _)| teller.tell(notice)) {
-            alive = None;
+        let Some((teller, told)) = &alive else { return };
+        match notice {
+            Notice::Listening => tracing::info!(realm, hub, "listening on {address}"),
+            Notice::ClusterStart(task) => told.tell(Happened::Start(task)),
+            Notice::ClusterStop(task) => told.tell(Happened::Stop(task)),
+            notice => {
+                if teller.tell(notice) {
+                    alive = None;
+                }
+            }
         }
     })
 }
 
-/// Tells the end of a hub when it is dropped.
-struct Ending {
+/// What a hub's thread tells us through; its end, when it is dropped.
+struct Told {
     id: u64,
-    ended: mpsc::UnboundedSender<u64>,
+    happened: mpsc::UnboundedSender<(u64, Happened)>,
 }
 
-impl Drop for Ending {
-    fn drop(&mut self) {
+impl Told {
+    fn tell(&self, happened: Happened) {
         // Nobody listens any more when the process ends.
-        let _ = self.ended.send(self.id);
+        let _ = self.happened.send((self.id, happened));
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.tell(Happened::Ended);
+    }
+}
+
+/// Says which cluster managers a hub's services name and are not here, one line for each.
+fn tell_missing_clusters(clusters: &Clusters, name: &Name, record: &HubRecord) {
+    let mut missing: BTreeMap<&str, (usize, &str, ClusterError)> = BTreeMap::new();
+    for service in &record.services {
+        let Some(availability) = &service.availability else { continue };
+        let Err(error) = clusters.find(&availability.cluster_manager) else { continue };
+        let scheme = availability.cluster_manager.split(':').next().unwrap_or_default();
+        missing.entry(scheme).or_insert((0, &service.urn, error)).0 += 1;
+    }
+    for (scheme, (services, first, error)) in missing {
+        let hint = if scheme == "exec" { "; --cluster-commands DIR brings exec:" } else { "" };
+        let more = if services > 1 { format!(" and {} more", services - 1) } else { String::new() };
+        tracing::warn!(realm = name.0, hub = name.1, "providers of {first}{more} cannot be started: {error}{hint}");
     }
 }
 

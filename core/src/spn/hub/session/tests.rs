@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::first_instant;
+use crate::{machine::Describe, testing::first_instant};
 
 use Action as A;
 use Event as E;
@@ -93,6 +93,24 @@ fn a_dead_singleton_is_replaced() {
 }
 
 #[test]
+fn a_consumer_waits_a_moment_for_the_first_provider() {
+    let early = [OPEN, &[E::OpenEarly { weight: 100 }]].concat();
+    assert_eq!(step(OPEN, E::OpenEarly { weight: 100 }), ("Early", vec![]));
+    assert_eq!(step(&early, E::ProviderCame), ("Active", vec![A::SendAck, A::Begin { weight: 100 }]));
+    let reject = |code, retry_after_ms| ("Closing", vec![A::SendReject { code, retry_after_ms }]);
+    assert_eq!(expire(&early), reject(100, 1000));
+    assert_eq!(step(&early, E::EntitlementLost), reject(0x15, 0));
+    assert_eq!(step(&early, E::HubDraining { deadline_ms: 1, resumable: true }), reject(0x18, 0));
+    for event in [E::SetWeight { weight: 1 }, E::OpenEarly { weight: 1 }, E::OpenAdmitted { weight: 1 }] {
+        assert_eq!(step(&early, event), ("Closed", vec![A::Close { code: 0x10 }]));
+    }
+    assert_eq!(step(&early, E::ControlViolation { code: 0x12 }), ("Closed", vec![A::Close { code: 0x12 }]));
+    assert_eq!(step(&early, E::SessionClose { code: 0 }), ("Closed", vec![A::Close { code: 0 }]));
+    assert_eq!(step(&early, E::HubStopping), ("Closed", vec![A::Close { code: 0 }]));
+    assert_eq!(step(&early, E::Lost), ("Closed", vec![]));
+}
+
+#[test]
 fn weight() {
     let set = |weight| vec![A::SetWeight { weight }, A::SendWeightAck { weight }];
     assert_eq!(step(ACTIVE, E::SetWeight { weight: 5 }), ("Active", set(5)));
@@ -129,7 +147,9 @@ fn ends() {
     );
     assert_eq!(step(ACTIVE, E::EntitlementLost), ("Closing", vec![A::SendClose { code: 0x15 }, leave(R::Shutdown)]));
     assert_eq!(step(LEGACY, E::EntitlementLost), ("Closed", vec![leave(R::Shutdown), A::Close { code: 0x15 }]));
-    assert_eq!(step(ACTIVE, E::Replaced), ("Closing", vec![A::SendClose { code: 0 }, end(R::Shutdown)]));
+    for event in [E::Replaced, E::Idle] {
+        assert_eq!(step(ACTIVE, event), ("Closing", vec![A::SendClose { code: 0 }, end(R::Shutdown)]));
+    }
     assert_eq!(step(ACTIVE, E::HubStopping), ("Closed", vec![end(R::Shutdown), A::Close { code: 0 }]));
     let rejected = [OPEN, &[E::OpenRefused { code: 0x16 }]].concat();
     assert_eq!(expire(&rejected), ("Closed", vec![A::Close { code: 0x16 }]), "3 s for the endpoint to close");
