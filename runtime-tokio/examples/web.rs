@@ -3,41 +3,23 @@
 //! `cargo run -p towline-tokio --example web` makes certificates that are thrown away, a hub on this machine, a provider that serves HTTP, and
 //! a consumer that fetches a page. In the middle the hub is replaced: the connection does not notice.
 
-use std::{error::Error, net::SocketAddr};
+mod throwaway;
+
+use std::error::Error;
 
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::{Request, Response, body::Bytes, client, server, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::sync::mpsc;
-use towline_core::{
-    quic::{Identity, Roots},
-    spn::{
-        Role,
-        endpoint::Config,
-        hub::{self, Notice, Service},
-    },
-};
-use towline_tokio::{
-    endpoint::{Consumer, Provider},
-    hub::HubHandle,
-    pki::{Authority, Pair},
-};
+use throwaway::Realm;
+use towline_core::spn::Role;
+use towline_tokio::endpoint::{Consumer, Provider};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let authority = Authority::new("example")?;
-    let mut record = record(&authority)?;
-    let (told, mut stopped) = mpsc::unbounded_channel();
-    let first = HubHandle::start(record.clone(), move |notice| {
-        if matches!(notice, Notice::Stopped) {
-            let _ = told.send(());
-        }
-    })?;
-    record.bind = first.local_addr();
-    let port = record.bind.port();
+    let mut realm = Realm::start()?;
 
     // The service: what is read from a stream is HTTP.
-    let mut provider = Provider::listen(endpoint(&authority, Role::Provider, "server")?, port)?;
+    let mut provider = Provider::listen(realm.endpoint(Role::Provider)?, realm.port())?;
     tokio::spawn(async move {
         while let Some(stream) = provider.accept().await {
             let hello = service_fn(|request: Request<hyper::body::Incoming>| async move {
@@ -48,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
 
     // Its user: a connection that is kept, and requests on it.
-    let consumer = Consumer::start(endpoint(&authority, Role::Consumer, "client")?, port)?;
+    let consumer = Consumer::start(realm.endpoint(Role::Consumer)?, realm.port())?;
     let (mut requests, connection) = client::conn::http1::handshake(TokioIo::new(consumer.connect().await?)).await?;
     tokio::spawn(connection);
     for path in ["/before", "/after"] {
@@ -57,32 +39,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let status = answer.status();
         println!("{status}: {}", String::from_utf8_lossy(&answer.into_body().collect().await?.to_bytes()));
         if path == "/before" {
-            first.stop();
-            // Its address is free when it has stopped.
-            stopped.recv().await;
-            HubHandle::start(record.clone(), |_| {})?;
+            realm.replace_hub().await?;
             println!("the hub was replaced");
         }
     }
     Ok(())
-}
-
-fn record(authority: &Authority) -> Result<hub::Config, Box<dyn Error>> {
-    let Pair { certificate, key } = authority.hub(&["127.0.0.1".to_owned()])?;
-    let mut record = hub::Config::new("example", "hub", SocketAddr::from(([127, 0, 0, 1], 0)));
-    (record.certificate, record.key, record.client_ca) = (certificate, key, authority.certificate.clone());
-    record.services = vec![Service {
-        urn: "urn:example:web".to_owned(),
-        providers: vec!["server".to_owned()],
-        consumers: vec!["client".to_owned()],
-        singleton: false,
-        availability: None,
-    }];
-    Ok(record)
-}
-
-fn endpoint(authority: &Authority, role: Role, name: &str) -> Result<Config, Box<dyn Error>> {
-    let Pair { certificate, key } = authority.endpoint(name)?;
-    let identity = Identity::from_pem(&certificate, &key)?;
-    Ok(Config::new(role, "127.0.0.1", identity, Roots::from_pem(&authority.certificate)?))
 }
