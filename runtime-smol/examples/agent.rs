@@ -4,14 +4,16 @@
 //! cargo run -p towline-smol --example agent provider HUB PORT ca.pem web-1.pem web-1.key 127.0.0.1:8080
 //! cargo run -p towline-smol --example agent consumer HUB PORT ca.pem laptop.pem laptop.key 127.0.0.1:9090
 //! ```
+//!
+//! One more address is that of the name server to ask, in the place of the system's.
 
-use std::{env, fs, process::ExitCode};
+use std::{env, fs, net::SocketAddr, process::ExitCode};
 
 use towline_core::{
     quic::{Identity, Roots},
     spn::{Role, endpoint::Config},
 };
-use towline_smol::endpoint::{SessionNotice, consumer_agent, provider_agent};
+use towline_smol::endpoint::{Hubs, SessionNotice, consumer_agent, provider_agent};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -25,21 +27,26 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
-    let [role, host, port, ca, certificate, key, address] = arguments else {
-        return Err("usage: agent provider|consumer HUB PORT CA CERTIFICATE KEY ADDRESS".into());
+    let [role, host, port, ca, certificate, key, address, resolver @ ..] = arguments else {
+        return Err("usage: agent provider|consumer HUB PORT CA CERTIFICATE KEY ADDRESS [NAME_SERVER]".into());
     };
+    let resolver = resolver.first().map(|address| address.parse::<SocketAddr>()).transpose()?;
+    let hubs = Hubs { port: port.parse()?, resolver };
     let identity = Identity::from_pem(&fs::read_to_string(certificate)?, &fs::read_to_string(key)?)?;
     let roots = Roots::from_pem(&fs::read_to_string(ca)?)?;
-    let (port, tell) = (port.parse::<u16>()?, |notice: SessionNotice| eprintln!("{notice:?}"));
+    let tell = |notice: SessionNotice| match notice {
+        SessionNotice::SessionUp { remote, .. } => eprintln!("session established remote={remote}"),
+        notice => eprintln!("{notice:?}"),
+    };
     match role.as_str() {
         "provider" => {
             let config = Config::new(Role::Provider, host, identity, roots);
-            let (_control, task) = provider_agent(config, port, address.clone(), tell)?;
+            let (_control, task) = provider_agent(config, hubs, address.clone(), tell)?;
             smol::block_on(task);
         }
         "consumer" => {
             let config = Config::new(Role::Consumer, host, identity, roots);
-            let (_control, local, task) = consumer_agent(config, port, address.parse()?, tell)?;
+            let (_control, local, task) = consumer_agent(config, hubs, address.parse()?, tell)?;
             eprintln!("listening on {local}");
             smol::block_on(task);
         }

@@ -1,6 +1,6 @@
 //! A hub on smol: `cargo run -p towline-smol --example hub INVENTORY`, with the inventory that `spnhub pki` writes.
 //!
-//! Records go to stdout. For production use `spnhub`: it follows signals and reloads its inventory.
+//! Records go to stdout. SIGTERM ends it in good order. For production use `spnhub`: it reloads its inventory, too.
 
 use std::{
     env, fs,
@@ -9,6 +9,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use async_signal::{Signal, Signals};
+use futures_lite::StreamExt;
 use towline_core::spn::{hub::Notice, inventory};
 use towline_smol::hub::{HubHandle, epoch};
 
@@ -42,6 +44,13 @@ fn run(path: &str) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     drop(told);
+    let (leaving, mut signals) = (hubs.clone(), Signals::new([Signal::Term])?);
+    smol::spawn(async move {
+        signals.next().await;
+        leaving.iter().for_each(HubHandle::shutdown);
+    })
+    .detach();
+    // The last one ends it.
     for (hub, notice) in notices {
         let Some(handle) = hubs.get(hub) else { continue };
         match notice {

@@ -162,9 +162,19 @@ impl Drop for Program {
     }
 }
 
+/// On which runtime a program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// `spnhub` and `spnagent`.
+    Tokio,
+    /// The examples of `towline-smol`.
+    Smol,
+}
+
 /// A realm made by `spnhub pki`, and the programs that run in it.
 pub struct Realm {
     directory: tempfile::TempDir,
+    on: On,
     /// The hub.
     pub hub: Program,
     /// UDP port of the hub.
@@ -181,6 +191,12 @@ impl Realm {
     /// The same, with a hub of that name.
     #[must_use]
     pub fn start_as(host: &str, change: impl FnOnce(String) -> String) -> Self {
+        Self::start_on(On::Tokio, host, change)
+    }
+
+    /// The same, with a hub on either runtime.
+    #[must_use]
+    pub fn start_on(on: On, host: &str, change: impl FnOnce(String) -> String) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let port = free_udp_port();
         let path = directory.path().to_str().expect("UTF-8").to_owned();
@@ -191,9 +207,14 @@ impl Realm {
         let inventory = format!("{path}/inventory.yaml");
         let text = fs::read_to_string(&inventory).expect("an inventory");
         fs::write(&inventory, change(text)).expect("a changed inventory");
-        let hub = Program::start("spnhub", &["-c", &inventory]);
-        hub.err_line("listening on");
-        Self { directory, hub, port }
+        let hub = start_hub(on, &inventory);
+        Self { directory, on, hub, port }
+    }
+
+    /// A hub of this realm, with an inventory of that name.
+    #[must_use]
+    pub fn hub(&self, inventory: &str) -> Program {
+        start_hub(self.on, &self.file(inventory))
     }
 
     /// A file of the realm.
@@ -213,8 +234,42 @@ impl Realm {
     pub fn restart_hub(&mut self) {
         self.hub.signal("KILL");
         self.hub.wait();
-        self.hub = Program::start("spnhub", &["-c", &self.file("inventory.yaml")]);
-        self.hub.err_line("listening on");
+        self.hub = self.hub("inventory.yaml");
+    }
+
+    /// A provider agent on either runtime.
+    #[must_use]
+    pub fn provider_on(&self, on: On, name: &str, forward: SocketAddr, ways: Ways<'_>) -> Program {
+        match on {
+            On::Tokio => self.provider_with(name, forward, &ways.options()),
+            On::Smol => self.smol_agent("provider", name, forward, ways),
+        }
+    }
+
+    /// A consumer agent on either runtime.
+    #[must_use]
+    pub fn consumer_on(&self, on: On, name: &str, ways: Ways<'_>) -> (Program, SocketAddr) {
+        match on {
+            On::Tokio => self.consumer_with(name, &ways.options()),
+            On::Smol => {
+                let agent = self.smol_agent("consumer", name, SocketAddr::from(([127, 0, 0, 1], 0)), ways);
+                let address = listening(&agent);
+                (agent, address)
+            }
+        }
+    }
+
+    fn smol_agent(&self, role: &str, name: &str, address: SocketAddr, ways: Ways<'_>) -> Program {
+        let settings = fs::read_to_string(self.file(&format!("{name}.env"))).expect("settings");
+        let host = settings.lines().find_map(|line| line.strip_prefix("SPN_HUB_HOSTNAME=")).expect("a host");
+        let port = ways.port.map_or(self.port.to_string(), str::to_owned);
+        let file = |name: &str| self.file(name);
+        let (ca, certificate, key) = (file("ca.pem"), file(&format!("{name}.pem")), file(&format!("{name}.key")));
+        let address = address.to_string();
+        let options = [role, host, &port, &ca, &certificate, &key, &address];
+        let agent = Program::start("examples/agent", &[&options[..], ways.resolver.as_slice()].concat());
+        agent.err_line("session established");
+        agent
     }
 
     /// A provider agent in front of a TCP service, with its session.
@@ -245,9 +300,40 @@ impl Realm {
         let file = self.file(&format!("{name}.env"));
         let options = ["consumer", "--env-file", &file, "--bind-address", "127.0.0.1:0"];
         let agent = Program::start("spnagent", &[&options, more].concat());
-        let line = agent.err_line("listening on ");
+        let address = listening(&agent);
         agent.err_line("session established");
-        let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
-        (agent, address.and_then(|text| text.parse().ok()).expect("an address"))
+        (agent, address)
     }
+}
+
+/// How an agent finds its hubs, where that is not as its settings say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ways<'a> {
+    /// The hubs' port.
+    pub port: Option<&'a str>,
+    /// The name server.
+    pub resolver: Option<&'a str>,
+}
+
+impl<'a> Ways<'a> {
+    fn options(self) -> Vec<&'a str> {
+        let named = [("--spn-hub-port", self.port), ("--resolver", self.resolver)];
+        named.into_iter().filter_map(|(name, value)| Some([name, value?])).flatten().collect()
+    }
+}
+
+fn start_hub(on: On, inventory: &str) -> Program {
+    let hub = match on {
+        On::Tokio => Program::start("spnhub", &["-c", inventory]),
+        On::Smol => Program::start("examples/hub", &[inventory]),
+    };
+    hub.err_line("listening on");
+    hub
+}
+
+/// Where a consumer agent says that it listens.
+fn listening(agent: &Program) -> SocketAddr {
+    let line = agent.err_line("listening on ");
+    let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
+    address.and_then(|text| text.parse().ok()).expect("an address")
 }

@@ -12,7 +12,10 @@ use std::{
 };
 
 use towline_tests::{
-    programs::{Program, Realm, free_tcp_address},
+    programs::{
+        On::{self, Smol, Tokio},
+        Program, Realm, Ways, free_tcp_address,
+    },
     random::Random,
     servers::{NameServer, Nat, connect, echo, serve},
 };
@@ -68,11 +71,10 @@ fn wait_for(moved: &AtomicU64, bytes: u64) {
     panic!("nothing moves any more");
 }
 
-#[test]
-fn two_hundred_connections_outlive_ten_hubs() {
-    let mut realm = Realm::start(|inventory| inventory);
-    let _provider = realm.provider("p", serve(echo));
-    let (_consumer, address) = realm.consumer("c");
+fn ten_hubs_die([hub, provider, consumer]: [On; 3]) {
+    let mut realm = Realm::start_on(hub, "127.0.0.1", |inventory| inventory);
+    let _provider = realm.provider_on(provider, "p", serve(echo), Ways::default());
+    let (_consumer, address) = realm.consumer_on(consumer, "c", Ways::default());
     undisturbed(address, 200, |moved| {
         for _ in 0..10 {
             wait_for(moved, 5_000_000);
@@ -80,6 +82,22 @@ fn two_hundred_connections_outlive_ten_hubs() {
         }
         wait_for(moved, 5_000_000);
     });
+}
+
+#[test]
+fn two_hundred_connections_outlive_ten_hubs() {
+    ten_hubs_die([Tokio, Tokio, Tokio]);
+}
+
+#[test]
+fn two_hundred_connections_outlive_ten_hubs_on_smol() {
+    ten_hubs_die([Smol, Smol, Smol]);
+}
+
+#[test]
+fn two_hundred_connections_between_runtimes_outlive_ten_hubs() {
+    ten_hubs_die([Smol, Tokio, Smol]);
+    ten_hubs_die([Tokio, Smol, Tokio]);
 }
 
 #[test]
@@ -123,36 +141,30 @@ const FIRST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 const SECOND: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 
 impl Hubs {
-    fn start() -> Self {
+    fn start(on: On) -> Self {
         let at = |inventory: String, address: &str| {
             assert!(inventory.contains("serverAddress: \"0.0.0.0\""), "{inventory}");
             inventory.replace("\"0.0.0.0\"", address)
         };
-        let realm = Realm::start_as("hub.test", |inventory| at(inventory, "127.0.0.1"));
+        let realm = Realm::start_on(on, "hub.test", |inventory| at(inventory, "127.0.0.1"));
         let first = fs::read_to_string(realm.file("inventory.yaml")).unwrap();
         fs::write(realm.file("second.yaml"), first.replace("127.0.0.1", "127.0.0.2")).unwrap();
-        let second = hub(&realm, "second.yaml");
+        let second = realm.hub("second.yaml");
         let names = NameServer::start("hub.test", &[FIRST, SECOND]);
         Self { realm, second, names }
     }
 
-    fn agents(&self) -> (Program, Program, SocketAddr) {
+    fn agents(&self, provider: On, consumer: On) -> (Program, Program, SocketAddr) {
         let resolver = self.names.address.to_string();
-        let options = ["--resolver", resolver.as_str()];
-        let provider = self.realm.provider_with("p", serve(echo), &options);
-        let (consumer, address) = self.realm.consumer_with("c", &options);
+        let ways = Ways { resolver: Some(&resolver), ..Ways::default() };
+        let provider = self.realm.provider_on(provider, "p", serve(echo), ways);
+        let (consumer, address) = self.realm.consumer_on(consumer, "c", ways);
         for agent in [&provider, &consumer] {
             agent.err_line("session established remote=127.0.0.1");
             agent.err_line("session established remote=127.0.0.2");
         }
         (provider, consumer, address)
     }
-}
-
-fn hub(realm: &Realm, file: &str) -> Program {
-    let hub = Program::start("spnhub", &["-c", &realm.file(file)]);
-    hub.err_line("listening on");
-    hub
 }
 
 /// SIGTERM ends it at once and in order: nothing in its records is an error.
@@ -163,33 +175,42 @@ fn roll(hub: &mut Program) {
     assert!(errors.is_empty(), "{errors:#?}");
 }
 
-#[test]
-fn hubs_are_rolled_in_turn_and_nothing_breaks() {
-    let mut hubs = Hubs::start();
-    let (_provider, _consumer, address) = hubs.agents();
-    undisturbed(address, 60, |moved| {
+fn two_hubs_are_rolled([hub, provider, consumer]: [On; 3]) {
+    let mut hubs = Hubs::start(hub);
+    let (_provider, _consumer, address) = hubs.agents(provider, consumer);
+    undisturbed(address, 200, |moved| {
         for _ in 0..3 {
-            wait_for(moved, 3_000_000);
+            wait_for(moved, 5_000_000);
             roll(&mut hubs.realm.hub);
-            hubs.realm.hub = hub(&hubs.realm, "inventory.yaml");
+            hubs.realm.hub = hubs.realm.hub("inventory.yaml");
             for role in ["serviceProvider", "serviceConsumer"] {
                 hubs.realm.hub.out_line(role);
             }
-            wait_for(moved, 3_000_000);
+            wait_for(moved, 5_000_000);
             roll(&mut hubs.second);
-            hubs.second = hub(&hubs.realm, "second.yaml");
+            hubs.second = hubs.realm.hub("second.yaml");
             for role in ["serviceProvider", "serviceConsumer"] {
                 hubs.second.out_line(role);
             }
         }
-        wait_for(moved, 3_000_000);
+        wait_for(moved, 5_000_000);
     });
 }
 
 #[test]
+fn hubs_are_rolled_in_turn_and_nothing_breaks() {
+    two_hubs_are_rolled([Tokio, Tokio, Tokio]);
+}
+
+#[test]
+fn hubs_on_smol_are_rolled_in_turn_and_nothing_breaks() {
+    two_hubs_are_rolled([Smol, Smol, Smol]);
+}
+
+#[test]
 fn connections_leave_an_address_that_dns_lists_no_more() {
-    let mut hubs = Hubs::start();
-    let (provider, consumer, address) = hubs.agents();
+    let mut hubs = Hubs::start(Tokio);
+    let (provider, consumer, address) = hubs.agents(Tokio, Tokio);
     undisturbed(address, 40, |moved| {
         wait_for(moved, 2_000_000);
         hubs.names.list(&[SECOND]);
@@ -204,19 +225,29 @@ fn connections_leave_an_address_that_dns_lists_no_more() {
     hubs.second.wait();
 }
 
-#[test]
-fn a_consumer_whose_address_changes_goes_on() {
-    let realm = Realm::start(|inventory| inventory);
+fn the_consumers_address_changes([hub, provider, consumer]: [On; 3]) {
+    let realm = Realm::start_on(hub, "127.0.0.1", |inventory| inventory);
     let nat = Nat::start(SocketAddr::new(FIRST, realm.port));
-    let _provider = realm.provider("p", serve(echo));
-    let (_consumer, address) = realm.consumer_with("c", &["--spn-hub-port", &nat.address.port().to_string()]);
-    undisturbed(address, 20, |moved| {
+    let port = nat.address.port().to_string();
+    let _provider = realm.provider_on(provider, "p", serve(echo), Ways::default());
+    let (_consumer, address) = realm.consumer_on(consumer, "c", Ways { port: Some(&port), ..Ways::default() });
+    undisturbed(address, 200, |moved| {
         for _ in 0..5 {
-            wait_for(moved, 1_000_000);
+            wait_for(moved, 5_000_000);
             nat.change();
         }
-        wait_for(moved, 1_000_000);
+        wait_for(moved, 5_000_000);
     });
+}
+
+#[test]
+fn a_consumer_whose_address_changes_goes_on() {
+    the_consumers_address_changes([Tokio, Tokio, Tokio]);
+}
+
+#[test]
+fn a_consumer_on_smol_whose_address_changes_goes_on() {
+    the_consumers_address_changes([Smol, Smol, Smol]);
 }
 
 #[test]
@@ -270,7 +301,7 @@ fn an_ssh_session_stays_usable() {
     realm.restart_hub();
     say("after\n");
     roll(&mut realm.hub);
-    realm.hub = hub(&realm, "inventory.yaml");
+    realm.hub = realm.hub("inventory.yaml");
     say("and again\n");
     drop(stdin);
     assert!(ssh.wait().unwrap().success());

@@ -12,15 +12,9 @@ use tokio::{io::AsyncWriteExt as _, runtime::Runtime as Tokio};
 use towline_core::spn::{Role, code, endpoint::Config, hub};
 use towline_tests::{
     ours::Realm,
-    programs::free_udp_port,
+    programs::{On, free_udp_port},
     servers::{Pattern, connect, digest, echo, send, serve},
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum On {
-    Tokio,
-    Smol,
-}
 
 const BOTH: [On; 2] = [On::Tokio, On::Smol];
 
