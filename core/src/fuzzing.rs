@@ -8,6 +8,7 @@ mod datagrams;
 mod frames;
 mod head;
 mod machines;
+mod sessions;
 mod transaction;
 
 use arbitrary::Unstructured;
@@ -24,6 +25,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("machines", machines::run),
     ("spn_frames", frames::run),
     ("spn_hub_datagrams", datagrams::run),
+    ("spn_sessions", sessions::run),
 ];
 
 /// Runs the target of that name.

@@ -11,7 +11,7 @@ use towline_tests::random::Random;
 
 /// Bytes at random for each target; for the hub fewer, as each costs a handshake.
 fn lives(target: &str) -> u64 {
-    if target == "spn_hub_datagrams" { 50 } else { 5_000 }
+    if target.starts_with("spn_") && target != "spn_frames" { 50 } else { 5_000 }
 }
 
 #[test]

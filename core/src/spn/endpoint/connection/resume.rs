@@ -158,6 +158,10 @@ impl Connection {
         for timer in [Timer::Again, Timer::Pausing] {
             self.timers.stop(timer);
         }
+        // The partner has asked for it, so it has it: not only a hub that died.
+        if !std::mem::replace(&mut self.flow.confirmed, true) && self.timers.is_set(Timer::Pause) {
+            self.timers.set(Timer::Pause, now + self.config.pause);
+        }
         self.refused = self.refused.saturating_add(1);
         self.timers.set(Timer::Settled, now + self.config.settled);
         self.actions.push(Action::SendKept);

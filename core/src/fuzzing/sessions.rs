@@ -1,0 +1,312 @@
+//! A hub between a provider and a consumer that keep to the form of the protocol and to nothing else: frames, streams and their ends in any
+//! order, above all those of pause and resume (docs/protocols/spn.md, Pause and resume). Whatever they did, nothing of it is left when they are gone.
+
+use std::{
+    net::SocketAddr,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use arbitrary::Unstructured;
+use bytes::{Bytes, BytesMut};
+
+use super::below;
+use crate::{
+    quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, Received, StreamId, Transmit, TransportConfig},
+    spn::{
+        ConnKey, Protocol, Role, code,
+        control::Control,
+        frame::{AckEntry, Frame, ResumeReq, SessionOpen},
+        hub::{self, Availability, Hub, Notice, Service, Status},
+        preamble::Preamble,
+    },
+    testing::{
+        first_instant,
+        pki::{Ca, UNIX, identity},
+    },
+};
+
+const HUB: &str = "192.0.2.1:4433";
+const ROLES: [Role; 2] = [Role::Provider, Role::Consumer];
+
+/// Certificates, made once.
+struct Made {
+    ca: Ca,
+    hub: hub::Config,
+}
+
+fn made() -> &'static Made {
+    static MADE: OnceLock<Made> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let ca = Ca::new("ca");
+        let mut hub = hub::Config::new("r", "hub", HUB.parse().expect("an address"));
+        (hub.certificate, hub.key) = ca.server();
+        hub.client_ca = ca.pem();
+        hub.limits.connections_per_session = 4;
+        let availability = Availability { on_payload: true, idle_timeout_s: 30, ..Availability::default() };
+        hub.services = vec![Service {
+            urn: "urn:s".to_owned(),
+            providers: vec!["p".to_owned()],
+            consumers: vec!["c".to_owned()],
+            singleton: false,
+            availability: Some(availability),
+        }];
+        Made { ca, hub }
+    })
+}
+
+/// An endpoint that does what it likes.
+struct Hand {
+    role: Role,
+    address: SocketAddr,
+    quic: quic::Endpoint,
+    session: Handle,
+    control: Option<Control>,
+    streams: Vec<StreamId>,
+}
+
+struct World {
+    now: Instant,
+    clock: Clock,
+    hub: Hub,
+    hands: Vec<Hand>,
+    tasks: Vec<u64>,
+    dials: u8,
+}
+
+pub(super) fn run(data: &[u8]) {
+    let mut data = Unstructured::new(data);
+    let now = first_instant();
+    let epoch = Epoch { instant: now, unix: UNIX };
+    let mut world = World {
+        now,
+        clock: Clock::new(epoch),
+        hub: Hub::new(now, made().hub.clone(), [1; 32], epoch).expect("a hub"),
+        hands: Vec::new(),
+        tasks: Vec::new(),
+        dials: 0,
+    };
+    for role in ROLES {
+        world.dial(role);
+    }
+    while !data.is_empty() {
+        world.step(&mut data);
+        world.settle();
+    }
+    for hand in std::mem::take(&mut world.hands) {
+        drop(hand);
+    }
+    // Nobody answers any more: idle timers, and all that waits for anybody, run out.
+    for _ in 0..30 {
+        world.wait(Duration::from_secs(10));
+    }
+    let Status { providers, consumers, connections, paused, .. } = world.hub.status();
+    assert_eq!((providers, consumers, connections, paused), (0, 0, 0, 0), "left behind");
+}
+
+impl World {
+    fn dial(&mut self, role: Role) {
+        self.dials = self.dials.wrapping_add(1);
+        let n = self.dials;
+        let mut quic = quic::Endpoint::new(EndpointConfig::new([n; 32], self.clock.clone()), None);
+        let name = if role == Role::Provider { "p" } else { "c" };
+        let (identity, roots) = (identity(&made().ca.client(name)), made().ca.roots());
+        let transport = TransportConfig { max_streams: 4, ..TransportConfig::default() };
+        let alpn: [&[u8]; 1] = [role.alpn(Protocol::Sc02)];
+        let config = ClientConfig::new(&identity, &roots, &alpn, &transport, &self.clock, [n; 32]).expect("settings");
+        let session = quic.connect(self.now, &config, HUB.parse().expect("an address"), "localhost").expect("a dial");
+        let address = SocketAddr::from(([192, 0, 2, 9], 1000 + u16::from(n)));
+        self.hands.retain(|hand| hand.role != role);
+        self.hands.push(Hand { role, address, quic, session, control: None, streams: Vec::new() });
+        self.settle();
+        let Some(hand) = self.hands.last_mut() else { return };
+        let Some(stream) = hand.quic.open(hand.session) else { return };
+        let mut control = Control::new(&mut hand.quic, hand.session, stream);
+        let (service, instance) = (String::new(), [n; 16]);
+        control.send(&Frame::SessionOpen(SessionOpen { version: 1, role, service, instance, weight: 100, flags: 1 }));
+        let _ = control.flush(&mut hand.quic);
+        hand.control = Some(control);
+        self.settle();
+    }
+
+    fn step(&mut self, data: &mut Unstructured<'_>) {
+        let role = ROLES[below(data, 2)];
+        match below(data, 16) {
+            0..6 => {
+                let frame = frame(data);
+                let Some(hand) = self.hand(role) else { return };
+                let Some(control) = &mut hand.control else { return };
+                control.send(&frame);
+                let _ = control.flush(&mut hand.quic);
+            }
+            6..9 => {
+                let (preamble, length) = (preamble(data), below(data, 3000));
+                let Some(hand) = self.hand(role) else { return };
+                if let Some(stream) = hand.quic.open(hand.session) {
+                    hand.streams.push(stream);
+                    hand.write(stream, [preamble.to_bytes(), vec![b'x'; length].into()].concat());
+                }
+            }
+            9..12 => {
+                let (nth, what, length) = (below(data, 8), below(data, 5), below(data, 3000));
+                let answer = preamble(data);
+                let Some(hand) = self.hand(role) else { return };
+                let Some(&stream) = hand.streams.get(nth) else { return };
+                match what {
+                    0 => hand.write(stream, vec![b'y'; length]),
+                    1 => hand.quic.finish(hand.session, stream),
+                    2 => hand.quic.reset(hand.session, stream, CODES[length % CODES.len()]),
+                    3 => hand.quic.stop(hand.session, stream, CODES[length % CODES.len()]),
+                    _ => hand.write(stream, answer.to_bytes().to_vec()),
+                }
+            }
+            12 => {
+                let time = [10, 100, 2_500, 20_000, 70_000][below(data, 5)];
+                self.wait(Duration::from_millis(time));
+            }
+            13 => self.dial(role),
+            14 => {
+                let ok = data.arbitrary().unwrap_or(true);
+                for task in std::mem::take(&mut self.tasks) {
+                    self.hub.cluster_done(self.now, task, ok);
+                }
+            }
+            _ => match below(data, 5) {
+                0 => drop(self.hub.pause(self.now, "urn:s")),
+                1 => drop(self.hub.unpause(self.now, "urn:s")),
+                2 => {
+                    let mut config = made().hub.clone();
+                    config.services[0].availability = None;
+                    drop(self.hub.reload(self.now, config));
+                }
+                3 => drop(self.hub.reload(self.now, made().hub.clone())),
+                _ => self.hub.shutdown(self.now),
+            },
+        }
+    }
+
+    fn hand(&mut self, role: Role) -> Option<&mut Hand> {
+        self.hands.iter_mut().find(|hand| hand.role == role)
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let hands = self.hands.iter().filter_map(|hand| hand.quic.poll_timeout());
+            let Some(due) = hands.chain(self.hub.poll_timeout()).min().filter(|due| *due <= end) else { break };
+            self.now = self.now.max(due);
+            self.hub.handle_timeout(self.now);
+            for hand in &mut self.hands {
+                hand.quic.handle_timeout(self.now);
+            }
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    /// Lets all datagrams through.
+    fn settle(&mut self) {
+        let (now, mut buffer) = (self.now, Vec::new());
+        loop {
+            let mut sent = false;
+            while let Some(transmit) = self.hub.poll_transmit(now, &mut buffer) {
+                sent = true;
+                let hand = self.hands.iter_mut().find(|hand| hand.address == transmit.destination);
+                if let Some(hand) = hand {
+                    for data in split(&buffer, &transmit) {
+                        hand.quic.handle_datagram(now, received(HUB.parse().expect("an address"), data));
+                    }
+                }
+            }
+            while let Some(notice) = self.hub.poll_notice() {
+                match notice {
+                    Notice::ClusterStart(task) | Notice::ClusterStop(task) => self.tasks.push(task.id),
+                    Notice::Listening
+                    | Notice::Record(_)
+                    | Notice::Refused(_)
+                    | Notice::RefusalsSuppressed { .. }
+                    | Notice::Stopped => {}
+                }
+            }
+            for hand in &mut self.hands {
+                hand.take_events();
+                while let Some(transmit) = hand.quic.poll_transmit(now, &mut buffer) {
+                    sent = true;
+                    for data in split(&buffer, &transmit) {
+                        self.hub.handle_datagram(now, received(hand.address, data));
+                    }
+                }
+            }
+            if !sent {
+                return;
+            }
+        }
+    }
+}
+
+impl Hand {
+    fn take_events(&mut self) {
+        while let Some((session, event)) = self.quic.poll_event() {
+            match event {
+                quic::Event::StreamOpened(stream) => self.streams.push(stream),
+                // What comes is of no interest, but must be taken.
+                quic::Event::Readable(stream) => {
+                    let _ = self.quic.read(session, stream, &mut Vec::new(), usize::MAX);
+                }
+                quic::Event::Incoming { .. }
+                | quic::Event::Connected { .. }
+                | quic::Event::StreamsAvailable
+                | quic::Event::Writable(_)
+                | quic::Event::Stopped(..)
+                | quic::Event::Acked(_)
+                | quic::Event::Word(_)
+                | quic::Event::Closed(_) => {}
+            }
+        }
+    }
+
+    fn write(&mut self, stream: StreamId, bytes: Vec<u8>) {
+        let _ = self.quic.write(self.session, stream, &mut [Bytes::from(bytes)]);
+    }
+}
+
+const CODES: [u64; 4] = [code::PAUSED, code::PEER_ABORTED, code::NOT_STARTED, code::OK];
+
+/// One of few, so that they meet.
+fn key(data: &mut Unstructured<'_>) -> ConnKey {
+    ConnKey([below(data, 3) as u8; 16])
+}
+
+fn frame(data: &mut Unstructured<'_>) -> Frame {
+    let conn = key(data);
+    let (number, flags) = (below(data, 5000) as u64, below(data, 8) as u8);
+    match below(data, 10) {
+        0..4 => {
+            let (generation, sent) = (below(data, 5) as u64, below(data, 5000) as u64);
+            Frame::ResumeReq(ResumeReq { conn, generation, received: number, sent, flags, code: 0 })
+        }
+        4 => Frame::PauseAck { conn },
+        5 => Frame::DataAck(vec![AckEntry { conn, received: number, flags }]),
+        6 => Frame::CloseReq { conn, code: CODES[below(data, CODES.len())] },
+        7 => Frame::CloseAck { conn },
+        8 => Frame::SetWeight { weight: number as u16 % 3 },
+        _ => Frame::ProviderStart,
+    }
+}
+
+fn preamble(data: &mut Unstructured<'_>) -> Preamble {
+    let (conn, flags) = (key(data), below(data, 4) as u8);
+    if below(data, 2) == 0 {
+        return Preamble::Connect { conn, flags };
+    }
+    let (generation, offset, received) = (below(data, 5) as u32, below(data, 5000) as u64, below(data, 5000) as u64);
+    Preamble::Resume { conn, flags, generation, offset, received }
+}
+
+fn split<'a>(buffer: &'a [u8], transmit: &Transmit) -> impl Iterator<Item = &'a [u8]> {
+    buffer.chunks(transmit.segment_size.unwrap_or(buffer.len().max(1)))
+}
+
+fn received(remote: SocketAddr, data: &[u8]) -> Received {
+    Received { remote, local_ip: None, ecn: None, data: BytesMut::from(data) }
+}
