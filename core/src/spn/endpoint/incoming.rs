@@ -10,6 +10,7 @@ use crate::{
     spn::{
         ConnKey, Protocol, Role, code,
         frame::flag,
+        patience::Patience,
         preamble::{Collector, Preamble},
     },
 };
@@ -35,8 +36,9 @@ impl Endpoint {
                 wire.openings.insert(stream, Opening::default());
                 self.read_preamble(now, id, stream);
                 let wire = self.links.get(&id).and_then(|link| link.wire.as_ref());
-                if wire.is_some_and(|wire| wire.openings.contains_key(&stream)) {
-                    self.deadlines.push(now + self.config.limits.preamble, Due::Preamble(id, stream));
+                if let Some(wire) = wire.filter(|wire| wire.openings.contains_key(&stream)) {
+                    let patience = Patience::new(&mut self.quic, wire.handle);
+                    self.deadlines.push(now + Patience::EVERY, Due::Preamble(id, stream, patience));
                 }
             }
         }
@@ -139,10 +141,12 @@ impl Endpoint {
     }
 
     /// The preamble has had its time.
-    pub(super) fn expire_preamble(&mut self, id: LinkId, stream: StreamId) {
-        let Some(wire) = self.links.get(&id).and_then(|link| link.wire.as_ref()) else { return };
-        if wire.openings.contains_key(&stream) {
-            self.refuse(id, stream, code::MALFORMED);
+    pub(super) fn expire_preamble(&mut self, now: Instant, id: LinkId, stream: StreamId, patience: Patience) {
+        let wire = self.links.get(&id).and_then(|link| link.wire.as_ref());
+        let Some(wire) = wire.filter(|wire| wire.openings.contains_key(&stream)) else { return };
+        match patience.look(&mut self.quic, wire.handle, self.config.limits.preamble) {
+            Some(patience) => self.deadlines.push(now + Patience::EVERY, Due::Preamble(id, stream, patience)),
+            None => self.refuse(id, stream, code::MALFORMED),
         }
     }
 

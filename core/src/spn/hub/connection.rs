@@ -260,6 +260,9 @@ impl HubConnection {
             Event::SessionLost { side, loss: Loss::Away } if self.resumable => {
                 self.left(now, flow, side, DisconnectReason::Error);
             }
+            Event::SessionLost { side: Side::Provider, loss: Loss::Drained } if self.resumable && !flow.answered => {
+                self.never_had(flow, DisconnectReason::Closed);
+            }
             Event::SessionLost { side, loss } => self.lost(flow, side, loss),
             // Without pause a connection of a leaving hub runs until its end or the hub's.
             Event::PauseWanted if self.resumable => {
@@ -334,7 +337,17 @@ impl HubConnection {
                 }
                 self.state = State::Pausing { flow, answered, gone: Some(side), reason };
             }
+            // It would have answered PAUSE_REQ if it knew the connection, and now it takes no stream any more.
+            Event::SessionLost { side: Side::Provider, loss: Loss::Drained }
+                if self.resumable && !flow.answered && !answered.provider =>
+            {
+                self.never_had(flow, reason);
+            }
             Event::SessionLost { side, loss } => self.lost(flow, side, loss),
+            Event::Answered => {
+                flow.answered = true;
+                self.state = State::Pausing { flow, answered, gone, reason };
+            }
             Event::CloseReq { side, code, .. } if gone == Some(side.other()) => {
                 // Nobody is there to be told: the one who asks has to do it itself.
                 self.actions.push(Action::SendCloseAck { to: side });
@@ -355,7 +368,6 @@ impl HubConnection {
             | Event::ProviderChosen { .. }
             | Event::ResumeStream
             | Event::NoneAvailable
-            | Event::Answered
             | Event::Fin { .. }
             | Event::Reset { .. }
             | Event::Stop { .. }
@@ -375,7 +387,7 @@ impl HubConnection {
                     self.state = State::Finishing { reported };
                 }
             }
-            Event::SessionLost { side, loss: Loss::Left } => {
+            Event::SessionLost { side, loss: Loss::Left | Loss::Drained } => {
                 self.actions.push(Action::SendCloseReq { to: side.other(), code: code::PARTNER_LOST });
                 self.end(None);
             }
@@ -562,6 +574,12 @@ impl HubConnection {
                 self.abort(flow, side, code::PAUSED);
             }
         }
+        self.end(Some(reason));
+    }
+
+    /// The provider has left, and has never had it: the consumer may try another one.
+    fn never_had(&mut self, flow: Flow, reason: DisconnectReason) {
+        self.tell(flow, Side::Consumer, code::NOT_STARTED);
         self.end(Some(reason));
     }
 

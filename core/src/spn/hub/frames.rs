@@ -76,7 +76,9 @@ impl Hub {
             Frame::ResumeReq(values) if is_open => self.resume_req(now, handle, values),
             Frame::PauseAck { conn } if is_open => self.pause_ack(now, handle, conn),
             Frame::DataAck(entries) if is_open => self.data_ack(now, handle, entries),
-            Frame::Drained if is_open && role == Role::Provider => {}
+            Frame::Drained if is_open && role == Role::Provider => {
+                self.session_event(now, handle, session::Event::Drained);
+            }
             Frame::ProviderStart if is_open && role == Role::Consumer => self.provider_start(now, handle),
             Frame::CloseReq { .. }
             | Frame::CloseAck { .. }

@@ -293,10 +293,16 @@ impl Hub {
     pub(super) fn data_ack(&mut self, now: Instant, handle: Handle, entries: Vec<AckEntry>) {
         for entry in entries {
             let Some((id, side)) = self.own_connection(handle, entry.conn) else { continue };
-            let Some(connection) = self.connections.get(&id).filter(|connection| connection.machine.is_routed()) else {
+            let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.machine.is_routed())
+            else {
                 continue;
             };
             let Some(to) = connection.leg(side.other()) else { continue };
+            // On a later leg the provider's preamble goes before its reports.
+            let answers = side == Side::Provider && !std::mem::replace(&mut connection.answered, true);
+            if answers {
+                self.connection_event(now, id, Event::Answered);
+            }
             let is_over = entry.flags & flag::OVER != 0;
             self.send_report(to.session, entry);
             if is_over {

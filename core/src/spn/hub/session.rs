@@ -90,6 +90,8 @@ const DEFAULT_WEIGHT: u16 = 100;
 pub struct HubSession {
     config: Config,
     state: State,
+    /// A provider that retires has said that it has no connection left.
+    drained: bool,
     timers: Timers<SessionTimer, 4>,
     actions: Actions<Action, 4>,
 }
@@ -98,7 +100,8 @@ impl HubSession {
     /// A session whose handshake has begun.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, state: State::Handshaking, timers: Timers::default(), actions: Actions::default() }
+        let (timers, actions) = (Timers::default(), Actions::default());
+        Self { config, state: State::Handshaking, drained: false, timers, actions }
     }
 
     /// Whether new connections may be put on it (for a provider: unless its weight is 0).
@@ -152,6 +155,7 @@ impl HubSession {
             | Event::ControlViolation { .. }
             | Event::SetWeight { .. }
             | Event::NotifyShutdown
+            | Event::Drained
             | Event::EntitlementLost
             | Event::Replaced
             | Event::Idle
@@ -179,6 +183,7 @@ impl HubSession {
             | Event::IncumbentAlive
             | Event::IncumbentGone
             | Event::NotifyShutdown
+            | Event::Drained
             | Event::EntitlementLost
             | Event::Replaced
             | Event::Idle => {}
@@ -206,6 +211,7 @@ impl HubSession {
             | Event::LegacyOccupied
             | Event::ProviderCame
             | Event::NotifyShutdown
+            | Event::Drained
             | Event::Idle => {}
         }
     }
@@ -231,6 +237,7 @@ impl HubSession {
             | Event::IncumbentAlive
             | Event::IncumbentGone
             | Event::NotifyShutdown
+            | Event::Drained
             | Event::Replaced
             | Event::Idle => {}
         }
@@ -241,6 +248,7 @@ impl HubSession {
         match event {
             Event::SetWeight { weight } => self.set_weight(protocol, weight),
             Event::NotifyShutdown => self.retire(protocol),
+            Event::Drained => self.drained = true,
             Event::HubDraining { deadline_ms, resumable } => self.drain(protocol, deadline_ms, resumable),
             Event::EntitlementLost => self.end_by_frame(now, protocol, code::NOT_ENTITLED, Loss::Left),
             Event::Replaced | Event::Idle => self.end_by_frame(now, protocol, code::OK, Loss::Away),
@@ -255,7 +263,9 @@ impl HubSession {
             }
             // The receiver of SESSION_CLOSE closes, with its code: the sender's own close would overtake its frame.
             Event::SessionClose { code } => {
-                self.actions.push(Action::End { reason: self.left(), loss: leaving(code) });
+                let in_order = self.drained || matches!(self.state, State::Draining { .. });
+                let loss = if in_order && code == code::OK { Loss::Drained } else { leaving(code) };
+                self.actions.push(Action::End { reason: self.left(), loss });
                 self.close(code);
             }
             Event::ClosedByPeer { code } => self.ended(self.left(), leaving(code)),
@@ -288,6 +298,7 @@ impl HubSession {
             | Event::ControlViolation { .. }
             | Event::SetWeight { .. }
             | Event::NotifyShutdown
+            | Event::Drained
             | Event::EntitlementLost
             | Event::Replaced
             | Event::Idle
@@ -326,6 +337,7 @@ impl HubSession {
     }
 
     fn set_weight(&mut self, protocol: Protocol, weight: u16) {
+        self.drained = false;
         if !matches!(self.state, State::Draining { .. }) {
             self.state = if weight == 0 { State::Retiring { protocol } } else { State::Active { protocol } };
         }

@@ -13,7 +13,6 @@ use super::{
     Due, Hub,
     cluster::Managed,
     connection::Loss,
-    connections::Connection,
     notice::{Reason, Refusal},
     registry::{self, Provider},
     session::{Action, Event, HubSession},
@@ -462,8 +461,10 @@ impl Hub {
         let side = session.side();
         session.streams.clear();
         for id in std::mem::take(&mut session.connections) {
-            let is_unstarted = self.connections.get(&id).is_some_and(Connection::is_unstarted);
-            let loss = if is_unstarted && side == Side::Provider { Loss::Unstarted } else { loss };
+            let Some(connection) = self.connections.get(&id) else { continue };
+            let speaks_for_itself = loss == Loss::Drained && connection.machine.is_resumable();
+            let is_unstarted = connection.is_unstarted() && side == Side::Provider && !speaks_for_itself;
+            let loss = if is_unstarted { Loss::Unstarted } else { loss };
             self.connection_event(now, id, connection::Event::SessionLost { side, loss });
         }
     }

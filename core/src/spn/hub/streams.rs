@@ -12,11 +12,12 @@ use crate::{
         ConnKey, Protocol, Role, Side, code,
         control::Control,
         frame::flag,
+        patience::Patience,
         preamble::{Collector, Preamble},
     },
 };
 
-/// A preamble must be complete within this.
+/// A preamble must be complete within this, while its peer is heard.
 const PREAMBLE_TIME: Duration = Duration::from_secs(10);
 
 /// What a session's data stream is at the moment.
@@ -57,7 +58,8 @@ impl Hub {
                 self.read_preamble(now, handle, stream);
                 // Most are complete at once, and need no deadline.
                 if self.awaits_preamble(handle, stream) {
-                    self.remind(now + PREAMBLE_TIME, Due::Preamble(handle, stream));
+                    let patience = Patience::new(&mut self.quic, handle);
+                    self.remind(now + Patience::EVERY, Due::Preamble(handle, stream, patience));
                 }
             }
         }
@@ -86,9 +88,13 @@ impl Hub {
         self.quic.stop(handle, stream, code);
     }
 
-    pub(super) fn preamble_timeout(&mut self, handle: Handle, stream: StreamId) {
-        if self.awaits_preamble(handle, stream) {
-            self.refuse_stream(handle, stream, code::MALFORMED);
+    pub(super) fn preamble_timeout(&mut self, now: Instant, handle: Handle, stream: StreamId, patience: Patience) {
+        if !self.awaits_preamble(handle, stream) {
+            return;
+        }
+        match patience.look(&mut self.quic, handle, PREAMBLE_TIME) {
+            Some(patience) => self.remind(now + Patience::EVERY, Due::Preamble(handle, stream, patience)),
+            None => self.refuse_stream(handle, stream, code::MALFORMED),
         }
     }
 

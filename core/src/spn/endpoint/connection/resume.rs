@@ -39,6 +39,13 @@ impl Connection {
                 self.leave_stream(code::PAUSED);
                 self.pause(now);
             }
+            // No provider has had it: it may begin again.
+            Event::StreamReset { code: code::NOT_STARTED } if self.can_repeat() => {
+                self.flow.receiving = false;
+                self.timers.stop(Timer::Pausing);
+                self.timers.set(Timer::Total, now + self.config.total);
+                self.repeat(now, code::NOT_STARTED, Duration::ZERO);
+            }
             Event::StreamReset { code } => {
                 self.flow.receiving = false;
                 self.cut(*code);

@@ -435,6 +435,15 @@ fn a_pause_ends_after_120_s() {
     let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }, Event::Resumable]);
     bench.expect(&[Event::Opened, Event::BytesSent, Event::SessionLost], "Paused", &[Action::AskResume]);
     bench.fire("pause", 15_000, "Disconnected", &over);
+    // That somebody has asked for it proves that somebody has it.
+    let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }, Event::Resumable]);
+    bench.expect(&[Event::Opened, Event::BytesSent, Event::SessionLost], "Paused", &[Action::AskResume]);
+    bench.now += Duration::from_secs(10);
+    bench.expect(&[Event::ResumeAsked, Event::Resumed], "Connected", &[Action::SendKept]);
+    bench.now += Duration::from_secs(1);
+    bench.expect(&[Event::SessionLost], "Paused", &[]);
+    bench.fire("again", 200, "Paused", &[Action::AskResume]);
+    bench.fire("pause", 118_800, "Disconnected", &over);
     // What is complete for the local side was no failure.
     let mut bench = resumable(Role::Consumer);
     bench.expect(&[Event::LocalFinish, Event::StreamFinished, Event::SessionLost], "Paused", &[Action::AskResume]);
@@ -471,6 +480,11 @@ fn the_hub_may_ask_for_a_pause() {
     for event in [reset(code), stopped(code)] {
         resumable(Role::Consumer).expect(&[event], "Paused", &left);
     }
+    // No provider has had it: as if it had never been opened.
+    let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }, Event::Resumable]);
+    bench.expect(&[Event::Opened, Event::PauseReq], "Pausing", &[Action::SendPauseAck]);
+    let dropped = [Action::ResetStream { code: code::NOT_STARTED }, Action::LookUp];
+    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &dropped);
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl Describe for HubConnection {
             E::ResumeStream,
             E::NoneAvailable,
             E::SessionLost { side: Side::Provider, loss: Loss::Unstarted },
+            E::SessionLost { side: Side::Provider, loss: Loss::Drained },
             E::Answered,
             E::PauseWanted,
             E::Superseded,

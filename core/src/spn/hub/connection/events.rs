@@ -15,6 +15,9 @@ pub enum Loss {
     Away,
     /// It has left for good, or lost its right.
     Left,
+    /// It has left in good order, after DRAINED or because the hub leaves: what it had has ended or been paused, and what it has not spoken of
+    /// it never had.
+    Drained,
     /// A provider's, before a byte of payload has gone either way: the consumer may try another one.
     Unstarted,
 }

@@ -52,6 +52,27 @@ fn consumer(code: u64) -> Vec<Action> {
 }
 
 #[test]
+fn what_a_provider_that_leaves_in_good_order_has_never_had_may_begin_again() {
+    let drained = E::SessionLost { side: Provider, loss: Loss::Drained };
+    let fresh = [E::ConnectStream, E::ProviderChosen { resumable: true }];
+    let again = |code| {
+        let told = [A::Abort { to: Consumer, code }, A::StopSending { to: Consumer, code }];
+        let reason = if code == 0x28 { DisconnectReason::Closed } else { DisconnectReason::Error };
+        ("Ended", [&told[..], &[A::End { reason: Some(reason) }]].concat())
+    };
+    assert_eq!(step(&fresh, drained.clone()), again(0x28));
+    let pausing = [&fresh[..], &[E::PauseWanted]].concat();
+    assert_eq!(step(&pausing, drained.clone()), again(0x28));
+    // It has spoken of it.
+    assert_eq!(step(RESUMABLE, drained.clone()), again(0x21));
+    for word in [E::PauseAck { side: Provider }, E::Answered] {
+        assert_eq!(step(&[&pausing[..], &[word]].concat(), drained.clone()), again(0x21));
+    }
+    // Without resume nobody knows what it has done.
+    assert_eq!(step(RELAYING, drained), again(0x21));
+}
+
+#[test]
 fn choosing() {
     assert_eq!(step(CHOOSING, CHOSEN), ("Relaying", vec![A::Begin]));
     assert_eq!(step(CHOOSING, E::NoneAvailable), ("Choosing", vec![]));

@@ -34,7 +34,7 @@ impl Describe for HubSession {
     }
 
     fn fingerprint(&self) -> String {
-        format!("{:?} {:?}", self.state, self.timers.armed().collect::<Vec<_>>())
+        format!("{:?} {} {:?}", self.state, self.drained, self.timers.armed().collect::<Vec<_>>())
     }
 
     fn alphabet() -> Vec<Event> {
@@ -56,6 +56,7 @@ impl Describe for HubSession {
             E::SetWeight { weight: 0 },
             E::SetWeight { weight: 50 },
             E::NotifyShutdown,
+            E::Drained,
             E::EntitlementLost,
             E::Replaced,
             E::Idle,

@@ -60,6 +60,8 @@ pub enum Event {
     },
     /// `sc01`: a provider's word `notify_shutdown`.
     NotifyShutdown,
+    /// DRAINED.
+    Drained,
     /// A reload took its right away.
     EntitlementLost,
     /// A newer session of the same process, or of the same singleton, takes its place.

@@ -165,13 +165,23 @@ fn drain() {
         ("Draining", vec![A::SendNotifyShutdown])
     );
     assert_eq!(step(DRAINING, E::HubDraining { deadline_ms: 1, resumable: true }), ("Draining", vec![]), "said once");
-    let shut_down = leave(TerminateReason::Shutdown);
+    let drained = |reason| A::End { reason, loss: Loss::Drained };
     assert_eq!(
         step(DRAINING, E::SessionClose { code: 0 }),
-        ("Closed", vec![shut_down.clone(), A::Close { code: 0 }]),
+        ("Closed", vec![drained(TerminateReason::Shutdown), A::Close { code: 0 }]),
         "the endpoint left because it was told to"
     );
+    let shut_down = leave(TerminateReason::Shutdown);
     assert_eq!(step(DRAINING, E::ClosedByPeer { code: 0 }), ("Closed", vec![shut_down]));
+    // And one that retires says so itself, unless it has thought better of it.
+    let retired = [ACTIVE, &[E::SetWeight { weight: 0 }, E::Drained]].concat();
+    let left = |loss| {
+        let end = A::End { reason: TerminateReason::TerminatedByPeer, loss };
+        ("Closed", vec![end, A::Close { code: 0 }])
+    };
+    assert_eq!(step(&retired, E::SessionClose { code: 0 }), left(Loss::Drained));
+    let back = [&retired[..], &[E::SetWeight { weight: 1 }]].concat();
+    assert_eq!(step(&back, E::SessionClose { code: 0 }), left(Loss::Left));
     assert_eq!(step(DRAINING, E::Lost), ("Closed", vec![end(TerminateReason::Error)]));
 }
 
