@@ -7,6 +7,7 @@
 //!
 //! - [`Machine`], and what each one is built of: [`Timers`], a table of deadlines indexed by an enum, and [`Actions`], a bounded queue.
 //! - [`Deadlines`], for whoever owns many machines.
+//! - [`Jitter`], for times that should differ from one to the next.
 //! - [`Describe`], for tools: [`script`] runs a machine from JSON lines, [`explore`] walks it through all it can do and draws its
 //!   diagram, [`catalog`] lists them all. On the command line they are `towline machine run`, `graph` and `list`.
 //!
@@ -43,6 +44,7 @@ mod deadlines;
 #[doc(hidden)]
 pub mod example;
 pub mod explore;
+mod jitter;
 pub mod ms;
 pub mod script;
 pub mod text;
@@ -54,6 +56,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use actions::Actions;
 pub use deadlines::{Armed, Deadlines};
+pub use jitter::Jitter;
 pub use timers::{Timer, Timers};
 
 /// A protocol, as a pure state machine.

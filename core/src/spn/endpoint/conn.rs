@@ -103,10 +103,11 @@ impl Endpoint {
         });
         let generation = self.generations.get(index as usize).copied().unwrap_or_default();
         let id = ConnId { index, generation };
+        let seed = self.random.next_u64();
         if let Some(slot) = self.conns.get_mut(index as usize) {
             *slot = Some(Conn {
                 id,
-                machine: Connection::start(self.config.connection.clone(), 0),
+                machine: Connection::start(self.config.connection.clone(), seed),
                 armed: Armed::default(),
                 ticket: None,
                 carrier: None,

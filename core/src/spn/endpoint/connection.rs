@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub use config::Config;
 pub use events::{Action, Event};
 
-use crate::machine::{Actions, Describe, Machine, Timers};
+use crate::machine::{Actions, Describe, Jitter, Machine, Timers};
 use crate::spn::{Protocol, Role, code};
 
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +96,7 @@ pub struct Connection {
     flow: Flow,
     /// Tries that the hub refused.
     refused: u32,
+    jitter: Jitter,
     /// No more tries: their time is over.
     spent: bool,
     /// An end without a byte was taken for a failure once.
@@ -534,8 +535,7 @@ impl Connection {
     /// RESET_STREAM, or a STOP_SENDING that means both directions. Only 0x28 leads to a new try, and only 0x27 to a pause (Codes).
     fn on_refused(&mut self, now: Instant, code: u64) {
         if code == code::NOT_STARTED && self.is_sc02() && !self.spent && self.can_repeat() {
-            let pause = self.config.again_min.saturating_mul(1 << self.refused.min(16)).min(self.config.again_max);
-            self.refused = self.refused.saturating_add(1);
+            let pause = self.back_off();
             self.repeat(now, code, pause);
         } else if code == code::PAUSED && self.is_sc02() && self.is_unclaimed() {
             self.repeat(now, code, Duration::ZERO);

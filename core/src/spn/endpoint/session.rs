@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use config::Config;
 
-use crate::machine::{Actions, Describe, Machine, Timers};
+use crate::machine::{Actions, Describe, Jitter, Machine, Timers};
 use crate::spn::{Protocol, Role, code};
 
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +165,7 @@ pub struct Session {
     needed: bool,
     /// Tries since the last success.
     retries: u32,
-    random: u64,
+    jitter: Jitter,
     timers: Timers<Timer, 6>,
     actions: Actions<Action, 8>,
 }
@@ -620,13 +620,7 @@ impl Session {
     fn back_off_ms(&mut self) -> u64 {
         let doubled = self.config.retry_min.saturating_mul(1 << self.retries.min(31));
         let delay = to_ms(doubled.min(self.config.retry_max));
-        // SplitMix64: the jitter needs no secret, only to differ from endpoint to endpoint.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        (delay.saturating_mul(800 + mixed % 401) / 1_000).max(1)
+        to_ms(self.jitter.scatter(Duration::from_millis(delay)))
     }
 
     fn end(&mut self, state: State) {

@@ -1,7 +1,7 @@
 //! What tools need of the endpoint connection.
 
 use super::{Config, Connection, Event, Flow, Sending, State, Timer};
-use crate::machine::{Actions, Describe, Timers};
+use crate::machine::{Actions, Describe, Jitter, Timers};
 use crate::spn::{Protocol, Role, code};
 
 impl crate::machine::Timer for Timer {
@@ -31,7 +31,7 @@ impl Describe for Connection {
     const ABOUT: &'static str = "one connection at an endpoint: finds a session, opens its stream, ends in order";
     type Config = Config;
 
-    fn start(config: Config, _seed: u64) -> Self {
+    fn start(config: Config, seed: u64) -> Self {
         Self {
             config,
             state: State::LookingUpSession { asked: false },
@@ -49,6 +49,7 @@ impl Describe for Connection {
                 acked: false,
             },
             refused: 0,
+            jitter: Jitter::new(seed),
             spent: false,
             empty_once: false,
             closing: code::OK,

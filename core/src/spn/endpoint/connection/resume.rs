@@ -149,9 +149,15 @@ impl Connection {
     }
 
     fn ask_later(&mut self, now: Instant) {
-        let pause = self.config.again_min.saturating_mul(1 << self.refused.min(16)).min(self.config.again_max);
-        self.refused = self.refused.saturating_add(1);
+        let pause = self.back_off();
         self.timers.set(Timer::Again, now + pause);
+    }
+
+    /// How long the next try waits: longer after each that came to nothing.
+    pub(super) fn back_off(&mut self) -> Duration {
+        let doubled = self.config.again_min.saturating_mul(1 << self.refused.min(16)).min(self.config.again_max);
+        self.refused = self.refused.saturating_add(1);
+        self.jitter.scatter(doubled)
     }
 
     /// Resets and stops what is still open of the stream; the directions stay what they are.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Config, Event, Live, Session, State, Timer};
-use crate::machine::{Actions, Describe, Timers};
+use crate::machine::{Actions, Describe, Jitter, Timers};
 use crate::spn::{Protocol, Role, code};
 
 impl crate::machine::Timer for Timer {
@@ -39,7 +39,7 @@ impl Describe for Session {
             retired: false,
             needed: false,
             retries: 0,
-            random: seed,
+            jitter: Jitter::new(seed),
             timers: Timers::default(),
             actions: Actions::default(),
         }

@@ -427,6 +427,7 @@ fn a_refused_connection_is_said_again_elsewhere() {
     let (bytes, _) = played.read(first);
     played.cut(first, code::NOT_STARTED);
     assert_eq!(played.flow(id).end, None);
+    played.wait(Duration::from_millis(120));
     let second = played.opened();
     let (again, outcome) = played.read(second);
     assert_eq!((&again[18..], outcome), (&b"say it again"[..], ReadOutcome::Finished));
