@@ -55,6 +55,48 @@ fn set_weight(realm: &Realm, agent: &Program, file: &str, weight: u16) {
     agent.err_line("SIGHUP: certificates and weight are read again");
 }
 
+/// A record of the inventory, as it stands in the list that `spnhub pki` writes.
+fn service(name: &str, consumer: &str) -> String {
+    format!("    - {{name: {name}, urn: \"urn:{name}\", provider: [p], consumers: [{consumer}]}}\n")
+}
+
+#[test]
+fn a_reload_of_thousands_of_services_touches_what_has_changed_and_nothing_else() {
+    let lists = |text: &str, services: &mut dyn Iterator<Item = String>| {
+        let at = text.find("    services:\n").expect("a list") + "    services:\n".len();
+        format!("{}{}{}", &text[..at], services.collect::<String>(), &text[at..])
+    };
+    let mut original = String::new();
+    let realm = Realm::start(|inventory| {
+        original.clone_from(&inventory);
+        lists(&inventory, &mut (0..5000).map(|n| service(&format!("n{n}"), "c")))
+    });
+    // Their names are shared by 5000 services, so they say which one they mean.
+    let urn = ["--spn-service-urn", "urn:chip-in:service:r:hub:s"];
+    let _provider = realm.provider_with("p", serve(echo), &urn);
+    let (_consumer, address) = realm.consumer_with("c", &urn);
+    let mut tcp = connect(address);
+    let mut says = |text: &str| {
+        tcp.write_all(text.as_bytes()).unwrap();
+        let mut answer = vec![0; text.len()];
+        tcp.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, text.as_bytes());
+    };
+    says("before");
+    // The first thousand goes, the second changes, the last comes.
+    let changed = (1000..6000).map(|n| service(&format!("n{n}"), if n < 2000 { "d" } else { "c" }));
+    fs::write(realm.file("inventory.yaml"), lists(&original, &mut changed.into_iter())).unwrap();
+    realm.hub.signal("USR1");
+    realm.hub.err_line("service urn:n999 removed");
+    let lines = realm.hub.err();
+    let count = |what: &str| lines.iter().map(|line| line.matches(what).count()).sum::<usize>();
+    assert_eq!((count(" removed"), count(" changed"), count(" added")), (1000, 1000, 1000));
+    assert!(lines.iter().all(|line| line.len() < 3000), "lines that can be read");
+    says("after");
+    let records = |event: &str| realm.hub.out().iter().filter(|line| line.contains(event)).count();
+    assert_eq!((records("\"startSpnSession\""), records("\"endSpnSession\"")), (2, 0), "{:?}", realm.hub.out());
+}
+
 #[test]
 fn a_provider_is_replaced_under_load_and_no_request_fails() {
     let realm = Realm::start(|inventory| inventory);

@@ -27,6 +27,9 @@ use super::{
     records::{Records, Teller},
 };
 
+/// So many changes go on a line of the log.
+const CHANGES_A_LINE: usize = 20;
+
 /// Realm and hub.
 type Name = (String, String);
 
@@ -285,7 +288,11 @@ impl Supervisor {
             let (realm, hub) = (name.0, name.1);
             match result {
                 Some(Ok(changes)) if changes.is_empty() => tracing::info!(realm, hub, "unchanged"),
-                Some(Ok(changes)) => tracing::info!(realm, hub, "{}", changes.join(", ")),
+                Some(Ok(changes)) => {
+                    for some in changes.chunks(CHANGES_A_LINE) {
+                        tracing::info!(realm, hub, "{}", some.join(", "));
+                    }
+                }
                 Some(Err(error)) => tracing::error!(realm, hub, "reload failed: {error}; it keeps its old state"),
                 None => {}
             }
@@ -392,8 +399,8 @@ fn tell_missing_clusters(clusters: &Clusters, name: &Name, record: &HubRecord) {
 fn keep_broken_services(name: &Name, broken: &BTreeSet<String>, old: &HubRecord, new: &mut HubRecord) {
     let is_kept = |service: &&Service| {
         // Of two records of one name the first is good.
-        let is_there = new.services.iter().any(|other| other.name == service.name || other.urn == service.urn);
-        !is_there && broken.contains(&format!("{}/{}/{}", name.0, name.1, service.name))
+        let is_there = || new.services.iter().any(|other| other.name == service.name || other.urn == service.urn);
+        broken.contains(&format!("{}/{}/{}", name.0, name.1, service.name)) && !is_there()
     };
     let kept: Vec<Service> = old.services.iter().filter(is_kept).cloned().collect();
     new.services.extend(kept);
