@@ -8,7 +8,6 @@ pub mod endpoint;
 pub mod frame;
 pub mod hub;
 pub mod inventory;
-mod patience;
 pub mod preamble;
 pub mod record;
 mod types;

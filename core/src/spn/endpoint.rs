@@ -37,7 +37,7 @@ use rand_chacha::{
 use crate::{
     machine::{Deadlines, Describe},
     quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, Identity, Received, Roots, StreamId, Transmit},
-    spn::{ConnKey, Role, code, patience::Patience},
+    spn::{ConnKey, Role, code},
 };
 pub use config::{Config, ConfigError, ConnId, ConnectError, Limits, Notice};
 use conn::Conn;
@@ -112,7 +112,7 @@ enum Work {
 enum Due {
     Link(LinkId),
     Conn(ConnId),
-    Preamble(LinkId, StreamId, Patience),
+    Preamble(LinkId, StreamId),
     /// The host may have left something unread.
     Stall(ConnId),
     /// Progress is to be reported.
@@ -256,7 +256,7 @@ impl Endpoint {
             match due {
                 Due::Link(id) => self.expire_link(now, at, id),
                 Due::Conn(id) => self.expire_conn(now, at, id),
-                Due::Preamble(id, stream, patience) => self.expire_preamble(now, id, stream, patience),
+                Due::Preamble(id, stream) => self.expire_preamble(id, stream),
                 Due::Stall(id) => self.expire_stall(now, id),
                 Due::Report(id) => self.expire_report(id),
                 Due::StrayPause(id, key) => self.expire_stray_pause(now, id, key),

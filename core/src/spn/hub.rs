@@ -50,7 +50,7 @@ pub use notice::{Notice, Reason, Refusal};
 pub use registry::Service;
 
 use self::{connections::Connection, instance::Instance, registry::Registry, resume::Parked, sessions::Session};
-use super::{ConnKey, Protocol, Role, Side, patience::Patience};
+use super::{ConnKey, Protocol, Role, Side};
 use crate::{
     machine::{Armed, Deadlines, Machine},
     quic::{
@@ -204,8 +204,7 @@ enum Due {
     Probe(Handle),
     /// A session's control stream may be read again.
     Control(Handle),
-    /// A look at a preamble that is not complete.
-    Preamble(Handle, StreamId, Patience),
+    Preamble(Handle, StreamId),
     Connection(u64),
     /// Requests to resume may have waited too long.
     Parked(Handle),
@@ -558,7 +557,7 @@ impl Hub {
             Due::Session(handle) => self.session_timeout(now, at, handle),
             Due::Probe(handle) => self.probe(now, handle),
             Due::Control(handle) => self.control_timeout(now, handle),
-            Due::Preamble(handle, stream, patience) => self.preamble_timeout(now, handle, stream, patience),
+            Due::Preamble(handle, stream) => self.preamble_timeout(handle, stream),
             Due::Connection(connection) => self.connection_timeout(now, at, connection),
             Due::Parked(handle) => self.parked_timeout(now, handle),
             Due::Stall(connection, source) => self.stall_timeout(now, connection, source),

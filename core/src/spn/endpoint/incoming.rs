@@ -10,7 +10,6 @@ use crate::{
     spn::{
         ConnKey, Protocol, Role, code,
         frame::flag,
-        patience::Patience,
         preamble::{Collector, Preamble},
     },
 };
@@ -35,11 +34,6 @@ impl Endpoint {
                 // Before SESSION_ACK it has overtaken it: streams do not keep order among each other. QUIC's credit bounds how many.
                 wire.openings.insert(stream, Opening::default());
                 self.read_preamble(now, id, stream);
-                let wire = self.links.get(&id).and_then(|link| link.wire.as_ref());
-                if let Some(wire) = wire.filter(|wire| wire.openings.contains_key(&stream)) {
-                    let patience = Patience::new(&mut self.quic, wire.handle);
-                    self.deadlines.push(now + Patience::EVERY, Due::Preamble(id, stream, patience));
-                }
             }
         }
     }
@@ -72,7 +66,12 @@ impl Endpoint {
                     }
                 };
             };
+            let is_first = opening.collector.is_empty();
             match opening.collector.take(&mut chunk) {
+                // Before its first byte a stream may be open because a later one is.
+                Ok(None) if is_first => {
+                    self.deadlines.push(now + self.config.limits.preamble, Due::Preamble(id, stream));
+                }
                 Ok(None) => {}
                 Ok(Some(preamble)) => return self.on_preamble(now, id, stream, preamble, chunk),
                 Err(error) => {
@@ -96,6 +95,11 @@ impl Endpoint {
                 self.call(now, id, stream, Some((conn, resumable)), rest);
             }
             Preamble::Resume { .. } if wire.left => self.refuse(id, stream, code::PAUSED),
+            // It has ended here, and somebody still holds an older word of ours.
+            Preamble::Resume { conn, .. } if self.tombs.contains_key(&conn) => {
+                self.repeat_tomb(conn);
+                self.refuse(id, stream, code::PAUSED);
+            }
             Preamble::Resume { .. } => {
                 if let Err(code) = self.take_leg(now, id, stream, &preamble, rest) {
                     self.refuse(id, stream, code);
@@ -141,12 +145,10 @@ impl Endpoint {
     }
 
     /// The preamble has had its time.
-    pub(super) fn expire_preamble(&mut self, now: Instant, id: LinkId, stream: StreamId, patience: Patience) {
-        let wire = self.links.get(&id).and_then(|link| link.wire.as_ref());
-        let Some(wire) = wire.filter(|wire| wire.openings.contains_key(&stream)) else { return };
-        match patience.look(&mut self.quic, wire.handle, self.config.limits.preamble) {
-            Some(patience) => self.deadlines.push(now + Patience::EVERY, Due::Preamble(id, stream, patience)),
-            None => self.refuse(id, stream, code::MALFORMED),
+    pub(super) fn expire_preamble(&mut self, id: LinkId, stream: StreamId) {
+        let Some(wire) = self.links.get(&id).and_then(|link| link.wire.as_ref()) else { return };
+        if wire.openings.contains_key(&stream) {
+            self.refuse(id, stream, code::MALFORMED);
         }
     }
 

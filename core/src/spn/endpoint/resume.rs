@@ -327,7 +327,7 @@ impl Endpoint {
     }
 
     /// The last word may not have reached the partner: it is left for it wherever it may come to.
-    fn repeat_tomb(&mut self, key: ConnKey) {
+    pub(super) fn repeat_tomb(&mut self, key: ConnKey) {
         let Some(tomb) = self.tombs.get_mut(&key) else { return };
         tomb.link = None;
         let request = tomb.request.clone();
@@ -358,8 +358,12 @@ impl Endpoint {
         let Some(mut request) = conn.request() else { return };
         request.code = conn.machine.abort_code();
         request.flags |= if request.code == code::OK { 0 } else { flag::ABORTED };
-        let link = conn.carrier.map(|carrier| carrier.link);
+        let (key, link) = (request.conn, conn.carrier.map(|carrier| carrier.link));
         self.add_tomb(Tomb { request, link, until: now + TOMBSTONE });
+        if link.is_none() {
+            // It ended while it was paused: what it has asked for is out of date.
+            self.repeat_tomb(key);
+        }
     }
 
     /// It was broken off without a stream: the partner is told through whatever session there is or comes.

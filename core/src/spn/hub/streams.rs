@@ -12,12 +12,11 @@ use crate::{
         ConnKey, Protocol, Role, Side, code,
         control::Control,
         frame::flag,
-        patience::Patience,
         preamble::{Collector, Preamble},
     },
 };
 
-/// A preamble must be complete within this, while its peer is heard.
+/// A preamble must be complete so long after its first byte.
 const PREAMBLE_TIME: Duration = Duration::from_secs(10);
 
 /// What a session's data stream is at the moment.
@@ -56,11 +55,6 @@ impl Hub {
             (Role::Consumer, Protocol::Sc02) => {
                 session.streams.insert(stream, DataStream::Preamble(Collector::default()));
                 self.read_preamble(now, handle, stream);
-                // Most are complete at once, and need no deadline.
-                if self.awaits_preamble(handle, stream) {
-                    let patience = Patience::new(&mut self.quic, handle);
-                    self.remind(now + Patience::EVERY, Due::Preamble(handle, stream, patience));
-                }
             }
         }
         self.grant_streams(handle);
@@ -88,19 +82,11 @@ impl Hub {
         self.quic.stop(handle, stream, code);
     }
 
-    pub(super) fn preamble_timeout(&mut self, now: Instant, handle: Handle, stream: StreamId, patience: Patience) {
-        if !self.awaits_preamble(handle, stream) {
-            return;
-        }
-        match patience.look(&mut self.quic, handle, PREAMBLE_TIME) {
-            Some(patience) => self.remind(now + Patience::EVERY, Due::Preamble(handle, stream, patience)),
-            None => self.refuse_stream(handle, stream, code::MALFORMED),
-        }
-    }
-
-    fn awaits_preamble(&self, handle: Handle, stream: StreamId) -> bool {
+    pub(super) fn preamble_timeout(&mut self, handle: Handle, stream: StreamId) {
         let session = self.sessions.get(&handle);
-        session.is_some_and(|session| matches!(session.streams.get(&stream), Some(DataStream::Preamble(_))))
+        if session.is_some_and(|session| matches!(session.streams.get(&stream), Some(DataStream::Preamble(_)))) {
+            self.refuse_stream(handle, stream, code::MALFORMED);
+        }
     }
 
     fn read_preamble(&mut self, now: Instant, handle: Handle, stream: StreamId) {
@@ -120,7 +106,10 @@ impl Hub {
             };
             let Some(session) = self.sessions.get_mut(&handle) else { return };
             let Some(DataStream::Preamble(collector)) = session.streams.get_mut(&stream) else { return };
+            let is_first = collector.is_empty();
             match collector.take(&mut chunk) {
+                // Most are complete at once, and need no deadline. Before its first byte a stream may be open because a later one is.
+                Ok(None) if is_first => self.remind(now + PREAMBLE_TIME, Due::Preamble(handle, stream)),
                 Ok(None) => {}
                 Ok(Some(preamble)) => {
                     session.streams.remove(&stream);
