@@ -22,7 +22,7 @@ use towline_core::{
     quic::{Epoch, Identity, Roots},
     spn::{
         Role,
-        endpoint::{Config as EndpointConfig, Endpoint},
+        endpoint::{Config as EndpointConfig, Endpoint, Progress},
         hub::{Config, Notice, Service},
     },
     testing::first_instant,
@@ -76,6 +76,8 @@ struct World {
     random: Random,
     seats: Vec<Seat>,
     peers: Vec<Peer>,
+    /// How far each end of each connection was at the last look; `true` is the consumer's.
+    progress: BTreeMap<(u64, bool), Progress>,
     journal: Vec<String>,
     buffer: Vec<u8>,
 }
@@ -140,7 +142,8 @@ impl World {
         }
         let network = Network::new(&mut random);
         let (journal, buffer) = (Vec::new(), Vec::new());
-        Self { start, now: start, kind, network, random, seats, peers, journal, buffer }
+        let progress = BTreeMap::new();
+        Self { start, now: start, kind, network, random, seats, peers, progress, journal, buffer }
     }
 
     fn play(&mut self) -> Result<(), String> {
@@ -148,6 +151,9 @@ impl World {
         let mut is_leaving = false;
         loop {
             self.settle()?;
+            if self.kind == Kind::Resuming {
+                self.check_progress()?;
+            }
             if self.seats.iter().all(Seat::is_over) && self.network.is_empty() {
                 return self.check_end();
             }

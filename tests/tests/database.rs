@@ -30,7 +30,10 @@ impl Postgres {
             }
         }
         let data = data.to_str().unwrap();
-        let made = as_postgres("initdb").args(["-D", data, "-U", "postgres", "-A", "trust", "-N"]).output().unwrap();
+        let made = as_postgres("initdb")
+            .args(["-D", data, "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8"])
+            .output()
+            .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let address = free_tcp_address();
         let port = address.port().to_string();

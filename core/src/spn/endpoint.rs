@@ -41,6 +41,7 @@ use crate::{
 };
 pub use config::{Config, ConfigError, ConnId, ConnectError, Limits, Notice};
 use conn::Conn;
+pub use ledger::Progress;
 use link::{Link, LinkId};
 use resume::Tomb;
 
@@ -371,6 +372,13 @@ impl Endpoint {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.open
+    }
+
+    /// How far a connection is; `None` when it has ended, or cannot be resumed.
+    #[must_use]
+    pub fn progress(&self, id: ConnId) -> Option<Progress> {
+        let conn = self.conns.get(id.index as usize)?.as_ref().filter(|conn| conn.id == id)?;
+        conn.ledger.as_ref().map(|ledger| ledger.progress())
     }
 
     /// Does the work that QUIC's events make; says whether there was any.

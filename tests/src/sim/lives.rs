@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use towline_core::spn::{Role, code};
+use towline_core::spn::{
+    Role, code,
+    endpoint::{Limits, Progress},
+};
 
 use super::{World, peer::Ends};
 
@@ -131,6 +134,44 @@ impl World {
             Deed::Drain { hub, down_ms } => self.seats[hub].drain(now, down_ms.map(Duration::from_millis)),
             Deed::Kill { hub, down_ms } => self.seats[hub].kill(now, Duration::from_millis(down_ms)),
         }
+    }
+
+    /// What must be true at every moment of a connection that can be resumed (docs/protocols/spn.md, Invariants: I3 to I5).
+    pub(super) fn check_progress(&mut self) -> Result<(), String> {
+        let retain_max = Limits::default().retain_max;
+        let mut present: BTreeMap<u64, BTreeMap<bool, Progress>> = BTreeMap::new();
+        for peer in &self.peers {
+            for (id, now) in peer.progress() {
+                let both = present.entry(id).or_default();
+                if both.insert(peer.is_consumer(), now).is_some() {
+                    return Err(format!("connection {id} is at two endpoints of one role"));
+                }
+                let before = self.progress.insert((id, peer.is_consumer()), now).unwrap_or(now);
+                // Of what begins again (0x28) nothing has been heard before.
+                let goes_on = before.acknowledged > 0 || before.received > 0;
+                let grows = now.acknowledged >= before.acknowledged
+                    && now.received >= before.received
+                    && (!goes_on || now.sent >= before.sent && now.generation >= before.generation);
+                if !grows {
+                    return Err(format!("connection {id} goes back: {before:?}, {now:?}"));
+                }
+                if now.acknowledged > now.sent || now.sent - now.acknowledged > retain_max {
+                    return Err(format!("connection {id} keeps too much: {now:?}"));
+                }
+            }
+        }
+        for (id, both) in present {
+            let (Some(consumer), Some(provider)) = (both.get(&true), both.get(&false)) else { continue };
+            for (one, other) in [(consumer, provider), (provider, consumer)] {
+                if one.acknowledged > other.received || other.received > one.sent {
+                    return Err(format!("connection {id}: acknowledged, received, sent: {one:?}, {other:?}"));
+                }
+            }
+            if provider.generation > consumer.generation {
+                return Err(format!("connection {id}: the provider is on a leg that nobody opened: {both:?}"));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn check_end(&mut self) -> Result<(), String> {

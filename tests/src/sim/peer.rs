@@ -13,7 +13,7 @@ use towline_core::{
     quic::{ReadOutcome, WriteOutcome},
     spn::{
         Role, code,
-        endpoint::{ConnId, Endpoint, Notice},
+        endpoint::{ConnId, Endpoint, Notice, Progress},
     },
 };
 
@@ -131,6 +131,12 @@ impl Peer {
         let flows: Vec<_> =
             open.map(|flow| (flow.id, flow.sent, flow.received, flow.reads_over, flow.writes_over)).collect();
         format!("{} {:?} {flows:?}", self.name, self.endpoint.sessions().collect::<Vec<_>>())
+    }
+
+    /// How far those of its connections are that can be resumed, by their names.
+    pub(super) fn progress(&self) -> impl Iterator<Item = (u64, Progress)> {
+        let kept = self.flows.iter().filter(|(_, flow)| !flow.ends.has_broken_off);
+        kept.filter_map(|(conn, flow)| Some((flow.id?, self.endpoint.progress(*conn)?)))
     }
 
     pub(super) fn ends(&self) -> impl Iterator<Item = (u64, &Ends)> {

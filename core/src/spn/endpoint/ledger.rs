@@ -18,6 +18,19 @@ pub(super) const REPORT_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mismatch;
 
+/// How far a resumable connection is, in bytes of payload since it began, over all its legs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Number of the present leg, or of the last one.
+    pub generation: u32,
+    /// Given to streams, at least once.
+    pub sent: u64,
+    /// Taken by the partner's local side, as it has reported; what was sent from there on is kept.
+    pub acknowledged: u64,
+    /// Taken by the local side here.
+    pub received: u64,
+}
+
 /// Offsets of both directions, and what is kept of ours.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
@@ -51,6 +64,11 @@ impl Ledger {
 
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        let &Self { generation, sent, acknowledged, received, .. } = self;
+        Progress { generation, sent, acknowledged, received }
     }
 
     /// Keeps what has just been given to a stream for the first time.

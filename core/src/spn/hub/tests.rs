@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::{
-    quic::{self, ClientConfig, CloseReason, ReadOutcome},
+    quic::{self, ClientConfig, CloseReason, ReadOutcome, TransportConfig},
     spn::{
         control::Control,
         frame::{Frame, SessionOpen},
