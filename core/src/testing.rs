@@ -2,6 +2,8 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod pki;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod wire;
 
 use std::time::Instant;
 

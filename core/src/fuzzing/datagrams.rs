@@ -1,16 +1,16 @@
 //! A hub, and whatever reaches its socket: datagrams of a real endpoint, whole, changed or lost, and others of no sense at all.
 
 use std::{
+    net::SocketAddr,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use arbitrary::Unstructured;
-use bytes::BytesMut;
 
 use super::below;
 use crate::{
-    quic::{Epoch, Received, Transmit},
+    quic::Epoch,
     spn::{
         Role, endpoint,
         hub::{self, Hub, Service},
@@ -18,6 +18,7 @@ use crate::{
     testing::{
         first_instant,
         pki::{Ca, UNIX, identity},
+        wire::{received, split},
     },
 };
 
@@ -29,7 +30,7 @@ fn configs() -> &'static (hub::Config, endpoint::Config) {
     static MADE: OnceLock<(hub::Config, endpoint::Config)> = OnceLock::new();
     MADE.get_or_init(|| {
         let ca = Ca::new("ca");
-        let mut hub = hub::Config::new("r", "hub", HUB.parse().expect("an address"));
+        let mut hub = hub::Config::new("r", "hub", address(HUB));
         (hub.certificate, hub.key) = ca.server();
         hub.client_ca = ca.pem();
         let names = |name: &str| vec![name.to_owned()];
@@ -64,7 +65,7 @@ pub(super) fn run(data: &[u8]) {
         to_hub: Vec::new(),
         to_endpoint: Vec::new(),
     };
-    ends.endpoint.handle_addresses(now, &[HUB.parse().expect("an address")]);
+    ends.endpoint.handle_addresses(now, &[address(HUB)]);
     ends.collect();
     while !data.is_empty() {
         ends.step(&mut data);
@@ -80,10 +81,10 @@ impl Ends {
             // Everything there is goes through.
             0..3 => {
                 for datagram in std::mem::take(&mut self.to_hub) {
-                    self.hub.handle_datagram(self.now, received(ENDPOINT, &datagram));
+                    self.hub.handle_datagram(self.now, received(address(ENDPOINT), &datagram));
                 }
                 for datagram in std::mem::take(&mut self.to_endpoint) {
-                    self.endpoint.handle_datagram(self.now, received(HUB, &datagram));
+                    self.endpoint.handle_datagram(self.now, received(address(HUB), &datagram));
                 }
             }
             // One is lost, or changed.
@@ -95,7 +96,7 @@ impl Ends {
                         *byte ^= data.arbitrary().unwrap_or(1);
                     }
                     datagram.truncate(below(data, datagram.len() + 1).max(1));
-                    self.hub.handle_datagram(self.now, received(ENDPOINT, &datagram));
+                    self.hub.handle_datagram(self.now, received(address(ENDPOINT), &datagram));
                 }
             }
             // Something else, from somebody else.
@@ -103,7 +104,7 @@ impl Ends {
                 let length = below(data, 1400).min(data.len());
                 let datagram = data.bytes(length).unwrap_or_default();
                 let from = ["192.0.2.9:1", "[2001:db8::1]:65535", ENDPOINT][below(data, 3)];
-                self.hub.handle_datagram(self.now, received(from, datagram));
+                self.hub.handle_datagram(self.now, received(address(from), datagram));
             }
             6 => {
                 self.now += Duration::from_millis(below(data, 40_000) as u64);
@@ -128,22 +129,18 @@ impl Ends {
         let mut buffer = Vec::new();
         while let Some(transmit) = self.hub.poll_transmit(self.now, &mut buffer) {
             // What goes elsewhere answers those who are nobody.
-            if transmit.destination == ENDPOINT.parse().expect("an address") {
-                split(&buffer, &transmit, &mut self.to_endpoint);
+            if transmit.destination == address(ENDPOINT) {
+                self.to_endpoint.extend(split(&buffer, &transmit).map(<[u8]>::to_vec));
             }
         }
         while let Some(transmit) = self.endpoint.poll_transmit(self.now, &mut buffer) {
-            split(&buffer, &transmit, &mut self.to_hub);
+            self.to_hub.extend(split(&buffer, &transmit).map(<[u8]>::to_vec));
         }
         while self.hub.poll_notice().is_some() {}
         while self.endpoint.poll_notice().is_some() {}
     }
 }
 
-fn split(buffer: &[u8], transmit: &Transmit, datagrams: &mut Vec<Vec<u8>>) {
-    datagrams.extend(buffer.chunks(transmit.segment_size.unwrap_or(buffer.len().max(1))).map(<[u8]>::to_vec));
-}
-
-fn received(from: &str, datagram: &[u8]) -> Received {
-    Received { remote: from.parse().expect("an address"), local_ip: None, ecn: None, data: BytesMut::from(datagram) }
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
 }

@@ -8,11 +8,11 @@ use std::{
 };
 
 use arbitrary::Unstructured;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::below;
 use crate::{
-    quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, Received, StreamId, Transmit, TransportConfig},
+    quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, StreamId, TransportConfig},
     spn::{
         ConnKey, Protocol, Role, code,
         control::Control,
@@ -23,6 +23,7 @@ use crate::{
     testing::{
         first_instant,
         pki::{Ca, UNIX, identity},
+        wire,
     },
 };
 
@@ -93,9 +94,7 @@ pub(super) fn run(data: &[u8]) {
         world.step(&mut data);
         world.settle();
     }
-    for hand in std::mem::take(&mut world.hands) {
-        drop(hand);
-    }
+    world.hands.clear();
     // Nobody answers any more: idle timers, and all that waits for anybody, run out.
     for _ in 0..30 {
         world.wait(Duration::from_secs(10));
@@ -191,14 +190,7 @@ impl World {
 
     fn wait(&mut self, time: Duration) {
         let end = self.now + time;
-        loop {
-            let hands = self.hands.iter().filter_map(|hand| hand.quic.poll_timeout());
-            let Some(due) = hands.chain(self.hub.poll_timeout()).min().filter(|due| *due <= end) else { break };
-            self.now = self.now.max(due);
-            self.hub.handle_timeout(self.now);
-            for hand in &mut self.hands {
-                hand.quic.handle_timeout(self.now);
-            }
+        while wire::fire(&mut self.now, end, &mut self.hub, &mut self.hands) {
             self.settle();
         }
         self.now = end;
@@ -206,45 +198,28 @@ impl World {
 
     /// Lets all datagrams through.
     fn settle(&mut self) {
-        let (now, mut buffer) = (self.now, Vec::new());
-        loop {
-            let mut sent = false;
-            while let Some(transmit) = self.hub.poll_transmit(now, &mut buffer) {
-                sent = true;
-                let hand = self.hands.iter_mut().find(|hand| hand.address == transmit.destination);
-                if let Some(hand) = hand {
-                    for data in split(&buffer, &transmit) {
-                        hand.quic.handle_datagram(now, received(HUB.parse().expect("an address"), data));
-                    }
-                }
-            }
-            while let Some(notice) = self.hub.poll_notice() {
-                match notice {
-                    Notice::ClusterStart(task) | Notice::ClusterStop(task) => self.tasks.push(task.id),
-                    Notice::Listening
-                    | Notice::Record(_)
-                    | Notice::Refused(_)
-                    | Notice::RefusalsSuppressed { .. }
-                    | Notice::Stopped => {}
-                }
-            }
-            for hand in &mut self.hands {
-                hand.take_events();
-                while let Some(transmit) = hand.quic.poll_transmit(now, &mut buffer) {
-                    sent = true;
-                    for data in split(&buffer, &transmit) {
-                        self.hub.handle_datagram(now, received(hand.address, data));
-                    }
-                }
-            }
-            if !sent {
-                return;
-            }
-        }
+        let tasks = &mut self.tasks;
+        let notice = |notice| match notice {
+            Notice::ClusterStart(task) | Notice::ClusterStop(task) => tasks.push(task.id),
+            Notice::Listening
+            | Notice::Record(_)
+            | Notice::Refused(_)
+            | Notice::RefusalsSuppressed { .. }
+            | Notice::Stopped => {}
+        };
+        wire::settle(self.now, HUB.parse().expect("an address"), &mut self.hub, &mut self.hands, notice);
     }
 }
 
-impl Hand {
+impl wire::Hand for Hand {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn quic(&mut self) -> &mut quic::Endpoint {
+        &mut self.quic
+    }
+
     fn take_events(&mut self) {
         while let Some((session, event)) = self.quic.poll_event() {
             match event {
@@ -264,7 +239,9 @@ impl Hand {
             }
         }
     }
+}
 
+impl Hand {
     fn write(&mut self, stream: StreamId, bytes: Vec<u8>) {
         let _ = self.quic.write(self.session, stream, &mut [Bytes::from(bytes)]);
     }
@@ -301,12 +278,4 @@ fn preamble(data: &mut Unstructured<'_>) -> Preamble {
     }
     let (generation, offset, received) = (below(data, 5) as u32, below(data, 5000) as u64, below(data, 5000) as u64);
     Preamble::Resume { conn, flags, generation, offset, received }
-}
-
-fn split<'a>(buffer: &'a [u8], transmit: &Transmit) -> impl Iterator<Item = &'a [u8]> {
-    buffer.chunks(transmit.segment_size.unwrap_or(buffer.len().max(1)))
-}
-
-fn received(remote: SocketAddr, data: &[u8]) -> Received {
-    Received { remote, local_ip: None, ecn: None, data: BytesMut::from(data) }
 }

@@ -43,8 +43,6 @@ pub(super) struct Managed {
     availability: Arc<Availability>,
     /// What the cluster manager was asked for last.
     task: u64,
-    is_here: bool,
-    is_busy: bool,
     /// The next moment of the schedule, and whether it is a start.
     scheduled: Option<(Instant, bool)>,
 }
@@ -56,8 +54,6 @@ impl Managed {
             armed: Armed::default(),
             availability: Arc::new(availability),
             task: 0,
-            is_here: false,
-            is_busy: false,
             scheduled: None,
         }
     }
@@ -92,20 +88,22 @@ impl Hub {
         let unix = self.clock.epoch().unix_at(now);
         for service in 0..self.registry.entries().len() {
             let Some(entry) = self.registry.get_mut(service) else { continue };
-            let Some(availability) = entry.availability().cloned() else {
+            let Some(availability) = entry.availability() else {
                 // What it has started runs on: another hub may serve it now.
                 entry.managed = None;
                 continue;
             };
+            if entry.managed.as_ref().is_some_and(|managed| *managed.availability == *availability) {
+                continue;
+            }
+            let (availability, is_wanted) = (availability.clone(), !availability.is_out_of_hours(unix));
             match &mut entry.managed {
-                Some(managed) if *managed.availability == availability => continue,
                 Some(managed) => {
                     managed.machine.set_config(Config::new(&availability));
                     managed.availability = Arc::new(availability);
                 }
                 None => entry.managed = Some(Managed::new(availability)),
             }
-            let is_wanted = entry.managed.as_ref().is_some_and(|managed| !managed.availability.is_out_of_hours(unix));
             self.look_at_provider(now, service);
             if is_wanted {
                 self.managed_event(now, service, Event::Loaded);
@@ -131,13 +129,10 @@ impl Hub {
     pub(super) fn look_at_provider(&mut self, now: Instant, service: usize) {
         let Some(entry) = self.registry.get(service) else { return };
         let Some(managed) = &entry.managed else { return };
-        let (was_here, was_busy) = (managed.is_here, managed.is_busy);
+        let (was_here, was_busy) = (managed.machine.is_here(), managed.machine.is_busy());
         let is_here = !entry.providers.is_empty();
         let may_resume = |session| self.sessions.get(session).is_some_and(|session| !session.parked.is_empty());
         let is_busy = entry.providers.iter().any(|provider| provider.open > 0 || may_resume(&provider.session));
-        if let Some(managed) = self.registry.get_mut(service).and_then(|entry| entry.managed.as_mut()) {
-            (managed.is_here, managed.is_busy) = (is_here, is_busy);
-        }
         if is_here != was_here {
             self.managed_event(now, service, if is_here { Event::ProviderCame } else { Event::ProviderGone });
         }
@@ -177,16 +172,8 @@ impl Hub {
                 return;
             };
             match action {
-                Action::ClusterStart | Action::ClusterStop => {
-                    self.next_task += 1;
-                    managed.task = self.next_task;
-                    let (service, availability) = (entry.urn.clone(), managed.availability.clone());
-                    let task = ClusterTask { id: self.next_task, service, availability };
-                    self.notices.push_back(match action {
-                        Action::ClusterStart => Notice::ClusterStart(task),
-                        Action::ClusterStop | Action::CloseProviders | Action::TellStopped => Notice::ClusterStop(task),
-                    });
-                }
+                Action::ClusterStart => self.ask_cluster(service, Notice::ClusterStart),
+                Action::ClusterStop => self.ask_cluster(service, Notice::ClusterStop),
                 Action::CloseProviders => {
                     for session in entry.providers.iter().map(|provider| provider.session).collect::<Vec<_>>() {
                         self.session_event(now, session, session::Event::Idle);
@@ -195,6 +182,15 @@ impl Hub {
                 Action::TellStopped => self.tell_stopped(service),
             }
         }
+    }
+
+    fn ask_cluster(&mut self, service: usize, what: fn(ClusterTask) -> Notice) {
+        let Some(entry) = self.registry.get_mut(service) else { return };
+        let Some(managed) = &mut entry.managed else { return };
+        self.next_task += 1;
+        managed.task = self.next_task;
+        let (service, availability) = (entry.urn.clone(), managed.availability.clone());
+        self.notices.push_back(what(ClusterTask { id: self.next_task, service, availability }));
     }
 
     /// A connection waits for a provider.

@@ -188,6 +188,18 @@ impl ManagedProvider {
         self.state == State::Stopped
     }
 
+    /// Whether a session of a provider is there.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.is_here
+    }
+
+    /// Whether it has connections, or such as may be resumed.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+
     /// Whether an event asks for a provider, and the settings let it.
     fn is_wanted(&self, event: Event) -> bool {
         match event {

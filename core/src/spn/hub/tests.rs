@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::*;
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     testing::{
         first_instant,
         pki::{self, Ca, identity},
+        wire,
     },
 };
 
@@ -55,6 +56,20 @@ struct Hand {
     session: Handle,
     control: Option<Control>,
     events: VecDeque<quic::Event>,
+}
+
+impl wire::Hand for Hand {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn quic(&mut self) -> &mut Endpoint {
+        &mut self.quic
+    }
+
+    fn take_events(&mut self) {
+        self.events.extend(std::iter::from_fn(|| self.quic.poll_event()).map(|(_, event)| event));
+    }
 }
 
 /// What the hub's config is changed to before a test.
@@ -109,56 +124,22 @@ impl Bench {
 
     /// Lets all datagrams through.
     fn settle(&mut self) {
-        let (now, mut buffer) = (self.now, Vec::new());
-        loop {
-            let mut sent = false;
-            while let Some(transmit) = self.hub.poll_transmit(now, &mut buffer) {
-                sent = true;
-                let hand = self.hands.iter_mut().find(|hand| hand.address == transmit.destination);
-                if let Some(hand) = hand {
-                    for data in split(&buffer, &transmit) {
-                        self.datagrams += 1;
-                        hand.quic.handle_datagram(now, received(HUB.parse().unwrap(), data));
-                    }
-                }
-            }
-            while let Some(notice) = self.hub.poll_notice() {
-                match notice {
-                    Notice::Listening => {}
-                    Notice::ClusterStart(task) => self.tasks.push(("start", task)),
-                    Notice::ClusterStop(task) => self.tasks.push(("stop", task)),
-                    Notice::Record(record) => self.records.push(record.event),
-                    Notice::Refused(refusal) => self.refusals.push(refusal.to_string()),
-                    Notice::RefusalsSuppressed { count } => self.suppressed += count,
-                    Notice::Stopped => self.stopped = true,
-                }
-            }
-            for hand in &mut self.hands {
-                hand.events.extend(std::iter::from_fn(|| hand.quic.poll_event()).map(|(_, event)| event));
-                while let Some(transmit) = hand.quic.poll_transmit(now, &mut buffer) {
-                    sent = true;
-                    for data in split(&buffer, &transmit) {
-                        self.datagrams += 1;
-                        self.hub.handle_datagram(now, received(hand.address, data));
-                    }
-                }
-            }
-            if !sent {
-                return;
-            }
-        }
+        let Self { records, refusals, suppressed, tasks, stopped, .. } = self;
+        let notice = |notice| match notice {
+            Notice::Listening => {}
+            Notice::ClusterStart(task) => tasks.push(("start", task)),
+            Notice::ClusterStop(task) => tasks.push(("stop", task)),
+            Notice::Record(record) => records.push(record.event),
+            Notice::Refused(refusal) => refusals.push(refusal.to_string()),
+            Notice::RefusalsSuppressed { count } => *suppressed += count,
+            Notice::Stopped => *stopped = true,
+        };
+        self.datagrams += wire::settle(self.now, HUB.parse().unwrap(), &mut self.hub, &mut self.hands, notice);
     }
 
     fn wait(&mut self, time: Duration) {
         let end = self.now + time;
-        loop {
-            let hands = self.hands.iter().filter_map(|hand| hand.quic.poll_timeout());
-            let Some(due) = hands.chain(self.hub.poll_timeout()).min().filter(|due| *due <= end) else { break };
-            self.now = self.now.max(due);
-            self.hub.handle_timeout(self.now);
-            for hand in &mut self.hands {
-                hand.quic.handle_timeout(self.now);
-            }
+        while wire::fire(&mut self.now, end, &mut self.hub, &mut self.hands) {
             self.settle();
         }
         self.now = end;
@@ -272,12 +253,4 @@ impl Bench {
             _ => None,
         }
     }
-}
-
-fn received(remote: SocketAddr, data: &[u8]) -> Received {
-    Received { remote, local_ip: None, ecn: None, data: BytesMut::from(data) }
-}
-
-fn split<'a>(buffer: &'a [u8], transmit: &Transmit) -> impl Iterator<Item = &'a [u8]> {
-    buffer.chunks(transmit.segment_size.unwrap_or(buffer.len().max(1)))
 }
