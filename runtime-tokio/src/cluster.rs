@@ -121,6 +121,12 @@ impl fmt::Debug for Clusters {
     }
 }
 
+/// The part of `clusterManagerUrn` that chooses the cluster manager.
+#[must_use]
+pub fn scheme(urn: &str) -> &str {
+    urn.split_once(':').map_or(urn, |(scheme, _)| scheme)
+}
+
 impl Clusters {
     /// One more, for URNs that begin with `scheme` and a colon.
     #[must_use]
@@ -134,8 +140,7 @@ impl Clusters {
     /// # Errors
     /// When it is not here.
     pub fn find(&self, urn: &str) -> Result<&dyn ClusterManager, ClusterError> {
-        let scheme = urn.split_once(':').map_or(urn, |(scheme, _)| scheme);
-        self.0.get(scheme).map(|manager| &**manager).ok_or_else(|| ClusterError::NoBackEnd {
+        self.0.get(scheme(urn)).map(|manager| &**manager).ok_or_else(|| ClusterError::NoBackEnd {
             urn: urn.to_owned(),
             known: self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
         })

@@ -10,16 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tempfile::TempDir;
 use towline_tests::{
-    programs::{PATIENCE, Program, free_udp_port, path_of},
+    programs::{PATIENCE, Program, Realm, path_of},
     servers::{connect, echo, serve},
 };
 
 /// A realm whose service `s` has its provider started by a command.
 struct World {
-    directory: TempDir,
-    hub: Program,
+    realm: Realm,
 }
 
 /// `start` runs an agent and leaves it behind, `stop` ends it; both have nothing to do twice.
@@ -43,59 +41,45 @@ esac
 "#;
 
 impl World {
-    fn start(settings: &str, forward: SocketAddr, prepare: impl FnOnce(&TempDir)) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().to_str().unwrap().to_owned();
-        let port = free_udp_port().to_string();
-        let names = ["--realm", "r", "--hub", "127.0.0.1", "--service", "s", "--provider", "p", "--consumer", "c"];
-        let made = Command::new(path_of("spnhub")).args(["pki", &path, "--port", &port]).args(names).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let commands = directory.path().join("commands");
-        fs::create_dir(&commands).unwrap();
-        let command =
+    fn start(settings: &str, forward: SocketAddr, prepare: impl FnOnce(&Realm)) -> Self {
+        let mut realm = Realm::start(|inventory| {
+            let manages =
+                format!("availabilityManagement: {{clusterManagerUrn: \"exec:run\", serviceId: s-1, {settings}}}");
+            let at = inventory.find("singleton: ").expect("a service");
+            let indent = at - inventory[..at].rfind('\n').expect("a line") - 1;
+            format!("{}{manages}\n{:indent$}{}", &inventory[..at], "", &inventory[at..])
+        });
+        // That one had no commands; the next one has.
+        realm.hub.signal("KILL");
+        realm.hub.wait();
+        fs::create_dir(realm.file("commands")).unwrap();
+        let command = realm.file("commands/run");
+        let text =
             COMMAND.replace("AGENT", path_of("spnagent").to_str().unwrap()).replace("FORWARD", &forward.to_string());
-        fs::write(commands.join("run"), command).unwrap();
-        fs::set_permissions(commands.join("run"), fs::Permissions::from_mode(0o755)).unwrap();
-        let inventory = format!("{path}/inventory.yaml");
-        let text = fs::read_to_string(&inventory).unwrap();
-        let manages =
-            format!("availabilityManagement: {{clusterManagerUrn: \"exec:run\", serviceId: s-1, {settings}}}");
-        let at = text.find("singleton: ").expect("a service");
-        let indent = at - text[..at].rfind('\n').expect("a line") - 1;
-        fs::write(&inventory, format!("{}{manages}\n{:indent$}{}", &text[..at], "", &text[at..])).unwrap();
-        prepare(&directory);
-        let hub = Self::hub(&directory);
-        Self { directory, hub }
+        fs::write(&command, text).unwrap();
+        fs::set_permissions(&command, fs::Permissions::from_mode(0o755)).unwrap();
+        prepare(&realm);
+        realm.hub = Self::hub(&realm);
+        Self { realm }
     }
 
-    fn hub(directory: &TempDir) -> Program {
-        let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    fn hub(realm: &Realm) -> Program {
+        let file = |name: &str| realm.file(name);
         let options =
             ["-c", &file("inventory.yaml"), "--cluster-commands", &file("commands"), "--control", &file("control")];
-        Program::start("spnhub", &options)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.directory.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn consumer(&self) -> (Program, SocketAddr) {
-        let options = ["consumer", "--env-file", &self.file("c.env"), "--bind-address", "127.0.0.1:0"];
-        let agent = Program::start("spnagent", &options);
-        let line = agent.err_line("listening on ");
-        agent.err_line("session established");
-        let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());
-        (agent, address.and_then(|text| text.parse().ok()).expect("an address"))
+        let hub = Program::start("spnhub", &options);
+        hub.err_line("listening on");
+        hub
     }
 
     /// What the command was asked.
     fn asked(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.file("asked")).unwrap_or_default();
+        let text = fs::read_to_string(self.realm.file("asked")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
     fn status(&self) -> String {
-        let options = ["ctl", "--control", &self.file("control"), "status"];
+        let options = ["ctl", "--control", &self.realm.file("control"), "status"];
         let output = Command::new(path_of("spnhub")).args(options).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
@@ -103,7 +87,7 @@ impl World {
     fn wait_for_status(&self, part: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.status().contains(part) {
-            assert!(Instant::now() < deadline, "no {part} in {}; {}", self.status(), self.hub.err().join("\n"));
+            assert!(Instant::now() < deadline, "no {part} in {}; {}", self.status(), self.realm.hub.err().join("\n"));
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -112,8 +96,10 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // The agents are not our children.
-        let _ =
-            Command::new(self.file("commands/run")).args(["stop", "s-1"]).stdin(std::process::Stdio::null()).status();
+        let _ = Command::new(self.realm.file("commands/run"))
+            .args(["stop", "s-1"])
+            .stdin(std::process::Stdio::null())
+            .status();
     }
 }
 
@@ -129,8 +115,7 @@ fn says(address: SocketAddr, text: &str) -> String {
 #[test]
 fn a_provider_is_started_for_a_connection_that_waits_and_stopped_when_nobody_uses_it() {
     let world = World::start("ondemandStartOnPayload: true, idleTimeout: 2", serve(echo), |_| {});
-    world.hub.err_line("listening on");
-    let (consumer, address) = world.consumer();
+    let (consumer, address) = world.realm.consumer("c");
     assert!(world.asked().is_empty(), "a consumer's session alone starts nothing: {:?}", world.asked());
     assert!(world.status().contains("managed: Stopped"), "{}", world.status());
     for _ in 0..2 {
@@ -139,19 +124,19 @@ fn a_provider_is_started_for_a_connection_that_waits_and_stopped_when_nobody_use
         world.wait_for_status("managed: Stopped");
     }
     assert_eq!(world.asked(), ["start s-1", "stop s-1", "start s-1", "stop s-1"]);
-    let input: serde_json::Value = serde_json::from_str(&fs::read_to_string(world.file("input")).unwrap()).unwrap();
+    let input: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(world.realm.file("input")).unwrap()).unwrap();
     assert_eq!((&input["serviceUrn"], &input["serviceId"]), (&"urn:chip-in:service:r:hub:s".into(), &"s-1".into()));
-    let errors: Vec<_> = world.hub.err().into_iter().filter(|line| line.contains("ERROR")).collect();
+    let errors: Vec<_> = world.realm.hub.err().into_iter().filter(|line| line.contains("ERROR")).collect();
     assert_eq!(errors, Vec::<String>::new());
-    assert!(!world.hub.out().iter().any(|line| line.contains("\"error\"")), "{:?}", world.hub.out());
+    assert!(!world.realm.hub.out().iter().any(|line| line.contains("\"error\"")), "{:?}", world.realm.hub.out());
     drop(consumer);
 }
 
 #[test]
 fn a_provider_that_outlives_its_hub_is_taken_over_and_its_connection_goes_on() {
     let mut world = World::start("ondemandStart: true, idleTimeout: 2", serve(echo), |_| {});
-    world.hub.err_line("listening on");
-    let (_consumer, address) = world.consumer();
+    let (_consumer, address) = world.realm.consumer("c");
     let mut tcp = connect(address);
     tcp.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut says = |text: &str| {
@@ -161,10 +146,9 @@ fn a_provider_that_outlives_its_hub_is_taken_over_and_its_connection_goes_on() {
         assert_eq!(answer, text.as_bytes());
     };
     says("before");
-    world.hub.signal("KILL");
-    world.hub.wait();
-    world.hub = World::hub(&world.directory);
-    world.hub.err_line("listening on");
+    world.realm.hub.signal("KILL");
+    world.realm.hub.wait();
+    world.realm.hub = World::hub(&world.realm);
     says("after");
     thread::sleep(Duration::from_secs(3));
     says("and it is in use, so it stays");
@@ -176,29 +160,27 @@ fn a_provider_that_outlives_its_hub_is_taken_over_and_its_connection_goes_on() {
 #[test]
 fn what_runs_from_the_load_on_runs_before_the_hub_listens() {
     let world = World::start("ondemandStart: false", serve(echo), |_| {});
-    world.hub.err_line("listening on");
-    let err = world.hub.err();
+    let err = world.realm.hub.err();
     let place = |part: &str| err.iter().position(|line| line.contains(part)).expect(part);
     assert!(place("started the provider of urn:chip-in:service:r:hub:s") < place("listening on"));
     world.wait_for_status("managed: Running");
-    let (_consumer, address) = world.consumer();
+    let (_consumer, address) = world.realm.consumer("c");
     assert_eq!(says(address, "hello"), "hello");
-    world.hub.signal("TERM");
+    world.realm.hub.signal("TERM");
     thread::sleep(Duration::from_secs(1));
     assert_eq!(world.asked(), ["start s-1"], "a hub that leaves stops nobody");
 }
 
 #[test]
 fn a_command_that_fails_is_said_and_tried_again() {
-    let world = World::start("ondemandStart: true", serve(echo), |directory| {
-        fs::write(directory.path().join("broken"), "").unwrap();
+    let world = World::start("ondemandStart: true", serve(echo), |realm| {
+        fs::write(realm.file("broken"), "").unwrap();
     });
-    world.hub.err_line("listening on");
-    let (_consumer, address) = world.consumer();
-    world.hub.err_line("it is broken");
-    world.hub.err_line("/run: exit status: 7; what it wrote is above");
+    let (_consumer, address) = world.realm.consumer("c");
+    world.realm.hub.err_line("it is broken");
+    world.realm.hub.err_line("/run: exit status: 7; what it wrote is above");
     assert!(world.status().contains("managed: Failed"), "{}", world.status());
-    fs::remove_file(world.file("broken")).unwrap();
+    fs::remove_file(world.realm.file("broken")).unwrap();
     let began = Instant::now();
     assert_eq!(says(address, "it was worth waiting for"), "it was worth waiting for");
     assert!(began.elapsed() > Duration::from_secs(5), "not at once again: {:?}", began.elapsed());
@@ -211,7 +193,6 @@ fn a_schedule_starts_it() {
     let start =
         format!("ondemandStartOnConsumer: true, startAt: \"{} {} {} * * *\"", at.second(), at.minute(), at.hour());
     let world = World::start(&start, serve(echo), |_| {});
-    world.hub.err_line("listening on");
     assert!(world.asked().is_empty());
     world.wait_for_status("managed: Running");
     assert_eq!(world.asked(), ["start s-1"]);
@@ -219,19 +200,17 @@ fn a_schedule_starts_it() {
 
 #[test]
 fn a_back_end_that_is_missing_is_said_and_harms_nothing_else() {
-    let world = World::start("ondemandStart: false", serve(echo), |directory| {
-        let file = directory.path().join("inventory.yaml");
+    let world = World::start("ondemandStart: false", serve(echo), |realm| {
+        let file = realm.file("inventory.yaml");
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("exec:run", "docker:")).unwrap();
     });
-    world.hub.err_line("listening on");
-    let line = world.hub.err_line("cannot be started");
+    let line = world.realm.hub.err_line("cannot be started");
     assert!(line.contains("no back-end for `docker:` here: there is exec"), "{line}");
-    let options = ["provider", "--env-file", &world.file("p.env"), "--forward-address", &serve(echo).to_string()];
-    let provider = Program::start("spnagent", &options);
-    provider.err_line("session established");
-    let (_consumer, address) = world.consumer();
+    let _provider = world.realm.provider("p", serve(echo));
+    let (_consumer, address) = world.realm.consumer("c");
     assert_eq!(says(address, "started by hand"), "started by hand");
-    let check = Command::new(path_of("spnhub")).args(["check", "-c", &world.file("inventory.yaml")]).output().unwrap();
+    let check =
+        Command::new(path_of("spnhub")).args(["check", "-c", &world.realm.file("inventory.yaml")]).output().unwrap();
     assert_eq!(check.status.code(), Some(0), "it can be used");
 }

@@ -16,7 +16,7 @@ use towline_core::spn::{
     inventory::{Finding, HubRecord, Realm, Service, Severity},
 };
 use towline_tokio::{
-    cluster::{ClusterError, Clusters, Commands},
+    cluster::{ClusterError, Clusters, Commands, scheme},
     hub::{HubHandle, StartError},
     inventory::{LoadError, Loaded, Source},
 };
@@ -385,8 +385,7 @@ fn tell_missing_clusters(clusters: &Clusters, name: &Name, record: &HubRecord) {
     for service in &record.services {
         let Some(availability) = &service.availability else { continue };
         let Err(error) = clusters.find(&availability.cluster_manager) else { continue };
-        let scheme = availability.cluster_manager.split(':').next().unwrap_or_default();
-        missing.entry(scheme).or_insert((0, &service.urn, error)).0 += 1;
+        missing.entry(scheme(&availability.cluster_manager)).or_insert((0, &service.urn, error)).0 += 1;
     }
     for (scheme, (services, first, error)) in missing {
         let hint = if scheme == "exec" { "; --cluster-commands DIR brings exec:" } else { "" };
