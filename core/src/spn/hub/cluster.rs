@@ -166,7 +166,8 @@ impl Hub {
             let Some(action) = managed.machine.poll_action() else {
                 self.deadlines.arm(&mut managed.armed, managed.machine.poll_timeout(), Due::Managed(service));
                 // Who has waited through a start that came to nothing, or through the end of the last provider, waits still.
-                if managed.machine.is_stopped() && self.is_waited_for(service) {
+                // One that is not started on demand stays stopped, and asking again would never end.
+                if managed.machine.is_stopped() && managed.is_on_demand() && self.is_waited_for(service) {
                     self.managed_event(now, service, Event::ConnectionWaits);
                 }
                 return;

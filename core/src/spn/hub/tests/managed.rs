@@ -135,6 +135,20 @@ fn a_connection_waits_for_the_provider_that_it_has_called_for() {
 }
 
 #[test]
+fn a_connection_waits_for_a_provider_that_is_not_the_hubs_to_start_now() {
+    let mut bench = Bench::new(from_load_on);
+    assert_eq!(bench.asked(true), ["start"]);
+    let provider = bench.session(Role::Provider, "p");
+    let consumer = bench.session(Role::Consumer, "c");
+    bench.send(provider, &Frame::SessionClose { code: 0, text: String::new() });
+    bench.connect(consumer, 7, b"hello");
+    assert_eq!((bench.asked(true), bench.managed().unwrap()), (vec![], "Stopped".to_owned()));
+    let back = bench.session(Role::Provider, "p");
+    let served = bench.opened(back)[0];
+    assert_eq!(&bench.read(back, served).0[18..], b"hello");
+}
+
+#[test]
 fn a_connection_does_not_wait_for_ever() {
     let mut bench = Bench::new(on_demand);
     let consumer = bench.session(Role::Consumer, "c");
