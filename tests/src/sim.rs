@@ -151,6 +151,9 @@ impl World {
         let mut is_leaving = false;
         loop {
             self.settle()?;
+            for hub in self.seats.iter().filter_map(|seat| seat.hub.as_ref()) {
+                hub.check()?;
+            }
             if self.kind == Kind::Resuming {
                 self.check_progress()?;
             }

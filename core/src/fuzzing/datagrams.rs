@@ -70,6 +70,7 @@ pub(super) fn run(data: &[u8]) {
     while !data.is_empty() {
         ends.step(&mut data);
         ends.collect();
+        ends.hub.check().expect("books that agree");
     }
     let status = ends.hub.status();
     assert!(status.providers == 0 && status.consumers <= 1, "others got in: {status:?}");

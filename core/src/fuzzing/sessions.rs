@@ -93,6 +93,7 @@ pub(super) fn run(data: &[u8]) {
     while !data.is_empty() {
         world.step(&mut data);
         world.settle();
+        world.hub.check().expect("books that agree");
     }
     world.hands.clear();
     // Nobody answers any more: idle timers, and all that waits for anybody, run out.
@@ -174,8 +175,10 @@ impl World {
                 0 => drop(self.hub.pause(self.now, "urn:s")),
                 1 => drop(self.hub.unpause(self.now, "urn:s")),
                 2 => {
+                    // Not started on demand any more: from the load on, or by nobody.
                     let mut config = made().hub.clone();
-                    config.services[0].availability = None;
+                    let from_load_on = data.arbitrary().unwrap_or(false).then(Availability::default);
+                    config.services[0].availability = from_load_on;
                     drop(self.hub.reload(self.now, config));
                 }
                 3 => drop(self.hub.reload(self.now, made().hub.clone())),

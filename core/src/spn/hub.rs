@@ -15,6 +15,7 @@
 
 mod availability;
 pub mod balance;
+mod check;
 mod cluster;
 mod config;
 pub mod connection;

@@ -196,9 +196,7 @@ impl Hub {
 
     /// A connection waits for a provider.
     fn is_waited_for(&self, service: usize) -> bool {
-        let Some(entry) = self.registry.get(service) else { return false };
-        let waits = |id| self.connections.get(id).is_some_and(|connection| connection.machine.is_choosing());
-        entry.choosing.iter().any(waits)
+        self.registry.get(service).is_some_and(|entry| !entry.choosing.is_empty())
     }
 
     fn tell_stopped(&mut self, service: usize) {

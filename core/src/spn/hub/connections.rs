@@ -64,6 +64,11 @@ impl Connection {
         }
     }
 
+    /// Bytes of windows that its streams have of their own.
+    pub(super) fn parked(&self) -> u64 {
+        self.up.parked() + self.down.parked()
+    }
+
     /// No payload has gone either way.
     pub(super) fn is_unstarted(&self) -> bool {
         self.resume.is_none() && self.relay.up.relayed() == 0 && self.relay.down.relayed() == 0
@@ -102,7 +107,7 @@ impl Hub {
         connection.offers_resume = resumable && self.sessions.get(&handle).is_some_and(|session| session.can_resume);
         connection.machine.handle_event(now, Event::ConnectStream);
         if let Some(entry) = self.registry.get_mut(service) {
-            entry.choosing.push_back(id);
+            entry.choosing.insert(id);
         }
         self.choose_for_waiting(now, service);
         // Only now, since most have their provider by now, and no deadline any more.
@@ -190,7 +195,7 @@ impl Hub {
     /// Gives waiting connections of a service to providers, in order, as long as there is one.
     pub(super) fn choose_for_waiting(&mut self, now: Instant, service: usize) {
         let waiting = |registry: &Registry| {
-            registry.get(service).filter(|entry| !entry.is_paused).and_then(|entry| entry.choosing.front().copied())
+            registry.get(service).filter(|entry| !entry.is_paused).and_then(|entry| entry.choosing.first().copied())
         };
         while let Some(id) = waiting(&self.registry) {
             let waits = self.connections.get(&id).is_some_and(|connection| connection.machine.is_choosing());
@@ -198,7 +203,7 @@ impl Hub {
                 return;
             }
             if let Some(entry) = self.registry.get_mut(service) {
-                entry.choosing.pop_front();
+                entry.choosing.remove(&id);
             }
         }
     }
@@ -388,11 +393,12 @@ impl Hub {
                 session.connections.remove(&id);
             }
         }
-        if let Some(leg) = connection.provider
-            && let Some(entry) = self.registry.get_mut(connection.service)
-            && let Some(provider) = entry.provider(leg.session)
-        {
-            provider.open -= 1;
+        if let Some(entry) = self.registry.get_mut(connection.service) {
+            // It may be one that has gone without a provider.
+            entry.choosing.remove(&id);
+            if let Some(provider) = connection.provider.and_then(|leg| entry.provider(leg.session)) {
+                provider.open -= 1;
+            }
         }
         self.look_at_provider(now, connection.service);
     }

@@ -21,6 +21,12 @@ pub(super) struct Turn {
     parked: u64,
 }
 
+impl Turn {
+    pub(super) fn parked(&self) -> u64 {
+        self.parked
+    }
+}
+
 impl Hub {
     pub(super) fn ready_to_move(&mut self, id: u64, source: Side) {
         let Some(connection) = self.connections.get_mut(&id) else { return };

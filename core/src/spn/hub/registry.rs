@@ -1,7 +1,7 @@
 //! Who may come in, and who is there: services, their entitlements and their providers (docs/protocols/spn.md, Inventory and Hub session).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -52,8 +52,8 @@ pub(super) struct Entry {
     pub(super) early: BTreeSet<Handle>,
     /// Its provider, if the hub starts and stops it.
     pub(super) managed: Option<Managed>,
-    /// Connections without provider, oldest first; some may be over.
-    pub(super) choosing: VecDeque<u64>,
+    /// Connections without provider, oldest first.
+    pub(super) choosing: BTreeSet<u64>,
     /// Its connections are paused, and nothing is begun or resumed.
     pub(super) is_paused: bool,
     /// No longer in the inventory.
@@ -69,7 +69,7 @@ impl Entry {
             held: None,
             early: BTreeSet::new(),
             managed: None,
-            choosing: VecDeque::new(),
+            choosing: BTreeSet::new(),
             is_paused: false,
             removed: false,
         }

@@ -38,6 +38,10 @@ pub(super) struct Request {
 }
 
 impl Parked {
+    pub(super) fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
     fn newest(&self, side: Side) -> Option<&Request> {
         self.requests.iter().rev().find(|request| request.side == side)
     }

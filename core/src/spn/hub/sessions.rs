@@ -34,7 +34,7 @@ use crate::{
 /// How often a singleton's newcomer looks whether the incumbent has answered its PING.
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 /// So many times [`Limits::control_backlog`](super::Limits) may wait for a session to read; then its control stream is taken for lost.
-const UNREAD: usize = 16;
+pub(super) const UNREAD: usize = 16;
 /// What the original's agents send when they retire.
 const NOTIFY_SHUTDOWN: &[u8] = b"notify_shutdown";
 /// What the original's agents send before their first stream.
