@@ -501,6 +501,10 @@ impl Connection {
 
     /// STOP_SENDING: our direction is over.
     fn on_stopped(&mut self, code: u64) {
+        // A hub that drops an empty stream may refuse its end before it shows its own (Legacy protocol): only that one counts.
+        if self.protocol == Protocol::Sc01 && self.flow.sending == Sending::Finished && !self.flow.sent {
+            return;
+        }
         let unfinished = self.flow.sending == Sending::Open;
         self.reset(code);
         if unfinished {

@@ -383,6 +383,12 @@ fn an_empty_end_from_an_sc01_hub_is_a_failure() {
     let over =
         [Action::ResetStream { code }, Action::StopStream { code }, Action::LocalReset { code }, Action::Disconnected];
     bench.expect(&[Event::StreamFinished], "Disconnected", &over);
+    // The same when the hub refuses our end before it shows its own.
+    let mut bench = Bench::consumer(SC01);
+    bench.feed(Event::LocalFinish);
+    bench.expect(&[Event::StreamStopped { code: 0 }], "Connected", &[]);
+    let cut = [Action::ResetStream { code: 0 }, Action::StopStream { code: 0 }, Action::LookUp];
+    bench.expect(&[Event::StreamFinished], "LookingUpSession", &cut);
     // Something sent: a reset, never a clean end.
     Bench::consumer(SC01).expect(&[Event::BytesSent, Event::StreamFinished], "Disconnected", &over);
     // An end after payload is an end, and sc02 tells the truth.
