@@ -6,8 +6,10 @@
 
 mod config;
 mod describe;
+mod ends;
 mod events;
 mod resume;
+mod retry;
 #[cfg(test)]
 mod tests;
 
@@ -365,70 +367,6 @@ impl Connection {
         }
     }
 
-    fn on_disconnecting(&mut self, event: &Event) {
-        match event {
-            Event::StreamFinished => {
-                self.flow.receiving = false;
-                self.end_if_over();
-            }
-            Event::StreamStopped { code } => {
-                self.reset(*code);
-                self.end_if_over();
-            }
-            Event::StreamAcked => {
-                if self.flow.sending == Sending::Finished {
-                    self.flow.sending = Sending::Delivered;
-                }
-                self.end_if_over();
-            }
-            Event::StreamReset { code } => {
-                self.flow.receiving = false;
-                self.cut(*code);
-                self.end();
-            }
-            Event::LocalAbort { code } => {
-                self.cut(*code);
-                self.end();
-            }
-            Event::LocalStop { code } => {
-                self.stop(*code);
-                self.end_if_over();
-            }
-            Event::CloseReq { .. } => self.actions.push(Action::SendCloseAck),
-            Event::PauseReq if self.flow.resumable => self.actions.push(Action::SendPauseAck),
-            Event::StreamClosed => {
-                self.cut(code::OK);
-                self.end();
-            }
-            // A hub answers so when there is no partner to be told: if it comes back, it is to hear of it.
-            Event::CloseAck => {
-                self.cut(code::OK);
-                self.leave_closing();
-            }
-            Event::SessionLost => self.leave_closing(),
-            Event::SentOver if self.flow.resumable => self.on_sent_over(),
-            Event::Connect
-            | Event::Incoming { .. }
-            | Event::SessionFound { .. }
-            | Event::Opened
-            | Event::BytesSent
-            | Event::BytesReleased
-            | Event::BytesReceived
-            | Event::LocalFinish
-            | Event::Resumable
-            | Event::Confirmed { .. }
-            | Event::PauseReq
-            | Event::ResumeAsked
-            | Event::ResumeUnasked
-            | Event::ResumeRefused
-            | Event::ResumeAborted { .. }
-            | Event::Resumed
-            | Event::PartnerResumed
-            | Event::SentOver
-            | Event::Mismatch => {}
-        }
-    }
-
     fn on_timer(&mut self, now: Instant, timer: Timer) {
         match (timer, self.state) {
             (Timer::Again, State::LookingUpSession { .. }) => {
@@ -480,23 +418,6 @@ impl Connection {
                 | State::Disconnected,
             ) => {}
         }
-    }
-
-    /// Makes good on the new stream what the local side and earlier tries have done.
-    fn on_opened(&mut self) {
-        self.timers.stop(Timer::Lookup);
-        self.timers.stop(Timer::Dial);
-        if self.flow.sent {
-            self.actions.push(Action::SendHeld);
-        }
-        if self.flow.sending == Sending::Finished {
-            self.actions.push(Action::FinishStream);
-        }
-        if let Some(code) = self.flow.deaf {
-            self.stop(code);
-        }
-        self.set_state(State::Connected);
-        self.end_if_over();
     }
 
     /// STOP_SENDING: our direction is over.
@@ -552,51 +473,6 @@ impl Connection {
         }
     }
 
-    fn on_session_lost(&mut self, now: Instant) {
-        if self.is_unclaimed() {
-            self.spent = false;
-            self.timers.set(Timer::Total, now + self.config.total);
-            self.forget_stream();
-            self.look_up(now, Duration::ZERO);
-        } else if self.flow.resumable {
-            self.pause(now);
-        } else {
-            self.fail(code::PARTNER_LOST);
-        }
-    }
-
-    fn on_close_req(&mut self, now: Instant, code: u64) {
-        self.actions.push(Action::SendCloseAck);
-        if code == code::OK {
-            if self.flow.sending == Sending::Open {
-                self.flow.sending = Sending::Finished;
-                self.actions.push(Action::LocalStopped { code });
-                self.actions.push(Action::FinishStream);
-            }
-        } else {
-            self.cut(code);
-            self.actions.push(Action::LocalReset { code });
-        }
-        self.start_closing(now);
-    }
-
-    /// Whether a provider cannot have seen this connection, for all we know, and all can be said again.
-    fn can_repeat(&self) -> bool {
-        let flow = self.flow;
-        let repeatable = !flow.sent || flow.held;
-        self.role == Role::Consumer && !flow.received && repeatable && flow.sending != Sending::Stopped
-    }
-
-    /// On this stream no byte has moved, and it need not be the last one.
-    fn is_untouched(&self) -> bool {
-        self.can_repeat() && (matches!(self.state, State::Connecting) || !self.flow.sent)
-    }
-
-    /// No byte has moved, and no provider has answered: a new connection is as good as this one.
-    fn is_unclaimed(&self) -> bool {
-        self.is_untouched() && !(self.flow.resumable && self.flow.confirmed)
-    }
-
     /// A provider whose host has not answered yet, on `sc02`.
     fn is_undialled(&self) -> bool {
         self.role == Role::Provider && self.is_sc02()
@@ -606,104 +482,10 @@ impl Connection {
         self.protocol == Protocol::Sc02
     }
 
-    fn repeat(&mut self, now: Instant, code: u64, pause: Duration) {
-        let before = self.flow.sending;
-        self.cut(code);
-        self.flow.sending = before;
-        self.forget_stream();
-        self.look_up(now, pause);
-    }
-
-    /// What was said on it is to be said again on the next one.
-    fn forget_stream(&mut self) {
-        self.flow.receiving = false;
-        (self.flow.resumable, self.flow.confirmed, self.flow.acked) = (false, false, false);
-        self.timers.stop(Timer::Pause);
-        self.timers.stop(Timer::Settled);
-        if self.flow.sending == Sending::Delivered {
-            self.flow.sending = Sending::Finished;
-        }
-    }
-
-    fn look_up(&mut self, now: Instant, pause: Duration) {
-        self.timers.set(Timer::Lookup, now + self.config.lookup);
-        if pause.is_zero() {
-            self.actions.push(Action::LookUp);
-        } else {
-            self.timers.set(Timer::Again, now + pause);
-        }
-        self.set_state(State::LookingUpSession { asked: pause.is_zero() });
-    }
-
     fn remember_finish(&mut self) {
         if self.flow.sending == Sending::Open {
             self.flow.sending = Sending::Finished;
         }
-    }
-
-    /// Ends both directions on the local side's wish. FIN and RESET_STREAM are all that `sc01` has for it.
-    fn abort(&mut self, now: Instant, code: u64) {
-        if !self.is_sc02() {
-            self.cut(code);
-            return self.end();
-        }
-        self.closing = code;
-        self.actions.push(Action::SendCloseReq { code });
-        if code == code::OK {
-            if self.flow.sending == Sending::Open {
-                self.flow.sending = Sending::Finished;
-                self.actions.push(Action::FinishStream);
-            }
-            self.stop(code);
-        } else {
-            self.cut(code);
-        }
-        self.start_closing(now);
-    }
-
-    fn start_closing(&mut self, now: Instant) {
-        self.timers.stop_all();
-        self.timers.set(Timer::Closing, now + self.config.closing);
-        self.set_state(State::Disconnecting);
-    }
-
-    /// Resets what is still open of our half; says whether there was any.
-    fn reset(&mut self, code: u64) -> bool {
-        let open = matches!(self.flow.sending, Sending::Open | Sending::Finished);
-        if open {
-            self.flow.sending = Sending::Stopped;
-            self.actions.push(Action::ResetStream { code });
-        }
-        open
-    }
-
-    fn stop(&mut self, code: u64) {
-        if self.flow.receiving {
-            self.flow.receiving = false;
-            self.actions.push(Action::StopStream { code });
-        }
-    }
-
-    fn cut(&mut self, code: u64) {
-        self.reset(code);
-        self.stop(code);
-    }
-
-    fn end_if_over(&mut self) {
-        if !self.flow.receiving && matches!(self.flow.sending, Sending::Delivered | Sending::Stopped) {
-            self.end();
-        }
-    }
-
-    fn fail(&mut self, code: u64) {
-        self.actions.push(Action::LocalReset { code });
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.timers.stop_all();
-        self.actions.push(Action::Disconnected);
-        self.set_state(State::Disconnected);
     }
 
     fn set_state(&mut self, state: State) {
