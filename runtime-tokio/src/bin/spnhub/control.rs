@@ -7,6 +7,7 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixStream as Blocking},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::{RwLock, mpsc, oneshot},
     time::timeout,
 };
 use towline_core::spn::hub::Status;
@@ -95,14 +96,28 @@ pub(crate) enum ControlError {
     Connect { path: PathBuf, error: io::Error },
     #[error("the hub gave no answer that this version understands: {0}")]
     Answer(io::Error),
+    #[error("the hub ended before it answered")]
+    Ended,
 }
 
 /// The socket; its file goes with it.
-pub(crate) struct Socket(PathBuf);
+pub(crate) struct Socket {
+    path: PathBuf,
+    /// Whoever is being answered reads it.
+    answering: Arc<RwLock<()>>,
+}
+
+impl Socket {
+    /// Takes no more requests, and waits until those that were obeyed are answered: a process that drains may end before its asker is told.
+    pub(crate) async fn close(self, requests: mpsc::Receiver<Asked>) {
+        drop(requests);
+        let _ = timeout(PATIENCE, self.answering.write()).await;
+    }
+}
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -117,10 +132,12 @@ pub(crate) fn listen(path: &Path) -> Result<(Socket, mpsc::Receiver<Asked>), Con
     }
     let listener = bind(path).map_err(failed)?;
     let (asked, requests) = mpsc::channel(BACKLOG);
+    let answering = Arc::new(RwLock::new(()));
+    let socket = Socket { path: path.to_owned(), answering: answering.clone() };
     tokio::spawn(async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(serve(stream, asked.clone()))),
+                Ok((stream, _)) => drop(tokio::spawn(serve(stream, asked.clone(), answering.clone()))),
                 Err(error) => {
                     tracing::warn!(%error, "control socket");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -128,7 +145,7 @@ pub(crate) fn listen(path: &Path) -> Result<(Socket, mpsc::Receiver<Asked>), Con
             }
         }
     });
-    Ok((Socket(path.to_owned()), requests))
+    Ok((socket, requests))
 }
 
 /// Nobody else may open it at any time: it is made in a directory of our own, and moved when it is closed to others.
@@ -151,10 +168,12 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     made
 }
 
-async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>) {
+async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>, answering: Arc<RwLock<()>>) {
     let (read, mut write) = stream.split();
     let mut line = String::new();
-    let answer = match timeout(PATIENCE, BufReader::new(read.take(LONGEST)).read_line(&mut line)).await {
+    let read = timeout(PATIENCE, BufReader::new(read.take(LONGEST)).read_line(&mut line)).await;
+    let _answering = answering.read().await;
+    let answer = match read {
         Ok(Ok(_)) => match serde_json::from_str(&line) {
             Ok(request) => {
                 let (answer, told) = oneshot::channel();
@@ -184,6 +203,9 @@ pub(crate) async fn run(args: CtlArgs) -> Result<ExitCode, ControlError> {
         .await
         .map_err(|_| ControlError::Answer(io::ErrorKind::TimedOut.into()))?
         .map_err(ControlError::Answer)?;
+    if line.is_empty() {
+        return Err(ControlError::Ended);
+    }
     let answer: Answer = serde_json::from_str(&line).map_err(|error| ControlError::Answer(error.into()))?;
     let text = match &answer {
         Answer::Failed(why) => {
@@ -211,4 +233,29 @@ fn describe(hub: &HubStatus) -> String {
         text += "\n";
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_obeyed_is_answered_before_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        let (socket, mut requests) = listen(&path).unwrap();
+        let _says_nothing = Blocking::connect(&path).unwrap();
+        let mut asker = Blocking::connect(&path).unwrap();
+        asker.write_all(b"{\"command\":\"drain\"}\n").unwrap();
+        let (_, answer) = requests.recv().await.unwrap();
+        answer.send(Answer::Done("draining".to_owned())).unwrap();
+        timeout(PATIENCE / 2, socket.close(requests)).await.expect("who asks nothing is not waited for");
+        asker.set_nonblocking(true).unwrap();
+        let mut told = [0; 64];
+        let length = asker.read(&mut told).expect("an answer, and at once");
+        assert_eq!(&told[..length], b"{\"done\":\"draining\"}\n");
+        assert!(!path.exists());
+    }
 }

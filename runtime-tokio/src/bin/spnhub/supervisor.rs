@@ -76,7 +76,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
     };
     let records = Records::start(args.records.as_deref())
         .map_err(|error| Error::Records { path: args.records.clone().unwrap_or_default(), error })?;
-    let (_socket, mut requests) = args.control.as_deref().map(control::listen).transpose()?.unzip();
+    let (socket, mut requests) = args.control.as_deref().map(control::listen).transpose()?.unzip();
     let (happened, mut happenings) = mpsc::unbounded_channel();
     let clusters = match args.cluster_commands {
         Some(directory) => Clusters::default().with("exec", Commands::new(directory)),
@@ -140,6 +140,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
             loading = Some(tokio::spawn(load()));
         }
         if let Some(code) = supervisor.is_done() {
+            if let (Some(socket), Some(requests)) = (socket, requests) {
+                socket.close(requests).await;
+            }
             return Ok(ExitCode::from(code));
         }
     }
