@@ -81,7 +81,8 @@ pub fn seed() -> [u8; 32] {
 
 impl HubHandle {
     /// Starts a hub in a thread of its own and returns when its address is bound; [`Notice::Listening`] says when it accepts sessions.
-    /// `notices` is called in that thread and must not block; its last call is [`Notice::Stopped`].
+    /// `notices` is called in that thread and must not block; its last call is [`Notice::Stopped`], when the address
+    /// is free again.
     ///
     /// # Errors
     /// A record that cannot be used, or an address that cannot be bound.
@@ -213,6 +214,8 @@ async fn run(mut reactor: Reactor<Hub>, mut inbox: mpsc::UnboundedReceiver<Comma
     if let Err(error) = ended {
         tracing::error!(%error, "the hub's socket failed; this hub has ended");
     }
+    // Whoever hears of it may start another hub at this address.
+    drop(reactor);
     notices(Notice::Stopped);
 }
 

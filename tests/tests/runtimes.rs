@@ -2,7 +2,8 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Shutdown, SocketAddr},
+    net::{Shutdown, SocketAddr, UdpSocket},
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -165,4 +166,24 @@ fn streams_of_both_libraries_meet() {
         let error = futures_lite::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
     });
+}
+
+#[test]
+fn a_hub_that_has_stopped_has_left_its_address() {
+    let realm = Realm::new();
+    for on in BOTH {
+        let config = realm.hub(SocketAddr::from(([127, 0, 0, 1], free_udp_port())));
+        let (address, (told, free)) = (config.bind, mpsc::channel());
+        // Tried in the hub's own thread, at the very moment.
+        let tell = move |notice| {
+            if matches!(notice, hub::Notice::Stopped) {
+                told.send(UdpSocket::bind(address).map(drop)).unwrap();
+            }
+        };
+        match on {
+            On::Tokio => towline_tokio::hub::HubHandle::start(config, tell).unwrap().stop(),
+            On::Smol => towline_smol::hub::HubHandle::start(config, tell).unwrap().stop(),
+        }
+        free.recv_timeout(Duration::from_secs(10)).unwrap().unwrap_or_else(|error| panic!("{on:?}: {error}"));
+    }
 }
