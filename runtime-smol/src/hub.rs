@@ -80,8 +80,7 @@ pub fn seed() -> [u8; 32] {
 
 impl HubHandle {
     /// Starts a hub in a thread of its own and returns when its address is bound; [`Notice::Listening`] says when it accepts sessions.
-    /// `notices` is called in that thread and must not block; its last call is [`Notice::Stopped`], when the address
-    /// is free again.
+    /// `notices` is called in that thread and must not block; its last call is [`Notice::Stopped`], when the address is free again.
     ///
     /// # Errors
     /// A record that cannot be used, or an address that cannot be bound.

@@ -312,12 +312,7 @@ impl Connection {
                 self.flow.confirmed = true;
                 self.timers.stop(Timer::Total);
             }
-            Event::LocalFinish => {
-                if self.flow.sending == Sending::Open {
-                    self.flow.sending = Sending::Finished;
-                    self.actions.push(Action::FinishStream);
-                }
-            }
+            Event::LocalFinish => self.finish(),
             Event::LocalStop { code } => {
                 self.flow.deaf = Some(*code);
                 self.stop(*code);
@@ -343,7 +338,7 @@ impl Connection {
             Event::Opened => self.timers.stop(Timer::Dial),
             Event::Resumed if self.flow.resumable => self.on_resumed(now),
             Event::PartnerResumed if self.flow.resumable => self.timers.stop(Timer::Pause),
-            Event::SentOver if self.flow.resumable => self.on_sent_over(),
+            Event::SentOver if self.flow.resumable => self.on_delivered(),
             Event::Mismatch if self.flow.resumable => self.on_mismatch(now),
             Event::CloseReq { code } if self.is_sc02() => self.on_close_req(now, *code),
             Event::SessionLost => self.on_session_lost(now),

@@ -171,9 +171,9 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>, answering: Arc<RwLock<()>>) {
     let (read, mut write) = stream.split();
     let mut line = String::new();
-    let read = timeout(PATIENCE, BufReader::new(read.take(LONGEST)).read_line(&mut line)).await;
+    let came = timeout(PATIENCE, BufReader::new(read.take(LONGEST)).read_line(&mut line)).await;
     let _answering = answering.read().await;
-    let answer = match read {
+    let answer = match came {
         Ok(Ok(_)) => match serde_json::from_str(&line) {
             Ok(request) => {
                 let (answer, told) = oneshot::channel();

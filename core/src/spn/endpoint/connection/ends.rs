@@ -16,12 +16,7 @@ impl Connection {
                 self.reset(*code);
                 self.end_if_over();
             }
-            Event::StreamAcked => {
-                if self.flow.sending == Sending::Finished {
-                    self.flow.sending = Sending::Delivered;
-                }
-                self.end_if_over();
-            }
+            Event::StreamAcked => self.on_delivered(),
             Event::StreamReset { code } => {
                 self.flow.receiving = false;
                 self.cut(*code);
@@ -47,7 +42,7 @@ impl Connection {
                 self.leave_closing();
             }
             Event::SessionLost => self.leave_closing(),
-            Event::SentOver if self.flow.resumable => self.on_sent_over(),
+            Event::SentOver if self.flow.resumable => self.on_delivered(),
             Event::Connect
             | Event::Incoming { .. }
             | Event::SessionFound { .. }
@@ -74,10 +69,9 @@ impl Connection {
         self.actions.push(Action::SendCloseAck);
         if code == code::OK {
             if self.flow.sending == Sending::Open {
-                self.flow.sending = Sending::Finished;
                 self.actions.push(Action::LocalStopped { code });
-                self.actions.push(Action::FinishStream);
             }
+            self.finish();
         } else {
             self.cut(code);
             self.actions.push(Action::LocalReset { code });
@@ -94,10 +88,7 @@ impl Connection {
         self.closing = code;
         self.actions.push(Action::SendCloseReq { code });
         if code == code::OK {
-            if self.flow.sending == Sending::Open {
-                self.flow.sending = Sending::Finished;
-                self.actions.push(Action::FinishStream);
-            }
+            self.finish();
             self.stop(code);
         } else {
             self.cut(code);
@@ -109,6 +100,22 @@ impl Connection {
         self.timers.stop_all();
         self.timers.set(Timer::Closing, now + self.config.closing);
         self.set_state(State::Disconnecting);
+    }
+
+    /// Ends our half in good order, if it is open.
+    pub(super) fn finish(&mut self) {
+        if self.flow.sending == Sending::Open {
+            self.flow.sending = Sending::Finished;
+            self.actions.push(Action::FinishStream);
+        }
+    }
+
+    /// Our end has arrived where it counts.
+    pub(super) fn on_delivered(&mut self) {
+        if self.flow.sending == Sending::Finished {
+            self.flow.sending = Sending::Delivered;
+        }
+        self.end_if_over();
     }
 
     /// Resets what is still open of our half; says whether there was any.

@@ -61,7 +61,7 @@ impl Connection {
             Event::Confirmed { resumable: true } => self.flow.confirmed = true,
             Event::Resumed => self.on_resumed(now),
             Event::PartnerResumed => self.timers.stop(Timer::Pause),
-            Event::SentOver => self.on_sent_over(),
+            Event::SentOver => self.on_delivered(),
             Event::Mismatch => self.on_mismatch(now),
             Event::Connect
             | Event::Incoming { .. }
@@ -105,7 +105,7 @@ impl Connection {
             Event::LocalAbort { code } => self.leave_abort(*code),
             Event::CloseReq { code } => self.fail(*code),
             Event::Resumed => self.on_resumed(now),
-            Event::SentOver => self.on_sent_over(),
+            Event::SentOver => self.on_delivered(),
             Event::Mismatch => self.on_mismatch(now),
             Event::Connect
             | Event::Incoming { .. }
@@ -190,17 +190,11 @@ impl Connection {
     /// The hub has our FIN; of a connection that can resume, only the partner's word counts.
     pub(super) fn on_acked(&mut self) {
         self.flow.acked = true;
-        if self.flow.sending == Sending::Finished && !self.flow.resumable {
-            self.flow.sending = Sending::Delivered;
+        if self.flow.resumable {
+            self.end_if_over();
+        } else {
+            self.on_delivered();
         }
-        self.end_if_over();
-    }
-
-    pub(super) fn on_sent_over(&mut self) {
-        if self.flow.sending == Sending::Finished {
-            self.flow.sending = Sending::Delivered;
-        }
-        self.end_if_over();
     }
 
     pub(super) fn on_mismatch(&mut self, now: Instant) {
