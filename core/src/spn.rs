@@ -13,4 +13,4 @@ pub mod record;
 mod types;
 pub mod window;
 
-pub use types::{ConnKey, Protocol, Role, Side};
+pub use types::{ConnKey, Protocol, Role, Side, Tag};

@@ -48,6 +48,14 @@ pub struct Handle {
     generation: u32,
 }
 
+#[cfg(test)]
+impl Handle {
+    /// One of no connection.
+    pub(crate) fn of_test(index: u32) -> Self {
+        Self { index, generation: 0 }
+    }
+}
+
 /// What happened on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {

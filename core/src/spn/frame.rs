@@ -12,7 +12,7 @@
 //! assert_eq!(decoder.next_frame(), Ok(None));
 //! ```
 
-use super::{ConnKey, Role};
+use super::{ConnKey, Role, Tag};
 
 /// The longest payload of a frame, in bytes.
 pub const MAX_PAYLOAD: usize = 16_384;
@@ -27,6 +27,8 @@ pub const VERSION: u64 = 1;
 pub mod flag {
     /// SESSION_OPEN, CONNECT, CONNECTED, SESSION_SHUTDOWN: can resume.
     pub const RESUMABLE: u8 = 1;
+    /// SESSION_OPEN: wants to be told who its partners are (PARTNER, OWNER).
+    pub const PARTNERS: u8 = 2;
     /// RESUME_REQ and RESUME: the sender's own direction is finished at its *sent* offset.
     pub const FINISHED: u8 = 1;
     /// RESUME_REQ, RESUME and DATA_ACK: the partner's direction is over here.
@@ -57,6 +59,24 @@ impl ResumeReq {
     #[must_use]
     pub fn is_aborted(&self) -> bool {
         self.flags & flag::ABORTED != 0
+    }
+
+    /// The frame that says it, with the partner's tag if that is known.
+    #[must_use]
+    pub fn frame(self, partner: Option<Tag>) -> Frame {
+        match partner {
+            Some(partner) => Frame::ResumeReqWith { values: self, partner },
+            None => Frame::ResumeReq(self),
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.conn.0);
+        put_varint(out, self.generation);
+        put_varint(out, self.received);
+        put_varint(out, self.sent);
+        out.push(self.flags);
+        put_varint(out, self.code);
     }
 }
 
@@ -99,7 +119,7 @@ pub struct SessionOpen {
     pub instance: [u8; 16],
     /// Share of new connections, 0 to 65535; a consumer's is ignored.
     pub weight: u16,
-    /// Bit 0: can resume.
+    /// Bit 0: can resume; bit 1: is to be told who its partners are.
     pub flags: u8,
 }
 
@@ -146,12 +166,16 @@ pub enum Frame {
     PauseAck { conn: ConnKey },
     /// Endpoint to hub: asks to go on.
     ResumeReq(ResumeReq),
+    /// Endpoint to hub: RESUME_REQ of an end that knows its partner. A hub of an earlier release reads it without the tag.
+    ResumeReqWith { values: ResumeReq, partner: Tag },
     /// Hub to endpoint: the answer.
     ResumeAck(ResumeAck),
     /// Both, forwarded by the hub: progress of receivers.
     DataAck(Vec<AckEntry>),
     /// Hub to consumer: a provider has been chosen. Flags bit 0: resumable.
     Connected { conn: ConnKey, flags: u8 },
+    /// Hub to consumer: who the provider is.
+    Partner { conn: ConnKey, partner: Tag },
     /// Provider to hub.
     SetWeight { weight: u16 },
     /// Hub to provider: the weight now in force.
@@ -232,6 +256,7 @@ mod kind {
     pub(super) const PROVIDER_START: u64 = 0x22;
     pub(super) const SET_WEIGHT_ACK: u64 = 0x23;
     pub(super) const PROVIDER_STOPPED: u64 = 0x24;
+    pub(super) const PARTNER: u64 = 0x28;
     pub(super) const DRAINED: u64 = 0x25;
 }
 
@@ -249,10 +274,11 @@ impl Frame {
             Self::CloseAck { .. } => "CLOSE_ACK",
             Self::PauseReq { .. } => "PAUSE_REQ",
             Self::PauseAck { .. } => "PAUSE_ACK",
-            Self::ResumeReq(_) => "RESUME_REQ",
+            Self::ResumeReq(_) | Self::ResumeReqWith { .. } => "RESUME_REQ",
             Self::ResumeAck(_) => "RESUME_ACK",
             Self::DataAck(_) => "DATA_ACK",
             Self::Connected { .. } => "CONNECTED",
+            Self::Partner { .. } => "PARTNER",
             Self::SetWeight { .. } => "SET_WEIGHT",
             Self::SetWeightAck { .. } => "SET_WEIGHT_ACK",
             Self::Drained => "DRAINED",
@@ -336,12 +362,12 @@ impl Frame {
                 kind::PAUSE_ACK
             }
             Self::ResumeReq(req) => {
-                out.extend_from_slice(&req.conn.0);
-                put_varint(out, req.generation);
-                put_varint(out, req.received);
-                put_varint(out, req.sent);
-                out.push(req.flags);
-                put_varint(out, req.code);
+                req.encode(out);
+                kind::RESUME_REQ
+            }
+            Self::ResumeReqWith { values, partner } => {
+                values.encode(out);
+                out.extend_from_slice(&partner.0);
                 kind::RESUME_REQ
             }
             Self::ResumeAck(ack) => {
@@ -366,6 +392,11 @@ impl Frame {
                 out.extend_from_slice(&conn.0);
                 out.push(*flags);
                 kind::CONNECTED
+            }
+            Self::Partner { conn, partner } => {
+                out.extend_from_slice(&conn.0);
+                out.extend_from_slice(&partner.0);
+                kind::PARTNER
             }
             Self::SetWeight { weight } => {
                 put_varint(out, (*weight).into());
@@ -429,14 +460,21 @@ impl Frame {
             kind::CLOSE_ACK => Self::CloseAck { conn: r.conn()? },
             kind::PAUSE_REQ => Self::PauseReq { conn: r.conn()? },
             kind::PAUSE_ACK => Self::PauseAck { conn: r.conn()? },
-            kind::RESUME_REQ => Self::ResumeReq(ResumeReq {
-                conn: r.conn()?,
-                generation: r.varint("generation")?,
-                received: r.varint("received offset")?,
-                sent: r.varint("sent offset")?,
-                flags: r.byte("flags")?,
-                code: r.varint("code")?,
-            }),
+            kind::RESUME_REQ => {
+                let values = ResumeReq {
+                    conn: r.conn()?,
+                    generation: r.varint("generation")?,
+                    received: r.varint("received offset")?,
+                    sent: r.varint("sent offset")?,
+                    flags: r.byte("flags")?,
+                    code: r.varint("code")?,
+                };
+                // An end of an earlier release stops here.
+                match r.id("partner") {
+                    Ok(partner) => Self::ResumeReqWith { values, partner: Tag(partner) },
+                    Err(_) => Self::ResumeReq(values),
+                }
+            }
             kind::RESUME_ACK => Self::ResumeAck(ResumeAck {
                 conn: r.conn()?,
                 status: r.varint("status")?,
@@ -455,6 +493,7 @@ impl Frame {
                 Self::DataAck((0..count).map(|_| entry(&mut r)).collect::<Result<_, _>>()?)
             }
             kind::CONNECTED => Self::Connected { conn: r.conn()?, flags: r.byte("flags")? },
+            kind::PARTNER => Self::Partner { conn: r.conn()?, partner: r.id("partner").map(Tag)? },
             kind::SET_WEIGHT => Self::SetWeight { weight: r.weight()? },
             kind::SET_WEIGHT_ACK => Self::SetWeightAck { weight: r.weight()? },
             kind::DRAINED => Self::Drained,

@@ -25,6 +25,7 @@ mod frames;
 pub mod instance;
 pub mod managed;
 mod notice;
+mod parked;
 mod registry;
 mod relay;
 mod resume;
@@ -50,7 +51,7 @@ pub use config::{Config, ConfigError, Limits, ServiceStatus, Status};
 pub use notice::{Notice, Reason, Refusal};
 pub use registry::Service;
 
-use self::{connections::Connection, instance::Instance, registry::Registry, resume::Parked, sessions::Session};
+use self::{connections::Connection, instance::Instance, parked::Parked, registry::Registry, sessions::Session};
 use super::{ConnKey, Protocol, Role, Side};
 use crate::{
     machine::{Armed, Deadlines, Machine},

@@ -2,15 +2,19 @@
 
 use bytes::{Buf, Bytes};
 
-use super::ConnKey;
+use super::{ConnKey, Tag};
 
 /// Length of a CONNECT preamble, in bytes.
 pub const CONNECT_LEN: usize = 18;
 /// Length of a RESUME preamble, in bytes.
 pub const RESUME_LEN: usize = 38;
 
+/// Length of what goes before it when a hub says whose connection it is, in bytes.
+pub const OWNER_LEN: usize = 17;
+
 const CONNECT: u8 = 1;
 const RESUME: u8 = 2;
+const OWNER: u8 = 3;
 
 /// What a data stream is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +80,12 @@ impl Preamble {
         out.into()
     }
 
+    /// Its bytes for a provider that is to know the owner.
+    #[must_use]
+    pub fn to_bytes_of(&self, owner: Tag) -> Bytes {
+        [&[OWNER][..], &owner.0, &self.to_bytes()].concat().into()
+    }
+
     fn read(mut bytes: &[u8]) -> Result<Option<Self>, UnknownKind> {
         let Some(&kind) = bytes.first() else { return Ok(None) };
         let length = match kind {
@@ -109,15 +119,39 @@ impl Preamble {
 pub struct Collector {
     bytes: [u8; RESUME_LEN],
     filled: usize,
+    owner: Owner,
+}
+
+/// Whether a preamble may say whose connection it is, and whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Forbidden,
+    Allowed,
+    Said(Tag),
 }
 
 impl Default for Collector {
     fn default() -> Self {
-        Self { bytes: [0; RESUME_LEN], filled: 0 }
+        Self { bytes: [0; RESUME_LEN], filled: 0, owner: Owner::Forbidden }
     }
 }
 
 impl Collector {
+    /// Of a stream that a hub has opened: only a hub may say whose connection it is.
+    #[must_use]
+    pub fn of_hub() -> Self {
+        Self { owner: Owner::Allowed, ..Self::default() }
+    }
+
+    /// Whose connection it is, if the preamble has said so.
+    #[must_use]
+    pub fn owner(&self) -> Option<Tag> {
+        match self.owner {
+            Owner::Said(tag) => Some(tag),
+            Owner::Forbidden | Owner::Allowed => None,
+        }
+    }
+
     /// Takes from the front of `chunk` what belongs to the preamble; payload stays in it, uncopied.
     ///
     /// # Errors
@@ -125,11 +159,18 @@ impl Collector {
     pub fn take(&mut self, chunk: &mut Bytes) -> Result<Option<Preamble>, UnknownKind> {
         loop {
             let so_far = self.bytes.get(..self.filled).unwrap_or_default();
-            if let Some(preamble) = Preamble::read(so_far)? {
+            let says_owner = self.owner == Owner::Allowed && so_far.first() == Some(&OWNER);
+            if says_owner {
+                if let Some((tag, [])) = so_far.get(1..).unwrap_or_default().split_first_chunk() {
+                    (self.owner, self.filled) = (Owner::Said(Tag(*tag)), 0);
+                    continue;
+                }
+            } else if let Some(preamble) = Preamble::read(so_far)? {
                 return Ok(Some(preamble));
             }
             let wanted = match so_far.first() {
                 None => 1,
+                Some(_) if says_owner => OWNER_LEN,
                 Some(&CONNECT) => CONNECT_LEN,
                 Some(_) => RESUME_LEN,
             };
@@ -148,7 +189,7 @@ impl Collector {
     /// Whether nothing has come yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.filled == 0
+        self.filled == 0 && self.owner().is_none()
     }
 }
 
@@ -185,15 +226,27 @@ mod tests {
     }
 
     #[test]
+    fn only_a_hub_says_whose_it_is() {
+        let (connect, tag) = (Preamble::Connect { conn: ConnKey([1; 16]), flags: 1 }, Tag([9; 16]));
+        let bytes = connect.to_bytes_of(tag);
+        assert_eq!(bytes, [&[3][..], &[9; 16], &connect.to_bytes()].concat());
+        assert_eq!(Collector::default().take(&mut bytes.clone()), Err(UnknownKind { kind: 3 }));
+        let twice = [&bytes[..OWNER_LEN], &bytes].concat();
+        assert_eq!(Collector::of_hub().take(&mut twice.into()), Err(UnknownKind { kind: 3 }));
+    }
+
+    #[test]
     fn unknown_kind() {
         assert_eq!(Collector::default().take(&mut Bytes::from_static(b"GET")), Err(UnknownKind { kind: b'G' }));
     }
 
     proptest! {
         #[test]
-        fn any_split_keeps_payload(preamble in preambles(), payload in any::<Vec<u8>>(), cuts in proptest::collection::vec(1usize..20, 0..40)) {
-            let mut wire = Bytes::from([&preamble.to_bytes()[..], &payload].concat());
-            let mut collector = Collector::default();
+        fn any_split_keeps_payload(preamble in preambles(), owner in any::<Option<[u8; 16]>>(), payload in any::<Vec<u8>>(), cuts in proptest::collection::vec(1usize..20, 0..40)) {
+            let owner = owner.map(Tag);
+            let bytes = owner.map_or_else(|| preamble.to_bytes(), |owner| preamble.to_bytes_of(owner));
+            let mut wire = Bytes::from([&bytes[..], &payload].concat());
+            let mut collector = Collector::of_hub();
             let mut found = None;
             let mut rest = Vec::new();
             for cut in cuts.into_iter().chain([usize::MAX]) {
@@ -207,7 +260,7 @@ mod tests {
                     prop_assert!(chunk.is_empty());
                 }
             }
-            prop_assert_eq!(found, Some(preamble));
+            prop_assert_eq!((found, collector.owner()), (Some(preamble), owner));
             prop_assert_eq!(rest, payload);
         }
     }

@@ -56,6 +56,22 @@ impl fmt::Debug for ConnKey {
     }
 }
 
+/// An end of a connection, as its partner knows it: made of the end's identity, the same on every hub and after every restart.
+/// A hub tells each end its partner's, and the end names it when it asks to resume; so a hub that remembers nothing joins only those two again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Tag(pub [u8; 16]);
+
+impl Tag {
+    /// The first half of the SHA-256 of the identity.
+    #[must_use]
+    pub fn of(identity: &str) -> Self {
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, identity.as_bytes());
+        let mut tag = [0; 16];
+        tag.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
+        Self(tag)
+    }
+}
+
 impl Role {
     /// The ALPN value of this role in `protocol`.
     #[must_use]

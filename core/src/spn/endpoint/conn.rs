@@ -19,7 +19,7 @@ use crate::{
     machine::{Armed, Describe, Machine},
     quic::{Handle, StreamId, WriteOutcome},
     spn::{
-        ConnKey, Protocol, Role,
+        ConnKey, Protocol, Role, Tag,
         frame::{Frame, flag},
         preamble::{Collector, Preamble},
     },
@@ -63,6 +63,8 @@ pub(super) struct Conn {
     pub(super) retained: u64,
     /// The partner's RESUME is still to come on this stream.
     pub(super) answer: Option<Collector>,
+    /// Who the partner is, if the hub has said so: nobody else goes on with the connection.
+    pub(super) partner: Option<Tag>,
     pub(super) asked: Asked,
     /// A report is due some time.
     pub(super) reminded: bool,
@@ -132,6 +134,7 @@ impl Endpoint {
                 ledger: None,
                 retained: 0,
                 answer: None,
+                partner: None,
                 asked: Asked::new(),
                 reminded: false,
                 waits: false,
@@ -179,6 +182,7 @@ impl Endpoint {
         self.leave(id);
         self.drop_ledger(id);
         let Some(conn) = self.conn_mut(id) else { return };
+        conn.partner = None;
         if let Some(key) = conn.key.take() {
             self.by_key.remove(&key);
         }

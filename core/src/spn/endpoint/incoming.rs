@@ -8,16 +8,22 @@ use super::{Due, Endpoint, conn::Carrier, connection, link::LinkId, session};
 use crate::{
     quic::{ReadOutcome, StreamId},
     spn::{
-        ConnKey, Protocol, Role, code,
+        ConnKey, Protocol, Role, Tag, code,
         frame::flag,
         preamble::{Collector, Preamble},
     },
 };
 
 /// A stream of the hub that is no connection yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Opening {
     collector: Collector,
+}
+
+impl Default for Opening {
+    fn default() -> Self {
+        Self { collector: Collector::of_hub() }
+    }
 }
 
 impl Endpoint {
@@ -73,7 +79,10 @@ impl Endpoint {
                     self.deadlines.push(now + self.config.limits.preamble, Due::Preamble(id, stream));
                 }
                 Ok(None) => {}
-                Ok(Some(preamble)) => return self.on_preamble(now, id, stream, preamble, chunk),
+                Ok(Some(preamble)) => {
+                    let owner = opening.collector.owner();
+                    return self.on_preamble(now, id, stream, preamble, owner, chunk);
+                }
                 Err(error) => {
                     tracing::debug!(%error, "stream refused");
                     return self.refuse(id, stream, code::MALFORMED);
@@ -82,7 +91,15 @@ impl Endpoint {
         }
     }
 
-    fn on_preamble(&mut self, now: Instant, id: LinkId, stream: StreamId, preamble: Preamble, rest: Bytes) {
+    fn on_preamble(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        stream: StreamId,
+        preamble: Preamble,
+        owner: Option<Tag>,
+        rest: Bytes,
+    ) {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         wire.openings.remove(&stream);
         match preamble {
@@ -92,24 +109,39 @@ impl Endpoint {
             }
             Preamble::Connect { conn, flags } => {
                 let resumable = self.config.resume && flags & flag::RESUMABLE != 0;
-                self.call(now, id, stream, Some((conn, resumable)), rest);
+                self.call(now, id, stream, Some((conn, resumable, owner)), rest);
             }
             Preamble::Resume { .. } if wire.left => self.refuse(id, stream, code::PAUSED),
+            Preamble::Resume { conn, .. } if self.is_of_another(conn, owner) => {
+                self.refuse(id, stream, code::NOT_ENTITLED);
+            }
             // It has ended here, and somebody still holds an older word of ours.
             Preamble::Resume { conn, .. } if self.tombs.contains_key(&conn) => {
                 self.repeat_tomb(conn);
                 self.refuse(id, stream, code::PAUSED);
             }
             Preamble::Resume { .. } => {
-                if let Err(code) = self.take_leg(now, id, stream, &preamble, rest) {
-                    self.refuse(id, stream, code);
+                let taken = self.take_leg(now, id, stream, &preamble, rest);
+                if let Err(code) = taken {
+                    return self.refuse(id, stream, code);
+                }
+                // It may have begun through a hub of an earlier release, which names nobody.
+                if let Some(conn) = self.by_key.get(&preamble.conn()).copied().and_then(|id| self.conn_mut(id)) {
+                    conn.partner = conn.partner.or(owner);
                 }
             }
         }
     }
 
     /// Somebody calls.
-    fn call(&mut self, now: Instant, id: LinkId, stream: StreamId, key: Option<(ConnKey, bool)>, rest: Bytes) {
+    fn call(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        stream: StreamId,
+        key: Option<(ConnKey, bool, Option<Tag>)>,
+        rest: Bytes,
+    ) {
         if self.open >= self.config.limits.connections {
             return self.refuse(id, stream, code::CONNECTION_LIMIT);
         }
@@ -118,17 +150,18 @@ impl Endpoint {
         wire.streams.insert(stream, conn);
         let (handle, protocol) = (wire.handle, wire.protocol);
         self.grant(id);
-        if let Some((key, _)) = key {
+        if let Some((key, ..)) = key {
             self.by_key.insert(key, conn);
         }
         if let Some(conn) = self.conn_mut(conn) {
             conn.carrier = Some(Carrier { link: id, handle, stream, protocol });
-            conn.key = key.map(|(key, _)| key);
+            conn.key = key.map(|(key, ..)| key);
+            conn.partner = key.and_then(|(.., owner)| owner);
             conn.ahead = rest;
         }
         self.link_event(now, id, session::Event::ConnectionOpened);
         self.conn_event(now, conn, connection::Event::Incoming { protocol });
-        if key.is_some_and(|(_, resumable)| resumable) {
+        if key.is_some_and(|(_, resumable, _)| resumable) {
             self.begin_ledger(now, conn);
         }
     }

@@ -242,7 +242,7 @@ impl Endpoint {
             service: self.config.service.clone(),
             instance: self.instance,
             weight,
-            flags: if self.config.resume { flag::RESUMABLE } else { 0 },
+            flags: if self.config.resume { flag::RESUMABLE | flag::PARTNERS } else { 0 },
         };
         self.send(id, &Frame::SessionOpen(open));
     }
@@ -509,6 +509,7 @@ impl Endpoint {
             Frame::PauseReq { .. } | Frame::ResumeAck(_) | Frame::DataAck(_) if wire.up && !self.config.resume => {
                 return;
             }
+            Frame::Partner { conn, partner } if wire.up && consumer => return self.on_partner(id, conn, partner),
             Frame::PauseReq { conn } if wire.up => return self.on_pause_req(now, id, conn),
             Frame::ResumeAck(ack) if wire.up => return self.on_resume_ack(now, id, ack),
             Frame::DataAck(entries) if wire.up => return self.on_data_ack(now, entries),
@@ -521,9 +522,11 @@ impl Endpoint {
             | Frame::PauseReq { .. }
             | Frame::PauseAck { .. }
             | Frame::ResumeReq(_)
+            | Frame::ResumeReqWith { .. }
             | Frame::ResumeAck(_)
             | Frame::DataAck(_)
             | Frame::Connected { .. }
+            | Frame::Partner { .. }
             | Frame::SetWeight { .. }
             | Frame::SetWeightAck { .. }
             | Frame::Drained

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     quic::{ReadOutcome, StreamId, WriteOutcome},
     spn::{
-        ConnKey, Protocol, Role, code,
+        ConnKey, Protocol, Role, Tag, code,
         frame::{AckEntry, Frame, MAX_LIST, ResumeAck, ResumeReq, flag},
         preamble::{Collector, Preamble},
     },
@@ -34,12 +34,33 @@ const STRAY_PAUSE: Duration = Duration::from_secs(1);
 /// What is left of a connection: values, no bytes.
 pub(super) struct Tomb {
     request: ResumeReq,
+    partner: Option<Tag>,
     /// The session that carried it lives.
     link: Option<LinkId>,
     until: Instant,
 }
 
+impl Tomb {
+    fn frame(&self) -> Frame {
+        self.request.clone().frame(self.partner)
+    }
+}
+
 impl Endpoint {
+    /// PARTNER: the hub says who serves a connection of this consumer.
+    pub(super) fn on_partner(&mut self, link: LinkId, key: ConnKey, partner: Tag) {
+        if let Some(conn) = self.conn_by_key(link, key).and_then(|id| self.conn_mut(id)) {
+            conn.partner = Some(partner);
+        }
+    }
+
+    /// Whether a connection, or what is left of it, began for somebody else than the hub names now. A hub of an earlier release names nobody.
+    pub(super) fn is_of_another(&self, key: ConnKey, owner: Option<Tag>) -> bool {
+        let conn = self.by_key.get(&key).and_then(|id| self.conns.get(id.index as usize)?.as_ref());
+        let known = conn.map_or_else(|| self.tombs.get(&key).and_then(|tomb| tomb.partner), |conn| conn.partner);
+        known.is_some_and(|known| owner.is_some_and(|owner| owner != known))
+    }
+
     /// The connection can be resumed, if the partner can do it, too.
     pub(super) fn begin_ledger(&mut self, now: Instant, id: ConnId) {
         if let Some(conn) = self.conn_mut(id) {
@@ -278,8 +299,9 @@ impl Endpoint {
     fn ask_session(&mut self, link: LinkId, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
         let Some(request) = conn.request() else { return };
+        let partner = conn.partner;
         conn.asked.insert(link);
-        self.send(link, &Frame::ResumeReq(request));
+        self.send(link, &request.frame(partner));
         self.work.push_back(Work::Conn(id, Event::ResumeAsked));
     }
 
@@ -294,9 +316,9 @@ impl Endpoint {
             self.ask_session(link, id);
         }
         let lost: Vec<_> =
-            self.tombs.values().filter(|tomb| tomb.link.is_none()).map(|tomb| tomb.request.clone()).collect();
+            self.tombs.values().filter(|tomb| tomb.link.is_none()).map(Tomb::frame).collect();
         for request in lost {
-            self.send(link, &Frame::ResumeReq(request));
+            self.send(link, &request);
         }
     }
 
@@ -310,7 +332,7 @@ impl Endpoint {
         let mut lost = Vec::new();
         for tomb in self.tombs.values_mut().filter(|tomb| tomb.link == Some(link)) {
             tomb.link = None;
-            lost.push(tomb.request.clone());
+            lost.push(tomb.frame());
         }
         for request in lost {
             self.send_everywhere(&request);
@@ -330,13 +352,13 @@ impl Endpoint {
     pub(super) fn repeat_tomb(&mut self, key: ConnKey) {
         let Some(tomb) = self.tombs.get_mut(&key) else { return };
         tomb.link = None;
-        let request = tomb.request.clone();
+        let request = tomb.frame();
         self.send_everywhere(&request);
     }
 
-    fn send_everywhere(&mut self, request: &ResumeReq) {
+    fn send_everywhere(&mut self, request: &Frame) {
         for link in self.askable() {
-            self.send(link, &Frame::ResumeReq(request.clone()));
+            self.send(link, request);
         }
     }
 
@@ -358,8 +380,8 @@ impl Endpoint {
         let Some(mut request) = conn.request() else { return };
         request.code = conn.machine.abort_code();
         request.flags |= if request.code == code::OK { 0 } else { flag::ABORTED };
-        let (key, link) = (request.conn, conn.carrier.map(|carrier| carrier.link));
-        self.add_tomb(Tomb { request, link, until: now + TOMBSTONE });
+        let (key, link, partner) = (request.conn, conn.carrier.map(|carrier| carrier.link), conn.partner);
+        self.add_tomb(Tomb { request, partner, link, until: now + TOMBSTONE });
         if link.is_none() {
             // It ended while it was paused: what it has asked for is out of date.
             self.repeat_tomb(key);
@@ -369,11 +391,13 @@ impl Endpoint {
     /// It was broken off without a stream: the partner is told through whatever session there is or comes.
     pub(super) fn leave_abort(&mut self, now: Instant, id: ConnId, code: u64) {
         let until = now + self.config.connection.pause;
-        let Some(mut request) = self.conn_mut(id).and_then(|conn| conn.request()) else { return };
+        let Some(conn) = self.conn_mut(id) else { return };
+        let (Some(mut request), partner) = (conn.request(), conn.partner) else { return };
         request.flags |= flag::ABORTED;
         request.code = code;
-        self.send_everywhere(&request);
-        self.add_tomb(Tomb { request, link: None, until });
+        let tomb = Tomb { request, partner, link: None, until };
+        self.send_everywhere(&tomb.frame());
+        self.add_tomb(tomb);
     }
 
     fn add_tomb(&mut self, tomb: Tomb) {

@@ -40,9 +40,9 @@ fn frames() -> impl Strategy<Value = Frame> {
         conn().prop_map(|conn| Frame::CloseAck { conn }),
         conn().prop_map(|conn| Frame::PauseReq { conn }),
         conn().prop_map(|conn| Frame::PauseAck { conn }),
-        (conn(), varint(), varint(), varint(), any::<u8>(), varint()).prop_map(
-            |(conn, generation, received, sent, flags, code)| {
-                Frame::ResumeReq(ResumeReq { conn, generation, received, sent, flags, code })
+        (conn(), varint(), varint(), varint(), any::<u8>(), varint(), any::<Option<[u8; 16]>>()).prop_map(
+            |(conn, generation, received, sent, flags, code, partner)| {
+                ResumeReq { conn, generation, received, sent, flags, code }.frame(partner.map(Tag))
             }
         ),
         (conn(), varint(), varint(), varint(), any::<u8>()).prop_map(|(conn, status, generation, received, flags)| {
@@ -54,6 +54,7 @@ fn frames() -> impl Strategy<Value = Frame> {
         )
         .prop_map(Frame::DataAck),
         (conn(), any::<u8>()).prop_map(|(conn, flags)| Frame::Connected { conn, flags }),
+        (conn(), any::<[u8; 16]>()).prop_map(|(conn, tag)| Frame::Partner { conn, partner: Tag(tag) }),
         any::<u16>().prop_map(|weight| Frame::SetWeight { weight }),
         any::<u16>().prop_map(|weight| Frame::SetWeightAck { weight }),
         Just(Frame::Drained),
@@ -95,6 +96,16 @@ fn unknown_types_even_and_odd() {
     assert_eq!(decode(&[0x26, 1, 0xff]), Ok(None));
     assert_eq!(decode(&[0x26, 1, 0xff, 0x25, 0]), Ok(Some(Frame::Drained)));
     assert_eq!(decode(&[0x27, 0]), Err(FrameError::UnknownType { kind: 0x27 }));
+}
+
+#[test]
+fn who_does_not_know_its_partner_names_none() {
+    let values = ResumeReq { conn: ConnKey([7; 16]), generation: 1, received: 2, sent: 3, flags: 1, code: 0 };
+    let mut bytes = Vec::new();
+    values.clone().frame(Some(Tag([9; 16]))).encode(&mut bytes);
+    assert_eq!(bytes, [&[0x19, 37][..], &[7; 16], &[1, 2, 3, 1, 0], &[9; 16]].concat());
+    let cut = [&[0x19, 36][..], &bytes[2..38]].concat();
+    assert_eq!(decode(&cut), Ok(Some(Frame::ResumeReq(values))), "what is behind the code and too short says nothing");
 }
 
 #[test]

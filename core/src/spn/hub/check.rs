@@ -47,7 +47,7 @@ impl Hub {
                 return Err(format!("{handle:?} has more than {most} connections, or requests to resume"));
             }
         }
-        let parked = self.parked.values().map(super::resume::Parked::requests).sum::<usize>();
+        let parked = self.parked.values().map(|parked| parked.requests.len()).sum::<usize>();
         if requests != parked {
             return Err(format!("{parked} requests to resume, of which sessions know {requests}"));
         }

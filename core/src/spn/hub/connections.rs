@@ -16,7 +16,7 @@ use crate::{
     spn::{
         ConnKey, Protocol, Side, code,
         frame::{Frame, flag},
-        preamble::Preamble,
+        preamble::{Preamble, RESUME_LEN},
         record::{ConnectionRecord, DisconnectReason, RecordEvent},
     },
 };
@@ -297,7 +297,7 @@ impl Hub {
                 Action::RefuseResume { to, code } => {
                     if let Some(leg) = leg(to) {
                         let flags = if code == code::NOT_STARTED { 0 } else { flag::ABORTED };
-                        self.forget_requests(key, |request| request.side == to);
+                        self.forget_requests(key, |request| request.end.side == to);
                         self.refuse_resume(leg.session, key, code, flags);
                     }
                 }
@@ -349,19 +349,30 @@ impl Hub {
         let resume = connection.resume.clone();
         let is_new = resume.is_none();
         let reports = matches!(resume, Some(Preamble::Resume { flags, .. }) if flags & flag::OVER != 0);
+        // Who the ends are, for those that want to know: only these two are joined again, also by a hub that remembers nothing.
+        let name = |leg: Leg| {
+            let session = self.sessions.get(&leg.session)?;
+            Some((session.tag, session.wants_partners && flags & flag::RESUMABLE != 0))
+        };
+        let ((owner, consumer_asks), (partner, provider_asks)) =
+            (name(consumer).unwrap_or_default(), name(provider).unwrap_or_default());
         if self.sessions.get(&provider.session).is_some_and(|session| session.protocol == Protocol::Sc02) {
-            let preamble = resume.unwrap_or(Preamble::Connect { conn: key, flags }).to_bytes();
+            let preamble = resume.unwrap_or(Preamble::Connect { conn: key, flags });
             if !is_new {
                 // The provider answers with its own.
-                connection.relay.down.expect(preamble.len());
+                connection.relay.down.expect(RESUME_LEN);
             }
-            connection.relay.up.prefix(preamble);
+            let bytes = if provider_asks { preamble.to_bytes_of(owner) } else { preamble.to_bytes() };
+            connection.relay.up.prefix(bytes);
         }
         if let Some(session) = self.sessions.get_mut(&consumer.session) {
             session.total += 1;
         }
         if is_new {
             self.send(consumer.session, &Frame::Connected { conn: key, flags });
+            if consumer_asks {
+                self.send(consumer.session, &Frame::Partner { conn: key, partner });
+            }
         }
         self.record(now, RecordEvent::StartConnection(record));
         if reports {

@@ -73,7 +73,10 @@ impl Hub {
             Frame::SetWeight { weight } if is_open && role == Role::Provider => {
                 self.session_event(now, handle, session::Event::SetWeight { weight });
             }
-            Frame::ResumeReq(values) if is_open => self.resume_req(now, handle, values),
+            Frame::ResumeReq(values) if is_open => self.resume_req(now, handle, values, None),
+            Frame::ResumeReqWith { values, partner } if is_open => {
+                self.resume_req(now, handle, values, Some(partner));
+            }
             Frame::PauseAck { conn } if is_open => self.pause_ack(now, handle, conn),
             Frame::DataAck(entries) if is_open => self.data_ack(now, handle, entries),
             Frame::Drained if is_open && role == Role::Provider => {
@@ -84,6 +87,7 @@ impl Hub {
             | Frame::CloseAck { .. }
             | Frame::SetWeight { .. }
             | Frame::ResumeReq(_)
+            | Frame::ResumeReqWith { .. }
             | Frame::PauseAck { .. }
             | Frame::DataAck(_)
             | Frame::Drained
@@ -94,6 +98,7 @@ impl Hub {
             | Frame::PauseReq { .. }
             | Frame::ResumeAck(_)
             | Frame::Connected { .. }
+            | Frame::Partner { .. }
             | Frame::SetWeightAck { .. }
             | Frame::SessionState { .. }
             | Frame::ProviderStopped => {

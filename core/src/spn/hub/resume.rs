@@ -1,16 +1,17 @@
 //! What the hub does for connections that outlive their streams: requests to resume, their pairing, the next leg, and reports between the ends
 //! (docs/protocols/spn.md, Pause and resume). It keeps no payload, and nothing that a restarted hub would miss.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::{Due, Hub, connection::Event};
+use super::{
+    Due, Hub,
+    connection::Event,
+    parked::{End, Request},
+};
 use crate::{
     quic::{Handle, StreamId},
     spn::{
-        ConnKey, Side, code,
+        ConnKey, Side, Tag, code,
         frame::{AckEntry, Frame, ResumeAck, ResumeReq, flag},
         preamble::Preamble,
     },
@@ -18,47 +19,6 @@ use crate::{
 
 /// How often a session's requests are looked through for those that have waited too long, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// The requests to resume one connection.
-#[derive(Debug)]
-pub(super) struct Parked {
-    service: usize,
-    /// Oldest first; one of each session.
-    requests: Vec<Request>,
-}
-
-/// A request to resume.
-#[derive(Debug)]
-pub(super) struct Request {
-    session: Handle,
-    pub(super) side: Side,
-    identity: Arc<str>,
-    values: ResumeReq,
-    until: Instant,
-}
-
-impl Parked {
-    pub(super) fn requests(&self) -> usize {
-        self.requests.len()
-    }
-
-    fn newest(&self, side: Side) -> Option<&Request> {
-        self.requests.iter().rev().find(|request| request.side == side)
-    }
-}
-
-impl Request {
-    /// RESUME_ACK with its values, for the partner.
-    fn for_partner(&self) -> Frame {
-        let ResumeReq { conn, generation, received, flags, code, .. } = self.values;
-        let status = match code {
-            _ if !self.values.is_aborted() => code::OK,
-            code::OK => code::PEER_ABORTED,
-            code => code,
-        };
-        Frame::ResumeAck(ResumeAck { conn, status, generation, received, flags })
-    }
-}
 
 impl Hub {
     /// Pauses a service: its connections that can be resumed leave their streams, those that cannot run on, and nothing is begun or resumed
@@ -82,9 +42,7 @@ impl Hub {
             entry.is_paused = false;
         }
         self.choose_for_waiting(now, service);
-        let waiting: Vec<ConnKey> =
-            self.parked.iter().filter(|(_, parked)| parked.service == service).map(|(key, _)| *key).collect();
-        for key in waiting {
+        for key in self.parked.keys().copied().collect::<Vec<_>>() {
             self.pair(key);
         }
         self.dirty = true;
@@ -93,6 +51,13 @@ impl Hub {
 
     fn is_paused(&self, service: usize) -> bool {
         self.registry.get(service).is_some_and(|entry| entry.is_paused)
+    }
+
+    /// Consumer and provider of a connection that has a leg here.
+    fn owners(&self, key: ConnKey) -> Option<(Tag, Tag)> {
+        let connection = self.connections.get(self.keys.get(&key)?)?;
+        let tag = |side| Some(self.sessions.get(&connection.leg(side)?.session)?.tag);
+        Some((tag(Side::Consumer)?, tag(Side::Provider)?))
     }
 
     /// Whether a connection is another identity's, or another service's.
@@ -109,15 +74,22 @@ impl Hub {
             };
             connection.service != session.service || owner.is_some_and(|owner| *owner != session.identity)
         });
-        let parked = self.parked.get(&key).is_some_and(|parked| {
-            let owner = parked.newest(side).map(|request| &request.identity);
-            parked.service != session.service || owner.is_some_and(|owner| *owner != session.identity)
-        });
-        leg || parked
+        leg || self.parked.get(&key).is_some_and(|parked| parked.is_foreign(session.end(parked.of(handle))))
+    }
+
+    /// Sends those away to whom the connection does not belong, as it turns out.
+    fn refuse_foreign(&mut self, key: ConnKey) {
+        let Some(parked) = self.parked.get(&key) else { return };
+        let foreign: Vec<Handle> =
+            parked.requests.iter().filter(|it| parked.is_foreign(it.end)).map(|it| it.session).collect();
+        for session in foreign {
+            self.forget_requests(key, |request| request.session == session);
+            self.refuse_resume(session, key, code::NOT_ENTITLED, 0);
+        }
     }
 
     /// RESUME_REQ.
-    pub(super) fn resume_req(&mut self, now: Instant, handle: Handle, values: ResumeReq) {
+    pub(super) fn resume_req(&mut self, now: Instant, handle: Handle, values: ResumeReq, partner: Option<Tag>) {
         let (key, generation) = (values.conn, values.generation);
         let Some(session) = self.sessions.get(&handle) else { return };
         let side = session.side();
@@ -135,7 +107,8 @@ impl Hub {
         if let Some(code) = refusal {
             return self.refuse_resume(handle, key, code, 0);
         }
-        self.park(now, handle, values);
+        self.park(now, handle, values, partner);
+        self.refuse_foreign(key);
         let leg = self.keys.get(&key).and_then(|&id| Some((id, self.connections.get(&id)?.generation)));
         match leg {
             // Who asks has lost the leg.
@@ -150,16 +123,18 @@ impl Hub {
         self.send(handle, &Frame::ResumeAck(ack));
     }
 
-    fn park(&mut self, now: Instant, handle: Handle, values: ResumeReq) {
+    fn park(&mut self, now: Instant, handle: Handle, values: ResumeReq, partner: Option<Tag>) {
+        let owners = self.owners(values.conn);
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         let until = now + Duration::from_millis(self.config.limits.resume_wait_ms.into());
-        let (key, service) = (values.conn, session.service);
-        let (side, identity) = (session.side(), session.identity.clone());
+        let key = values.conn;
+        let end = End { partner, ..session.end(None) };
         session.parked.insert(key);
         let remind = !std::mem::replace(&mut session.parked_reminded, true);
-        let parked = self.parked.entry(key).or_insert_with(|| Parked { service, requests: Vec::new() });
+        let parked = self.parked.entry(key).or_default();
+        parked.owners = owners.or(parked.owners);
         parked.requests.retain(|request| request.session != handle);
-        parked.requests.push(Request { session: handle, side, identity, values, until });
+        parked.requests.push(Request { session: handle, end, values, until });
         if remind {
             self.remind(until, Due::Parked(handle));
         }
@@ -170,17 +145,18 @@ impl Hub {
         if self.keys.contains_key(&key) {
             return;
         }
-        let Some(parked) = self.parked.get(&key).filter(|parked| !self.is_paused(parked.service)) else { return };
-        let (Some(consumer), Some(provider)) = (parked.newest(Side::Consumer), parked.newest(Side::Provider)) else {
+        let Some((consumer, provider)) = self.parked.get(&key).and_then(|parked| parked.pair()) else { return };
+        if self.is_paused(consumer.end.service) {
             return;
-        };
+        }
         let is_aborted = consumer.values.is_aborted() || provider.values.is_aborted();
+        let both = [consumer.end, provider.end].map(|end| (end.service, end.tag));
         let answers = [(consumer.session, provider.for_partner()), (provider.session, consumer.for_partner())];
         for (session, answer) in answers {
             self.send(session, &answer);
         }
         if is_aborted {
-            self.forget_requests(key, |_| true);
+            self.forget_requests(key, |request| both.contains(&(request.end.service, request.end.tag)));
         }
     }
 
@@ -262,14 +238,16 @@ impl Hub {
         if self.is_foreign(handle, key) {
             return Err(code::NOT_ENTITLED);
         }
-        let may_go_on = |parked: &&Parked| self.machine.is_listening() && !self.is_paused(parked.service);
-        let Some(parked) = self.parked.get(&key).filter(may_go_on) else { return Err(code::PAUSED) };
+        let session = self.sessions.get(&handle).filter(|session| !self.is_paused(session.service));
+        let (Some(session), true) = (session, self.machine.is_listening()) else { return Err(code::PAUSED) };
+        let Some(parked) = self.parked.get(&key) else { return Err(code::PAUSED) };
+        let end = session.end(parked.of(handle));
+        let is_own = |request: &Request| (request.end.side, request.end.tag) == (end.side, end.tag);
         // It has been given up already.
-        let is_late = |request: &Request| request.side == Side::Consumer && request.values.generation >= generation;
-        if parked.requests.iter().any(is_late) {
+        if parked.requests.iter().any(|request| is_own(request) && request.values.generation >= generation) {
             return Err(code::PAUSED);
         }
-        let provider = parked.newest(Side::Provider).map(|request| request.session).ok_or(code::PAUSED)?;
+        let provider = parked.partner_for(end).map(|request| request.session).ok_or(code::PAUSED)?;
         let leg = self.keys.get(&key).and_then(|&id| Some((id, self.connections.get(&id)?)));
         let older = match leg {
             Some((_, connection)) if connection.generation >= generation || !connection.machine.may_be_superseded() => {
@@ -278,7 +256,7 @@ impl Hub {
             Some((id, _)) => Some(id),
             None => None,
         };
-        self.forget_requests(key, |request| request.side == Side::Consumer);
+        self.forget_requests(key, is_own);
         if let Some(id) = older {
             self.connection_event(now, id, Event::Superseded);
         }
@@ -289,7 +267,7 @@ impl Hub {
     pub(super) fn answered(&mut self, now: Instant, id: u64) {
         let Some(connection) = self.connections.get(&id) else { return };
         let (key, generation) = (connection.key(), connection.generation);
-        self.forget_requests(key, |request| request.side == Side::Provider && request.values.generation < generation);
+        self.forget_requests(key, |request| request.end.side == Side::Provider && request.values.generation < generation);
         self.connection_event(now, id, Event::Answered);
     }
 
@@ -321,11 +299,13 @@ impl Hub {
         if self.keys.contains_key(&key) || self.is_foreign(handle, key) {
             return;
         }
-        let Some(side) = self.sessions.get(&handle).map(|session| session.side()) else { return };
-        let partner = self.parked.get(&key).and_then(|parked| parked.newest(side.other()));
-        if let Some(session) = partner.map(|request| request.session) {
+        let (Some(session), Some(parked)) = (self.sessions.get(&handle), self.parked.get(&key)) else { return };
+        let end = session.end(parked.of(handle));
+        let partner = parked.partner_for(end).map(|request| (request.session, request.end.tag));
+        if let Some((session, _)) = partner {
             self.send(session, &Frame::CloseReq { conn: key, code });
         }
-        self.forget_requests(key, |_| true);
+        let both = [Some(end.tag), partner.map(|(_, tag)| tag)];
+        self.forget_requests(key, |request| request.end.service == end.service && both.contains(&Some(request.end.tag)));
     }
 }

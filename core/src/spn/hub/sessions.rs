@@ -14,6 +14,7 @@ use super::{
     cluster::Managed,
     connection::Loss,
     notice::{Reason, Refusal},
+    parked::{End, Request},
     registry::{self, Provider},
     session::{Action, Event, HubSession},
     streams::DataStream,
@@ -22,7 +23,7 @@ use crate::{
     machine::{Armed, Machine},
     quic::{self, CloseReason, Handle, PeerIdentity, StreamId},
     spn::{
-        ConnKey, Protocol, Role, Side, code,
+        ConnKey, Protocol, Role, Side, Tag, code,
         control::Control,
         frame::{AckEntry, Frame, MAX_LIST, SessionAck, SessionOpen, flag},
         hub::{connection, managed},
@@ -52,6 +53,8 @@ pub(super) struct Session {
     pub(super) peer: PeerIdentity,
     /// The name that its service knows it by.
     pub(super) identity: Arc<str>,
+    /// What its partners know it by.
+    pub(super) tag: Tag,
     /// Its service in the registry.
     pub(super) service: usize,
     /// What SESSION_OPEN says of the process.
@@ -68,6 +71,8 @@ pub(super) struct Session {
     pub(super) connections: BTreeSet<u64>,
     /// It retains what its partners have not acknowledged.
     pub(super) can_resume: bool,
+    /// It wants to be told who its partners are.
+    pub(super) wants_partners: bool,
     /// Connections that it has asked to resume,
     pub(super) parked: BTreeSet<ConnKey>,
     /// and whether there is a time at which to look at them.
@@ -108,6 +113,12 @@ impl Session {
         self.role.side()
     }
 
+    /// The end that it is of connections, as its request for one says, if there is one.
+    pub(super) fn end(&self, request: Option<&Request>) -> End {
+        let partner = request.and_then(|request| request.end.partner);
+        End { service: self.service, side: self.side(), tag: self.tag, partner }
+    }
+
     /// A stream of it carries a connection.
     pub(super) fn board(&mut self, stream: StreamId, connection: u64) {
         self.streams.insert(stream, DataStream::Relayed(connection));
@@ -143,6 +154,7 @@ impl Hub {
             remote,
             peer: PeerIdentity::default(),
             identity: "".into(),
+            tag: Tag::default(),
             service: usize::MAX,
             instance: [0; 16],
             control: None,
@@ -153,6 +165,7 @@ impl Hub {
             streams: BTreeMap::new(),
             connections: BTreeSet::new(),
             can_resume: false,
+            wants_partners: false,
             parked: BTreeSet::new(),
             parked_reminded: false,
             reports: BTreeMap::new(),
@@ -196,6 +209,7 @@ impl Hub {
     pub(super) fn session_open(&mut self, now: Instant, handle: Handle, open: &SessionOpen) {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         session.can_resume = open.flags & flag::RESUMABLE != 0;
+        session.wants_partners = open.flags & flag::PARTNERS != 0;
         let event = if open.role != session.role {
             Event::OpenRefused { code: code::ROLE_MISMATCH }
         } else {
@@ -216,6 +230,7 @@ impl Hub {
         let service = self.registry.judge(session.role, &names, urn)?;
         let role = session.role;
         session.identity = names.first().copied().unwrap_or_default().into();
+        session.tag = Tag::of(&session.identity);
         session.service = service;
         session.instance = instance.unwrap_or_default();
         if self.registry.count(&session.identity, role) >= self.config.limits.sessions_per_identity {

@@ -5,6 +5,7 @@ use super::{
     *,
 };
 use crate::spn::{
+    Tag,
     frame::{AckEntry, Frame, ResumeAck, ResumeReq},
     preamble::{CONNECT_LEN, Preamble, RESUME_LEN},
 };
@@ -319,4 +320,56 @@ fn what_nobody_acknowledges_is_kept_up_to_a_limit() {
     assert_eq!(played.reset_of(id), None, "it has said so itself");
     played.wait(Duration::from_secs(6));
     assert_eq!(played.world.peer(peer).endpoint.retained, 0);
+}
+
+#[test]
+fn a_provider_resumes_for_the_consumer_that_has_begun() {
+    let (owner, thief) = (Tag::of("owner"), Tag::of("thief"));
+    let of = |tag: Tag, preamble: &[u8]| [&[3][..], &tag.0, preamble].concat();
+    let mut played = Played::resumable(Role::Provider);
+    played.open(&[of(owner, &connect()), b"hello".to_vec()].concat());
+    let id = played.caller();
+    played.run();
+    played.frames();
+    played.restart();
+    let values = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: 0, code: 0 };
+    assert_eq!(played.frames(), [Frame::ResumeReqWith { values, partner: owner }]);
+    let stolen = played.open(&[of(thief, &resume(KEY, 0, 1, 5, 0)), b"?".to_vec()].concat());
+    assert_eq!(played.refused(stolen), (Some(code::NOT_ENTITLED), ReadOutcome::Reset(code::NOT_ENTITLED)));
+    let second = played.open(&[of(owner, &resume(KEY, 0, 1, 5, 0)), b"!".to_vec()].concat());
+    assert_eq!(played.flow(id).got, b"hello!");
+    assert_eq!(played.read(second).0, resume(KEY, 0, 1, 0, 5));
+    // What is left of it after its end is not the thief's, either; the owner is told that it has ended.
+    played.finish(second);
+    let peer = played.peer;
+    played.world.say(peer, id, b"", true);
+    played.run();
+    played.send(&report(KEY, 0, 2));
+    assert_eq!(played.flow(id).end, Some(End::Clean));
+    played.frames();
+    let stolen = played.open(&of(thief, &resume(KEY, 0, 2, 5, 0)));
+    assert_eq!(played.refused(stolen).0, Some(code::NOT_ENTITLED));
+    assert_eq!(played.frames(), []);
+    let late = played.open(&of(owner, &resume(KEY, 0, 2, 5, 0)));
+    assert_eq!(played.refused(late).0, Some(code::PAUSED));
+    let values = ResumeReq { conn: KEY, generation: 1, received: 6, sent: 0, flags: 3, code: 0 };
+    assert_eq!(played.frames(), [Frame::ResumeReqWith { values, partner: owner }]);
+}
+
+#[test]
+fn a_consumer_names_the_provider_that_it_was_told() {
+    let mut played = Played::resumable(Role::Consumer);
+    let (id, key, _) = played.called(b"0123", false);
+    played.send(&Frame::Partner { conn: ConnKey([1; 16]), partner: Tag::of("another") });
+    played.send(&Frame::Partner { conn: key, partner: Tag::of("p") });
+    played.restart();
+    let request = |flags, code| Frame::ResumeReqWith {
+        values: ResumeReq { conn: key, generation: 0, received: 0, sent: 4, flags, code },
+        partner: Tag::of("p"),
+    };
+    assert_eq!(played.frames(), [request(0, 0)]);
+    let (now, peer) = (played.world.now, played.peer);
+    played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
+    played.run();
+    assert_eq!(played.frames().last(), Some(&request(4, code::PEER_ABORTED)), "also what is left of it");
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::spn::{
+    Tag,
     frame::{AckEntry, ResumeAck, ResumeReq, flag},
     record::DisconnectReason,
 };
@@ -382,4 +383,99 @@ fn a_service_is_paused_and_goes_on() {
     assert_eq!((bench.frames(p), bench.opened(p).len()), (vec![answer(0, 0, 2, 0)], 2));
     bench.stream(c, &resume(1, 5, 2));
     assert_eq!(bench.opened(p).len(), 3);
+}
+
+fn ask_for(bench: &mut Bench, hand: usize, generation: u64, received: u64, sent: u64, partner: &str) {
+    let values = request(generation, received, sent, 0, 0);
+    bench.send(hand, &Frame::ResumeReqWith { values, partner: Tag::of(partner) });
+}
+
+#[test]
+fn ends_that_ask_are_told_who_their_partner_is() {
+    let mut bench = bench(|_| {});
+    bench.flags |= flag::PARTNERS;
+    let p = bench.session(Role::Provider, "p");
+    let c = bench.session(Role::Consumer, "c");
+    bench.connect(c, 7, b"hello");
+    let down = bench.opened(p)[0];
+    let said = [&[3][..], &Tag::of("c").0, &[1], &[7; 16], &[1], b"hello"].concat();
+    assert_eq!(bench.read(p, down).0, said, "OWNER, CONNECT");
+    assert_eq!(bench.frames(c), [Frame::Connected { conn: KEY, flags: 1 }, Frame::Partner {
+        conn: KEY,
+        partner: Tag::of("p")
+    }]);
+    // The next leg says it again, and the provider's answer is what it was.
+    ask_for(&mut bench, p, 0, 5, 2, "c");
+    ask_for(&mut bench, c, 0, 0, 5, "p");
+    bench.frames(c);
+    let up = bench.stream(c, &[&resume(1, 5, 0), &b"!"[..]].concat());
+    let down = *bench.opened(p).last().unwrap();
+    assert_eq!(bench.read(p, down).0, [&[3][..], &Tag::of("c").0, &resume(1, 5, 0), b"!"].concat());
+    bench.write(p, down, &[&resume(1, 0, 5), &b"answer"[..]].concat());
+    assert_eq!(bench.read(c, up).0, [&resume(1, 0, 5), &b"answer"[..]].concat());
+    bench.finish(c, up);
+    bench.finish(p, down);
+    let totals = bench.records.iter().rev().find_map(|record| match record {
+        RecordEvent::EndConnection { sent, received, .. } => Some((*sent, *received)),
+        _ => None,
+    });
+    assert_eq!(totals, Some((1, 6)), "without preambles");
+    // Nothing is to be kept of a connection that cannot be resumed.
+    bench.stream(c, &Preamble::Connect { conn: ConnKey([8; 16]), flags: 0 }.to_bytes());
+    let down = *bench.opened(p).last().unwrap();
+    assert_eq!(bench.read(p, down).0, [&[1], &[8; 16][..], &[0]].concat());
+    assert_eq!(bench.frames(c), [Frame::Connected { conn: ConnKey([8; 16]), flags: 0 }]);
+}
+
+/// A hub that has restarted, and so knows nothing of the connection, which began between `c` and `p`.
+#[test]
+fn who_knows_the_id_of_a_connection_does_not_have_it() {
+    for thief_first in [true, false] {
+        let mut bench = bench(|_| {});
+        let p = bench.session(Role::Provider, "p");
+        let thief = bench.session(Role::Consumer, "c2");
+        if thief_first {
+            ask(&mut bench, thief, 9, 0, 5);
+            assert_eq!(bench.frames(thief), [], "nobody knows yet");
+        }
+        ask_for(&mut bench, p, 0, 5, 2, "c");
+        if !thief_first {
+            ask_for(&mut bench, thief, 9, 0, 5, "p");
+        }
+        assert_eq!((bench.frames(thief), bench.frames(p)), (vec![answer(0x15, 0, 0, 0)], vec![]));
+        // It does without the answer, has a connection of that name begun, or has it ended.
+        for bytes in [resume(9, 5, 0), Preamble::Connect { conn: KEY, flags: 1 }.to_bytes()] {
+            let stream = bench.stream(thief, &bytes);
+            assert_eq!(bench.reset_code(thief, stream), Some(0x15));
+        }
+        bench.send(thief, &Frame::CloseReq { conn: KEY, code: 0x20 });
+        bench.send(thief, &Frame::ResumeReq(request(9, 0, 5, flag::ABORTED, 0x20)));
+        assert_eq!(bench.frames(thief), [Frame::CloseAck { conn: KEY }, answer(0x15, 0, 0, 0)]);
+        assert_eq!((bench.opened(p).len(), bench.frames(p)), (0, vec![]));
+        // The owner goes on.
+        let c = bench.session(Role::Consumer, "c");
+        ask_for(&mut bench, c, 0, 2, 9, "p");
+        assert_eq!((bench.frames(c), bench.frames(p)), (vec![answer(0, 0, 5, 0)], vec![answer(0, 0, 2, 0)]));
+        bench.stream(c, &[&resume(1, 5, 2), &b"more"[..]].concat());
+        assert_eq!(bench.opened(p).len(), 1);
+    }
+}
+
+/// The owner has lost its right; the connection is not anybody's now.
+#[test]
+fn a_right_that_was_withdrawn_is_nobodys_gain() {
+    let mut bench = bench(|_| {});
+    let p = bench.session(Role::Provider, "p");
+    let (c, thief) = (bench.session(Role::Consumer, "c"), bench.session(Role::Consumer, "c2"));
+    ask_for(&mut bench, p, 0, 5, 2, "c");
+    let now = bench.now;
+    let mut config = bench.hub.config.clone();
+    config.services[0].consumers = vec!["c2".to_owned()];
+    bench.hub.reload(now, config).unwrap();
+    bench.settle();
+    assert!(matches!(bench.frames(c)[..], [Frame::SessionClose { code: 0x15, .. }]));
+    ask_for(&mut bench, c, 0, 2, 9, "p");
+    ask_for(&mut bench, thief, 0, 2, 9, "p");
+    assert_eq!(bench.frames(c), [], "it has no session any more");
+    assert_eq!((bench.frames(thief), bench.frames(p)), (vec![answer(0x15, 0, 0, 0)], vec![]));
 }
