@@ -23,7 +23,9 @@ mod tests;
 pub use clock::{Clock, Epoch};
 pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, reset_key};
 pub(crate) use endpoint::one_line;
-pub use endpoint::{CloseReason, ConnectError, Endpoint, Event, Handle, ReadOutcome, Received, WriteOutcome};
+pub use endpoint::{
+    CloseReason, ConnectError, Endpoint, Event, Handle, ReadOutcome, Received, TurnedAway, WriteOutcome,
+};
 pub use identity::{Identity, IdentityError, Roots};
 pub use peer::PeerIdentity;
 pub use quinn_proto::{ConnectionId, ConnectionIdGenerator, EcnCodepoint, InvalidCid, StreamId, Transmit};

@@ -102,8 +102,14 @@ pub struct EndpointConfig {
     pub retry_above: u32,
     /// Connections at once; more are refused.
     pub max_connections: usize,
-    /// Handshakes at once; more are refused.
+    /// Handshakes at once that others have begun; beyond that the oldest give way to newcomers.
     pub max_handshakes: usize,
+    /// The same, of one address (IPv6: of one network of 64 bits).
+    pub max_handshakes_per_source: usize,
+    /// So many handshakes at once before those from unvalidated addresses are asked to retry; of one address, a quarter of it.
+    pub retry_handshakes: usize,
+    /// How long a handshake that others have begun may take in all.
+    pub handshake_time: Duration,
 }
 
 impl EndpointConfig {
@@ -121,7 +127,10 @@ impl EndpointConfig {
             max_udp_payload: 1472,
             retry_above: 1000,
             max_connections: 100_000,
-            max_handshakes: 10_000,
+            max_handshakes: 4096,
+            max_handshakes_per_source: 512,
+            retry_handshakes: 256,
+            handshake_time: Duration::from_secs(10),
         }
     }
 

@@ -1,5 +1,6 @@
 //! One socket's worth of QUIC.
 
+mod half_open;
 mod streams;
 
 use std::{
@@ -15,6 +16,7 @@ use quinn_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
+use self::half_open::{HalfOpen, Verdict};
 use super::{
     ClientConfig, Clock, EndpointConfig, PeerIdentity, ServerConfig,
     config::{LastCid, is_dialable},
@@ -27,6 +29,8 @@ const MAX_SEND: usize = 65_507;
 const SENDS_A_TURN: usize = 16;
 /// Stateless answers that wait to be sent; more are dropped, as the network may.
 const MAX_ANSWERS: usize = 256;
+/// RFC 9000 §20.1.
+const CONNECTION_REFUSED: u64 = 0x02;
 
 /// A datagram that came in.
 #[derive(Debug)]
@@ -190,6 +194,17 @@ enum Phase {
     Closed,
 }
 
+/// Newcomers that were turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TurnedAway {
+    /// One of them.
+    pub remote: SocketAddr,
+    /// Why that one was.
+    pub reason: &'static str,
+    /// How many they are.
+    pub count: u64,
+}
+
 /// A QUIC endpoint: all connections of one socket.
 pub struct Endpoint {
     quic: quinn_proto::Endpoint,
@@ -199,11 +214,11 @@ pub struct Endpoint {
     accepting: bool,
     max_segments: usize,
     max_connections: usize,
-    max_handshakes: usize,
+    half_open: HalfOpen,
+    turned_away: Option<TurnedAway>,
     retry: RetryGauge,
     conns: Vec<Option<Conn>>,
     generations: Vec<u32>,
-    handshakes: usize,
     open: usize,
     events: VecDeque<(Handle, Event)>,
     touched: VecDeque<Handle>,
@@ -257,11 +272,16 @@ impl Endpoint {
             server,
             max_segments: config.max_segments.clamp(1, 64),
             max_connections: config.max_connections,
-            max_handshakes: config.max_handshakes,
+            half_open: HalfOpen::new(half_open::Limits {
+                total: config.max_handshakes,
+                per_source: config.max_handshakes_per_source,
+                retry_above: config.retry_handshakes,
+                time: config.handshake_time,
+            }),
+            turned_away: None,
             retry: RetryGauge { above: config.retry_above, second: None, count: 0 },
             conns: Vec::new(),
             generations: Vec::new(),
-            handshakes: 0,
             open: 0,
             events: VecDeque::new(),
             touched: VecDeque::new(),
@@ -351,17 +371,35 @@ impl Endpoint {
     }
 
     fn incoming(&mut self, now: Instant, incoming: Incoming, answer: &mut Vec<u8>) -> Option<Transmit> {
-        if !self.accepting || self.open >= self.max_connections || self.handshakes >= self.max_handshakes {
+        if !self.accepting {
             return Some(self.quic.refuse(incoming, answer));
         }
-        if !incoming.remote_address_validated() && self.retry.is_exceeded(now) && incoming.may_retry() {
+        let (remote, validated) = (incoming.remote_address(), incoming.remote_address_validated());
+        // The rate counts as well: many that begin at once are not half-open for long, but each costs a signature.
+        let is_fast = !validated && self.retry.is_exceeded(now);
+        let verdict = self.half_open.judge(now, remote, validated);
+        if (is_fast || verdict == Verdict::Retry) && incoming.may_retry() {
             // `may_retry` was asked, so this cannot fail; if it did, the incoming connection is dropped with the error.
             return self.quic.retry(incoming, answer).ok();
         }
+        if self.open >= self.max_connections {
+            self.turn_away(remote, "too many connections");
+            return Some(self.quic.refuse(incoming, answer));
+        }
+        match verdict {
+            Verdict::Replace(oldest) => self.give_up(oldest, "gave way to newer handshakes"),
+            // It says so again in a moment; a refusal would be the end for an honest one.
+            Verdict::Drop => {
+                self.turn_away(remote, "too many handshakes at once");
+                self.quic.ignore(incoming);
+                return None;
+            }
+            Verdict::Accept | Verdict::Retry => {}
+        }
         match self.quic.accept(incoming, now, answer, None) {
             Ok((ch, conn)) => {
-                let remote = conn.remote_address();
                 let handle = self.add(ch, conn);
+                self.half_open.add(now, handle, remote, validated);
                 self.events.push_back((handle, Event::Incoming { remote }));
                 None
             }
@@ -370,6 +408,25 @@ impl Endpoint {
                 response
             }
         }
+    }
+
+    /// Ends a handshake without a word, and frees all it had at once.
+    fn give_up(&mut self, handle: Handle, why: &str) {
+        let reason = CloseReason::Transport { code: CONNECTION_REFUSED, text: why.to_owned() };
+        self.say_closed(handle, reason);
+        if self.get(handle).is_some() {
+            self.quic.handle_event(ConnectionHandle(handle.index as usize), quinn_proto::EndpointEvent::drained());
+            self.remove(handle);
+        }
+    }
+
+    fn turn_away(&mut self, remote: SocketAddr, reason: &'static str) {
+        self.turned_away.get_or_insert(TurnedAway { remote, reason, count: 0 }).count += 1;
+    }
+
+    /// Newcomers that were turned away before they had a connection, since the last call.
+    pub fn take_turned_away(&mut self) -> Option<TurnedAway> {
+        self.turned_away.take()
     }
 
     fn answer(&mut self, transmit: Option<Transmit>, buffer: &mut Vec<u8>) {
@@ -404,7 +461,6 @@ impl Endpoint {
         if let Some(slot) = self.conns.get_mut(ch.0) {
             *slot = Some(conn);
         }
-        self.handshakes += 1;
         self.open += 1;
         self.touch(handle);
         handle
@@ -461,12 +517,16 @@ impl Endpoint {
                 self.arm(handle);
             }
         }
+        while let Some(handle) = self.half_open.expired(now) {
+            self.half_open.remove(handle);
+            self.give_up(handle, "the handshake has taken too long");
+        }
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next. Ask after [`poll_transmit`](Self::poll_transmit) has been drained.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.next()
+        [self.deadlines.next(), self.half_open.next_due()].into_iter().flatten().min()
     }
 
     fn arm(&mut self, handle: Handle) {
@@ -527,7 +587,7 @@ impl Endpoint {
         let Some(conn) = self.live(handle) else { return };
         let was = std::mem::replace(&mut conn.phase, Phase::Closed);
         if was == Phase::Handshake {
-            self.handshakes -= 1;
+            self.half_open.remove(handle);
         }
         self.events.push_back((handle, Event::Closed(reason)));
     }
@@ -548,7 +608,7 @@ impl Endpoint {
                     .peer_identity()
                     .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok())
                     .and_then(|chain| chain.first().map(PeerIdentity::from_certificate));
-                self.handshakes -= 1;
+                self.half_open.remove(handle);
                 Event::Connected { alpn: alpn.unwrap_or_default(), peer: peer.unwrap_or_default() }
             }
             E::ConnectionLost { reason } => return self.say_closed(handle, close_reason(reason)),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -61,7 +62,8 @@ impl Pair {
 
     fn dial_as(&mut self, id: &Identity, alpn: &[&[u8]]) -> Handle {
         let transport = TransportConfig::default();
-        let config = ClientConfig::new(id, &self.ca.roots(), alpn, &transport, &self.clock, [3; 32]).unwrap();
+        let seed = [3 + self.client.connections() as u8; 32];
+        let config = ClientConfig::new(id, &self.ca.roots(), alpn, &transport, &self.clock, seed).unwrap();
         self.client.connect(self.now, &config, SERVER.parse().unwrap(), "localhost").unwrap()
     }
 
@@ -369,4 +371,112 @@ fn identities_say_what_is_wrong() {
     assert_eq!(error(&certificate, ""), IdentityError::NoKey);
     assert_eq!(error(&certificate, &other_key), IdentityError::Mismatch);
     assert_eq!(Roots::from_pem("hello").unwrap_err(), IdentityError::NoCertificate);
+}
+
+impl Pair {
+    /// The datagrams with which a new client begins.
+    fn initials(&mut self) -> Vec<BytesMut> {
+        self.dial(&[b"one"]);
+        let (mut datagrams, mut buffer) = (Vec::new(), Vec::new());
+        while let Some(transmit) = self.client.poll_transmit(self.now, &mut buffer) {
+            datagrams.extend(buffer.chunks(transmit.segment_size.unwrap_or(buffer.len())).map(BytesMut::from));
+        }
+        datagrams
+    }
+
+    /// Somebody begins a handshake, and says whether the server has a state for it now; it never goes on with it.
+    fn begin_from(&mut self, remote: SocketAddr) -> bool {
+        let before = self.server.connections();
+        for data in self.initials() {
+            self.server.handle_datagram(self.now, Received { remote, local_ip: None, ecn: None, data });
+        }
+        let mut buffer = Vec::new();
+        while self.server.poll_transmit(self.now, &mut buffer).is_some() {}
+        self.server_events.extend(std::iter::from_fn(|| self.server.poll_event()));
+        self.server.connections() > before
+    }
+
+    fn faults(&mut self) -> Vec<String> {
+        let fault = |(_, event)| if let Event::Closed(reason) = event { Some(reason.to_string()) } else { None };
+        self.server_events.drain(..).filter_map(fault).collect()
+    }
+}
+
+fn stranger(port: u16) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, 7], port))
+}
+
+#[test]
+fn a_handshake_has_ten_seconds_whatever_comes() {
+    let mut pair = Pair::new(|_| {});
+    assert!(pair.begin_from(stranger(1)));
+    let end = pair.now + Duration::from_millis(9_900);
+    let mut buffer = Vec::new();
+    // The client goes on saying the same, which keeps QUIC's idle timeout away.
+    while let Some(due) =
+        [pair.client.poll_timeout(), pair.server.poll_timeout()].into_iter().flatten().min().filter(|due| *due < end)
+    {
+        pair.now = pair.now.max(due);
+        pair.client.handle_timeout(due);
+        pair.server.handle_timeout(due);
+        while pair.client.poll_transmit(due, &mut buffer).is_some() {
+            let received =
+                Received { remote: stranger(1), local_ip: None, ecn: None, data: BytesMut::from(&buffer[..]) };
+            pair.server.handle_datagram(due, received);
+        }
+        while pair.server.poll_transmit(due, &mut buffer).is_some() {}
+        pair.server_events.extend(std::iter::from_fn(|| pair.server.poll_event()));
+    }
+    assert_eq!(pair.server.connections(), 1, "not before");
+    let due = pair.now.max(end) + Duration::from_millis(100);
+    pair.server.handle_timeout(due);
+    pair.server_events.extend(std::iter::from_fn(|| pair.server.poll_event()));
+    assert_eq!(pair.faults(), ["the handshake has taken too long (QUIC error 0x2)"]);
+    assert_eq!(pair.server.connections(), 0, "nothing is left of it");
+    // A handshake that was done in time is no matter for it.
+    let mut pair = Pair::new(|_| {});
+    pair.connected();
+    pair.wait(Duration::from_secs(30));
+    assert_eq!((pair.server.connections(), pair.faults()), (1, vec![]));
+}
+
+#[test]
+fn unanswered_initials_bring_about_retry_and_honest_newcomers_do_not_notice() {
+    let mut pair = Pair::new(|config| config.retry_handshakes = 8);
+    let (client, server) = pair.connected();
+    let taken = (0..20).filter(|port| pair.begin_from(stranger(1000 + port))).count();
+    assert_eq!(taken, 2, "a quarter of what there is");
+    let elsewhere = (0..20u8).filter(|n| pair.begin_from(SocketAddr::from(([203, 0, 113, *n], 1)))).count();
+    assert_eq!((taken + elsewhere, pair.server.take_turned_away()), (8, None), "they were asked to retry");
+    pair.client_events.clear();
+    let honest = pair.dial(&[b"one"]);
+    pair.drive();
+    assert!(
+        pair.client_events.iter().any(|(handle, event)| *handle == honest && matches!(event, Event::Connected { .. }))
+    );
+    let id = pair.client.open(client).unwrap();
+    pair.client.write(client, id, &mut [Bytes::from_static(b"x")]);
+    pair.drive();
+    assert!(pair.server_events.contains(&(server, Event::StreamOpened(id))), "a session goes on");
+}
+
+#[test]
+fn a_full_table_of_handshakes_is_no_wall() {
+    let mut pair = Pair::new(|config| {
+        (config.max_handshakes, config.retry_handshakes, config.max_handshakes_per_source) = (3, 100, 2);
+    });
+    assert!(pair.begin_from(stranger(1)) && pair.begin_from(stranger(2)));
+    assert!(!pair.begin_from(stranger(3)), "one address has its part");
+    let away = TurnedAway { remote: stranger(3), reason: "too many handshakes at once", count: 2 };
+    // Its first flight is two datagrams.
+    assert_eq!((pair.server.take_turned_away(), pair.server.take_turned_away()), (Some(away), None));
+    assert!(pair.begin_from(SocketAddr::from(([203, 0, 113, 1], 1))));
+    pair.now += Duration::from_secs(1);
+    let honest = pair.dial(&[b"one"]);
+    pair.drive();
+    assert!(
+        pair.client_events.iter().any(|(handle, event)| *handle == honest && matches!(event, Event::Connected { .. }))
+    );
+    assert_eq!(pair.faults(), ["gave way to newer handshakes (QUIC error 0x2)"]);
+    assert_eq!(pair.server.connections(), 3, "it has been freed at once");
 }

@@ -57,7 +57,7 @@ use crate::{
     machine::{Armed, Deadlines, Machine},
     quic::{
         Clock, Endpoint, EndpointConfig, Epoch, Handle, Identity, Received, Roots, ServerConfig, StreamId, Transmit,
-        reset_key,
+        TurnedAway, reset_key,
     },
     spn::record::{Record, RecordEvent},
 };
@@ -168,6 +168,10 @@ impl Hub {
         quic.reset_key = reset_key(&identity, format!("{} {} {}", config.realm, config.name, config.bind).as_bytes());
         quic.max_udp_payload = config.transport.mtu_max.max(1472);
         quic.retry_above = config.limits.retry_above;
+        quic.retry_handshakes = config.limits.retry_handshakes;
+        quic.max_handshakes = config.limits.handshakes;
+        quic.max_handshakes_per_source = config.limits.handshakes_per_source;
+        quic.handshake_time = Duration::from_millis(config.limits.handshake_ms.into());
         quic.max_connections = config.limits.sessions;
         let mut hub = Self {
             realm: config.realm.as_str().into(),
@@ -337,6 +341,7 @@ impl Hub {
         while let Some((session, event)) = self.quic.poll_event() {
             self.quic_event(now, session, event);
         }
+        self.tell_turned_away(now);
         for _ in 0..self.ready.len() {
             if let Some((connection, source)) = self.ready.pop_front() {
                 self.pump(now, connection, source);
@@ -457,10 +462,23 @@ impl Hub {
             self.notices.push_back(Notice::Refused(refusal));
             return;
         }
-        if self.refusals.suppressed == 0 {
+        self.suppress(now, 1);
+    }
+
+    /// Refusals that are counted only.
+    fn suppress(&mut self, now: Instant, count: u64) {
+        if self.refusals.suppressed == 0 && count > 0 {
             self.remind(now + Duration::from_secs(1), Due::Refusals);
         }
-        self.refusals.suppressed += 1;
+        self.refusals.suppressed += count;
+    }
+
+    /// Newcomers that QUIC has turned away by itself.
+    fn tell_turned_away(&mut self, now: Instant) {
+        let Some(TurnedAway { remote, reason, count }) = self.quic.take_turned_away() else { return };
+        let reason = Reason::Handshake(reason.to_owned());
+        self.refused(Refusal { at: now, remote, subject: None, role: None, reason });
+        self.suppress(now, count - 1);
     }
 
     fn tell_suppressed(&mut self, _now: Instant) {

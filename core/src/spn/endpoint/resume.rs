@@ -315,8 +315,7 @@ impl Endpoint {
         for id in paused {
             self.ask_session(link, id);
         }
-        let lost: Vec<_> =
-            self.tombs.values().filter(|tomb| tomb.link.is_none()).map(Tomb::frame).collect();
+        let lost: Vec<_> = self.tombs.values().filter(|tomb| tomb.link.is_none()).map(Tomb::frame).collect();
         for request in lost {
             self.send(link, &request);
         }

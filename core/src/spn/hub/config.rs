@@ -19,6 +19,14 @@ pub struct Limits {
     pub connections_per_session: u32,
     /// Handshakes a second from unvalidated addresses before clients are asked to retry.
     pub retry_above: u32,
+    /// Handshakes at once before clients with unvalidated addresses are asked to retry; of one address a quarter of it.
+    pub retry_handshakes: usize,
+    /// Handshakes at once; beyond that the oldest give way.
+    pub handshakes: usize,
+    /// The same, of one address (IPv6: of one network of 64 bits).
+    pub handshakes_per_source: usize,
+    /// How long a handshake may take in all, in milliseconds.
+    pub handshake_ms: u32,
     /// Control frames a second of one session; more are read later.
     pub control_rate: u32,
     /// Bytes of control frames that wait for one session to read; while there are more, its own are not read. With 16 times as many,
@@ -41,6 +49,10 @@ impl Default for Limits {
             sessions_per_identity: 1024,
             connections_per_session: 10_000,
             retry_above: 1000,
+            retry_handshakes: 256,
+            handshakes: 4096,
+            handshakes_per_source: 512,
+            handshake_ms: 10_000,
             control_rate: 20_000,
             control_backlog: 64 * 1024,
             window_max: 8 * 1024 * 1024,

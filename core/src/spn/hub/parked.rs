@@ -115,12 +115,8 @@ mod tests {
         ResumeReq { conn: ConnKey([7; 16]), generation: 0, received: 0, sent: 0, flags: 0, code: 0 };
 
     fn parked(ends: &[End]) -> Parked {
-        let request = |(n, &end)| Request {
-            session: Handle::of_test(n as u32),
-            end,
-            values: VALUES,
-            until: first_instant(),
-        };
+        let request =
+            |(n, &end)| Request { session: Handle::of_test(n as u32), end, values: VALUES, until: first_instant() };
         Parked { requests: ends.iter().enumerate().map(request).collect(), owners: None }
     }
 

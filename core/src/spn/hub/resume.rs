@@ -267,7 +267,9 @@ impl Hub {
     pub(super) fn answered(&mut self, now: Instant, id: u64) {
         let Some(connection) = self.connections.get(&id) else { return };
         let (key, generation) = (connection.key(), connection.generation);
-        self.forget_requests(key, |request| request.end.side == Side::Provider && request.values.generation < generation);
+        self.forget_requests(key, |request| {
+            request.end.side == Side::Provider && request.values.generation < generation
+        });
         self.connection_event(now, id, Event::Answered);
     }
 
@@ -306,6 +308,8 @@ impl Hub {
             self.send(session, &Frame::CloseReq { conn: key, code });
         }
         let both = [Some(end.tag), partner.map(|(_, tag)| tag)];
-        self.forget_requests(key, |request| request.end.service == end.service && both.contains(&Some(request.end.tag)));
+        self.forget_requests(key, |request| {
+            request.end.service == end.service && both.contains(&Some(request.end.tag))
+        });
     }
 }

@@ -323,3 +323,15 @@ fn a_drain_has_an_end() {
     assert!(bench.stopped);
     assert_eq!(bench.close_code(provider), Some(0));
 }
+
+#[test]
+fn strangers_that_begin_handshakes_are_reported() {
+    let mut bench = Bench::new(|config| (config.limits.handshakes, config.limits.refusals_per_second) = (0, 1));
+    for _ in 0..3 {
+        bench.dial(b"sc02-consumer", "c");
+    }
+    bench.wait(Duration::from_millis(500));
+    assert_eq!(bench.refusals, ["refused 192.0.2.10:999: handshake failed: too many handshakes at once"]);
+    bench.wait(Duration::from_secs(30));
+    assert!(bench.suppressed > 1, "{} were counted", bench.suppressed);
+}

@@ -400,10 +400,10 @@ fn ends_that_ask_are_told_who_their_partner_is() {
     let down = bench.opened(p)[0];
     let said = [&[3][..], &Tag::of("c").0, &[1], &[7; 16], &[1], b"hello"].concat();
     assert_eq!(bench.read(p, down).0, said, "OWNER, CONNECT");
-    assert_eq!(bench.frames(c), [Frame::Connected { conn: KEY, flags: 1 }, Frame::Partner {
-        conn: KEY,
-        partner: Tag::of("p")
-    }]);
+    assert_eq!(
+        bench.frames(c),
+        [Frame::Connected { conn: KEY, flags: 1 }, Frame::Partner { conn: KEY, partner: Tag::of("p") }]
+    );
     // The next leg says it again, and the provider's answer is what it was.
     ask_for(&mut bench, p, 0, 5, 2, "c");
     ask_for(&mut bench, c, 0, 0, 5, "p");
