@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod lines;
 pub mod log;
 pub mod pki;
+pub mod process;
 pub mod proxy;
 mod reactor;
 pub mod resolve;

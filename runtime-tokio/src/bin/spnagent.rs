@@ -17,7 +17,7 @@ use towline_core::{
 };
 use towline_tokio::{
     endpoint::{Control, Hubs, SessionNotice, StartError, consumer_agent, provider_agent},
-    log,
+    log, process,
     settings::{EnvFile, SettingsError, host_and_port},
 };
 
@@ -115,16 +115,14 @@ enum Error {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match log::arguments() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let (Command::Provider { common, .. } | Command::Consumer { common, .. }) = &cli.command;
     let format = common.log_format;
-    log::init(format);
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::from)
-        .and_then(|runtime| runtime.block_on(run(cli.command)));
-    match result {
+    let _log = log::init(format);
+    match process::run(run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::fatal(format, "spnagent", &error);

@@ -20,6 +20,7 @@ use tokio::{
     time::timeout,
 };
 use towline_core::spn::hub::Status;
+use towline_tokio::log;
 
 use super::say;
 
@@ -209,7 +210,7 @@ pub(crate) async fn run(args: CtlArgs) -> Result<ExitCode, ControlError> {
     let answer: Answer = serde_json::from_str(&line).map_err(|error| ControlError::Answer(error.into()))?;
     let text = match &answer {
         Answer::Failed(why) => {
-            eprintln!("spnhub ctl: {why}");
+            log::say(&format!("spnhub ctl: {why}\n"));
             return Ok(ExitCode::from(1));
         }
         _ if args.json => line,

@@ -31,6 +31,7 @@ use towline_core::{
 use towline_tokio::{
     endpoint::{self, SessionNotice, consumer_agent, provider_agent},
     hub::HubHandle,
+    log,
     pki::{Authority, PkiError},
     settings,
 };
@@ -101,12 +102,13 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, DemoError> {
     tokio::spawn(task);
     tokio::time::timeout(Duration::from_secs(10), ups.recv()).await.map_err(|_| DemoError::NoSession)?;
 
-    eprintln!("listening on {local}");
-    eprintln!("TCP to {local} goes through a hub on UDP 127.0.0.1:{port} to {forward}.");
-    match args.to {
-        None => eprintln!("try: curl http://{local}/"),
-        Some(_) => eprintln!("try whatever speaks to {forward}, with {local} in its place"),
-    }
+    let hint = match args.to {
+        None => format!("try: curl http://{local}/"),
+        Some(_) => format!("try whatever speaks to {forward}, with {local} in its place"),
+    };
+    log::say(&format!(
+        "listening on {local}\nTCP to {local} goes through a hub on UDP 127.0.0.1:{port} to {forward}.\n{hint}\n"
+    ));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -135,7 +137,7 @@ fn start_hub(authority: &Authority, records: &Records) -> Result<(HubHandle, one
         availability: None,
     }];
     let (ended, stopped) = oneshot::channel();
-    let (mut teller, mut ended) = (records.teller(), Some(ended));
+    let (mut teller, mut ended) = (Some(records.teller()), Some(ended));
     let hub = HubHandle::start(config, move |notice| {
         if teller.as_ref().is_some_and(|teller| teller.tell(notice)) {
             teller = None;

@@ -16,7 +16,7 @@ use towline_core::spn::inventory::Severity;
 use towline_tokio::{
     hub::StartError,
     inventory::{LoadError, Source},
-    log, pki,
+    log, pki, process,
 };
 
 /// Joins the consumers of services to their providers, over QUIC with mutual TLS.
@@ -124,15 +124,13 @@ impl Error {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match log::arguments() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let format = cli.run.log_format;
-    log::init(format);
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::from)
-        .and_then(|runtime| runtime.block_on(run(cli)));
-    match result {
+    let _log = log::init(format);
+    match process::run(run(cli)) {
         Ok(code) => code,
         Err(error) => {
             log::fatal(format, "spnhub", &error);
@@ -170,12 +168,12 @@ async fn check(args: &SourceArgs) -> Result<ExitCode, Error> {
     let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     let realms = &loaded.inventory.realms;
     let hubs = || realms.iter().flat_map(|realm| &realm.hubs);
-    eprintln!(
-        "{source}: {errors} errors, {} warnings; usable: {} realms, {} hubs, {} services",
+    log::say(&format!(
+        "{source}: {errors} errors, {} warnings; usable: {} realms, {} hubs, {} services\n",
         loaded.findings.len() - errors,
         realms.len(),
         hubs().count(),
         hubs().flat_map(|hub| &hub.services).count()
-    );
+    ));
     Ok(ExitCode::from(u8::from(errors > 0)))
 }

@@ -1,29 +1,37 @@
 //! Records, one JSON object a line, and what else a hub has to tell.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Instant};
 
-use towline_core::spn::{hub::Notice, record::Record};
+use serde_json::json;
+use towline_core::{
+    quic::Epoch,
+    spn::{hub::Notice, record::Record},
+};
 use towline_tokio::{
     hub::epoch,
-    lines::{self, Lines},
+    lines::{self, Form, Lines, Trouble},
 };
 
 /// Takes records and writes them.
-pub(crate) struct Records(Lines<Record>);
+pub(crate) struct Records(Lines<Json>);
 
 /// A hub's way to tell.
 #[derive(Clone)]
-pub(crate) struct Teller(lines::Teller<Record>);
+pub(crate) struct Teller(lines::Teller<Json>);
 
 impl Records {
     /// To a file, appended; or to stdout.
     pub(crate) fn start(file: Option<&Path>) -> io::Result<Self> {
-        let epoch = epoch();
-        Lines::start(file, move |record: &Record| record.to_json(&epoch) + "\n").map(Self)
+        Lines::start(file, Json { epoch: epoch() }).map(Self)
     }
 
-    pub(crate) fn teller(&self) -> Option<Teller> {
-        self.0.teller().map(Teller)
+    pub(crate) fn teller(&self) -> Teller {
+        Teller(self.0.teller())
+    }
+
+    /// Goes on in a new file, if the old one was moved away.
+    pub(crate) fn reopen(&self) {
+        self.0.reopen();
     }
 }
 
@@ -39,5 +47,36 @@ impl Teller {
             Notice::Stopped => return true,
         }
         false
+    }
+}
+
+/// The form of docs/protocols/spn.md, Records.
+pub(crate) struct Json {
+    epoch: Epoch,
+}
+
+impl Form for Json {
+    type Item = Record;
+    const ROOM: usize = 100_000;
+
+    fn text(&mut self, record: &Record) -> String {
+        record.to_json(&self.epoch) + "\n"
+    }
+
+    fn gap(&mut self, lost: u64) -> String {
+        let timestamp = epoch().rfc3339_at(Instant::now());
+        format!("{}\n", json!({"timestamp": timestamp, "eventType": "lostRecords", "lostRecordCount": lost}))
+    }
+
+    fn trouble(&mut self, trouble: Trouble<'_>) {
+        match trouble {
+            Trouble::Write(error) => tracing::error!(%error, "cannot write records: they are lost until it goes on"),
+            Trouble::Reopen(error) => tracing::error!(%error, "cannot open the file of records anew: the old one is used"),
+            Trouble::Lost(count) => tracing::error!(count, "records were lost: a line among them says so, too"),
+        }
+    }
+
+    fn unwritten() {
+        tracing::error!("the last records were not written: nobody reads them");
     }
 }

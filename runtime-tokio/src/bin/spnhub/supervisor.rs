@@ -308,7 +308,7 @@ impl Supervisor {
 
     /// Starts a hub; one of the same name that runs at another address drains after that.
     fn start(&mut self, name: Name, realm: &Realm, record: HubRecord) -> Result<(), StartError> {
-        let Some(teller) = self.records.teller() else { return Ok(()) };
+        let teller = self.records.teller();
         let id = self.next;
         self.next += 1;
         match start(&name, record.config(realm), teller, Told { id, happened: self.happened.clone() }) {

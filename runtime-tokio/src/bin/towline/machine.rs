@@ -78,7 +78,8 @@ pub(crate) fn main(tool: Tool) -> ExitCode {
         // Whoever reads has seen enough, as with `| head`.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stderr(), "{error}");
             error.exit_code().into()
         }
         Ok(()) => ExitCode::SUCCESS,

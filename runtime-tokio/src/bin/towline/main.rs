@@ -6,6 +6,7 @@ mod proxy;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use towline_tokio::log;
 
 /// Towline's protocols: their state machines as tools, and the caching proxy.
 #[derive(Parser)]
@@ -25,7 +26,11 @@ enum Tool {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().tool {
+    let arguments: Arguments = match log::arguments() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    match arguments.tool {
         Tool::Machine(tool) => machine::main(tool),
         Tool::Proxy(arguments) => proxy::main(*arguments),
     }

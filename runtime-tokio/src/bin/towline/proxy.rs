@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::{Args, ValueEnum};
@@ -23,8 +23,8 @@ use towline_core::{
 };
 use towline_tokio::{
     hub::epoch,
-    lines::Lines,
-    log,
+    lines::{Form, Lines, Trouble},
+    log, process,
     proxy::{ListenError, Names, serve},
     resolve::{ResolveError, Resolver},
 };
@@ -40,7 +40,8 @@ are not allowed:
     towline proxy --listen 127.0.0.1:4666 --origin-port 8175 --allow files.example.net
     printf 'files.example.net hello.txt \\r\\n\\r\\n' | nc -N 127.0.0.1 4666
 
-What was done goes to --log; diagnostics to stderr. SIGTERM accepts nothing more and ends with the last transaction; SIGINT ends at once.";
+What was done goes to --log; diagnostics to stderr. SIGTERM accepts nothing more and ends with the last transaction; SIGINT ends at once.
+SIGHUP and SIGUSR1 open the log anew; a renamed one is also noticed without them.";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -179,9 +180,8 @@ fn exit_code(error: &Error) -> ExitCode {
 }
 
 pub(crate) fn main(arguments: Arguments) -> ExitCode {
-    log::init(log::Format::Text);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::from);
-    match runtime.and_then(|runtime| runtime.block_on(run(arguments))) {
+    let _log = log::init(log::Format::Text);
+    match process::run(run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::fatal(log::Format::Text, "towline proxy", &error);
@@ -193,17 +193,22 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Error> {
     let config = config(&arguments);
     let names = names(&arguments)?;
-    let log = start_log(&arguments, epoch())?;
+    let format = log_format(&arguments);
+    let log = start_log(&arguments, format)?;
+    let is_json = format == LogFormat::Json;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut user = signal(SignalKind::user_defined1())?;
     let is_idle = config.transaction.allow.is_nothing();
-    let mut teller = log.teller();
+    let mut teller = Some(log.teller());
     let (ended, mut end) = tokio::sync::oneshot::channel();
     let mut ended = Some(ended);
     let (control, local, proxy) = serve(config, &arguments.listen, names, move |proxy, notice| {
         let entry = match notice {
-            Notice::Lookup(lookup) => Entry::Lookup(lookup),
-            Notice::Finished(record) => Entry::Finished(record),
+            Notice::Lookup(lookup) if !is_json => Entry::Lookup(lookup),
+            Notice::Finished(record) if is_json => Entry::Finished(record),
+            Notice::Lookup(_) | Notice::Finished(_) => return,
             Notice::StopListening => return,
             Notice::Stopped { error } => {
                 teller = None;
@@ -237,6 +242,8 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
                 }
             }
             _ = interrupt.recv() => control.stop(),
+            _ = hang_up.recv() => log.reopen(),
+            _ = user.recv() => log.reopen(),
         }
     }
     drop(log);
@@ -306,29 +313,68 @@ fn names(arguments: &Arguments) -> Result<Names, Error> {
 
 /// What is written down.
 enum Entry {
-    Header,
     Lookup(Lookup),
     Finished(Record),
 }
 
-fn start_log(arguments: &Arguments, epoch: Epoch) -> Result<Lines<Entry>, Error> {
-    let format = arguments.log_format.unwrap_or(match arguments.compat {
+/// Entries in the form of docs/protocols/txn.md, Log.
+struct Entries {
+    format: LogFormat,
+    epoch: Epoch,
+}
+
+impl Form for Entries {
+    type Item = Entry;
+    const ROOM: usize = 100_000;
+
+    fn head(&mut self) -> String {
+        match self.format {
+            LogFormat::Json => String::new(),
+            LogFormat::Compat => record::COMPAT_HEADER.to_owned(),
+        }
+    }
+
+    fn text(&mut self, entry: &Entry) -> String {
+        match (self.format, entry) {
+            (LogFormat::Json, Entry::Finished(record)) => record.json(self.epoch) + "\n",
+            (LogFormat::Compat, Entry::Lookup(lookup)) => lookup.compat(self.epoch),
+            (LogFormat::Json, Entry::Lookup(_)) | (LogFormat::Compat, Entry::Finished(_)) => String::new(),
+        }
+    }
+
+    fn gap(&mut self, lost: u64) -> String {
+        match self.format {
+            LogFormat::Json => {
+                let at = epoch().rfc3339_at(Instant::now());
+                format!("{}\n", serde_json::json!({"at": at, "outcome": "lost", "count": lost}))
+            }
+            // Whoever reads the original's log knows of no such entry.
+            LogFormat::Compat => String::new(),
+        }
+    }
+
+    fn trouble(&mut self, trouble: Trouble<'_>) {
+        match trouble {
+            Trouble::Write(error) => tracing::error!(%error, "cannot write the log: entries are lost until it goes on"),
+            Trouble::Reopen(error) => tracing::error!(%error, "cannot open the log anew: the old file is used"),
+            Trouble::Lost(count) => tracing::error!(count, "entries of the log were lost"),
+        }
+    }
+
+    fn unwritten() {
+        tracing::error!("the last entries of the log were not written: nobody reads them");
+    }
+}
+
+fn log_format(arguments: &Arguments) -> LogFormat {
+    arguments.log_format.unwrap_or(match arguments.compat {
         Some(Compat::Sample) => LogFormat::Compat,
         None => LogFormat::Json,
-    });
+    })
+}
+
+fn start_log(arguments: &Arguments, format: LogFormat) -> Result<Lines<Entries>, Error> {
     let path = &arguments.log;
     let file = (path != Path::new("-")).then_some(path.as_path());
-    // A log that is gone on with has its header.
-    let is_new = file.is_none_or(|file| fs::metadata(file).map_or(true, |file| file.len() == 0));
-    let text = move |entry: &Entry| match (format, entry) {
-        (LogFormat::Json, Entry::Finished(record)) => record.json(epoch) + "\n",
-        (LogFormat::Compat, Entry::Lookup(lookup)) => lookup.compat(epoch),
-        (LogFormat::Compat, Entry::Header) => record::COMPAT_HEADER.to_owned(),
-        (LogFormat::Json, Entry::Header | Entry::Lookup(_)) | (LogFormat::Compat, Entry::Finished(_)) => String::new(),
-    };
-    let lines = Lines::start(file, text).map_err(|error| Error::Log { path: path.clone(), error })?;
-    if is_new && let Some(teller) = lines.teller() {
-        teller.tell(Entry::Header);
-    }
-    Ok(lines)
+    Lines::start(file, Entries { format, epoch: epoch() }).map_err(|error| Error::Log { path: path.clone(), error })
 }
