@@ -15,7 +15,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
-use towline_core::spn::inventory::{Finding, Inventory, read_with};
+use towline_core::spn::inventory::{Finding, Inventory, read_with, says_disabled};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -159,7 +159,7 @@ impl<'a> Http<'a> {
     async fn realm(&mut self, nth: usize, realm: &mut Value) {
         let Some(name) = realm["name"].as_str() else { return };
         // What is off needs nothing.
-        if realm["disabled"] == true {
+        if says_disabled(realm) {
             return;
         }
         let path = format!("realms/{name}/hubs");

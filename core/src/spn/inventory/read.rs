@@ -1,4 +1,10 @@
 //! From JSON to an [`Inventory`], record by record.
+//!
+//! What a record cannot be without refuses it. What it can be without, and cannot be read, is a warning that says what is assumed in its
+//! place; which is which stands in docs/protocols/spn.md, Inventory.
+
+mod availability;
+mod optional;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,14 +12,11 @@ use std::{
     time::Duration,
 };
 
+pub use optional::says_disabled;
 use serde_json::{Map, Value};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Finding, HubRecord, Inventory, Realm, Service, Severity, certificate};
-use crate::{
-    quic::{Identity, Roots},
-    spn::hub::{Availability, Schedule},
-};
+use crate::quic::{Identity, Roots};
 
 /// The UDP port of a hub that names none.
 const DEFAULT_PORT: u16 = 4433;
@@ -76,6 +79,8 @@ struct Record<'a> {
     path: String,
     members: &'a Map<String, Value>,
     is_good: bool,
+    /// How bad a fault is: a warning where what the record belongs to works without it.
+    severity: Severity,
 }
 
 impl Record<'_> {
@@ -100,7 +105,7 @@ impl Reader<'_> {
     fn fault(&mut self, record: &mut Record<'_>, member: &str, message: impl Into<String>) {
         record.is_good = false;
         let path = format!("{}.{member}", record.path);
-        self.error(path, message);
+        self.findings.push(Finding { severity: record.severity, path, message: message.into() });
     }
 
     fn record<'a>(&mut self, path: String, value: &'a Value) -> Option<Record<'a>> {
@@ -109,7 +114,7 @@ impl Reader<'_> {
             self.error(path, format!("expected an object, found {}", kind(value)));
             return None;
         };
-        Some(Record { path, members, is_good: true })
+        Some(Record { path, members, is_good: true, severity: Severity::Error })
     }
 
     /// Remembers a record that cannot be used.
@@ -125,7 +130,7 @@ impl Reader<'_> {
         let path = if record.path.is_empty() { name.to_owned() } else { format!("{}.{name}", record.path) };
         if let Some(why) = self.missing.get(&path) {
             record.is_good = false;
-            self.error(path, why.clone());
+            self.findings.push(Finding { severity: record.severity, path, message: why.clone() });
             return None;
         }
         match record.members.get(name) {
@@ -135,39 +140,20 @@ impl Reader<'_> {
             }
             Some(other) => {
                 record.is_good = false;
-                self.error(path, format!("expected a list, found {}", kind(other)));
-                None
-            }
-        }
-    }
-
-    fn text(&mut self, record: &mut Record<'_>, member: &str) -> Option<String> {
-        match record.members.get(member) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text.clone()),
-            Some(other) => {
-                self.fault(record, member, format!("expected a string, found {}", kind(other)));
+                let message = format!("expected a list, found {}", kind(other));
+                self.findings.push(Finding { severity: record.severity, path, message });
                 None
             }
         }
     }
 
     fn required(&mut self, record: &mut Record<'_>, member: &str) -> String {
-        if !record.has(member) {
-            self.fault(record, member, "missing");
-        }
-        self.text(record, member).unwrap_or_default()
-    }
-
-    fn flag(&mut self, record: &mut Record<'_>, member: &str) -> Option<bool> {
         match record.members.get(member) {
-            None | Some(Value::Null) => None,
-            Some(Value::Bool(flag)) => Some(*flag),
-            Some(other) => {
-                self.fault(record, member, format!("expected true or false, found {}", kind(other)));
-                None
-            }
+            Some(Value::String(text)) => return text.clone(),
+            None | Some(Value::Null) => self.fault(record, member, "missing"),
+            Some(other) => self.fault(record, member, format!("expected a string, found {}", kind(other))),
         }
+        String::new()
     }
 
     /// A string, or a list of strings.
@@ -249,8 +235,8 @@ impl Reader<'_> {
                 }
             }
         }
-        let is_disabled = self.flag(&mut record, "disabled").unwrap_or(false);
-        let is_expired = self.is_expired(&mut record);
+        let is_disabled = self.is_disabled(&record);
+        let is_expired = self.is_expired(&record);
         let is_enabled = !is_disabled && !is_expired;
         let hubs = self.list(&mut record, "hubs");
         if is_enabled && hubs.as_ref().is_some_and(Vec::is_empty) {
@@ -287,25 +273,10 @@ impl Reader<'_> {
         }
     }
 
-    fn is_expired(&mut self, record: &mut Record<'_>) -> bool {
-        let Some(text) = self.text(record, "expiredAt").filter(|text| !text.is_empty()) else { return false };
-        match OffsetDateTime::parse(&text, &Rfc3339) {
-            Ok(at) if at.unix_timestamp() <= self.now.as_secs() as i64 => {
-                self.warning(format!("{}.expiredAt", record.path), format!("{text} is past: the realm is off"));
-                true
-            }
-            Ok(_) => false,
-            Err(_) => {
-                self.fault(record, "expiredAt", format!("`{text}`: expected a time like 2027-01-31T00:00:00Z"));
-                false
-            }
-        }
-    }
-
     fn hub(&mut self, path: String, value: &Value, realm: &str) -> Option<HubRecord> {
         let mut record = self.record(path, value)?;
         let name = self.name(&mut record);
-        let fqdn = self.text(&mut record, "fqdn").unwrap_or_default();
+        let fqdn = self.optional_text(&record, "fqdn", "none is assumed").unwrap_or_default();
         let bind = self.bind(&mut record);
         let certificate = self.required(&mut record, "serverCert");
         let key = self.required(&mut record, "serverCertKey");
@@ -353,11 +324,16 @@ impl Reader<'_> {
         Some(HubRecord { name, fqdn, bind: bind?, certificate, key, services })
     }
 
+    /// Where a hub listens is never guessed: a guess opens a port that nobody has asked for, or takes that of another hub.
     fn bind(&mut self, record: &mut Record<'_>) -> Option<SocketAddr> {
-        let address = self.text(record, "serverAddress").unwrap_or_else(|| "0.0.0.0".to_owned());
-        let ip = address.parse::<IpAddr>().ok();
+        let ip = match record.members.get("serverAddress") {
+            None | Some(Value::Null) => Some(IpAddr::from([0; 4])),
+            Some(Value::String(text)) if text.is_empty() => Some(IpAddr::from([0; 4])),
+            Some(value) => value.as_str().and_then(|text| text.parse::<IpAddr>().ok()),
+        };
         if ip.is_none() {
-            self.fault(record, "serverAddress", format!("`{address}`: expected an IP address"));
+            let found = found(record.members.get("serverAddress"));
+            self.fault(record, "serverAddress", format!("{found}: expected an IP address"));
         }
         let port = match record.members.get("serverPort") {
             None | Some(Value::Null) => {
@@ -365,7 +341,8 @@ impl Reader<'_> {
                 Some(DEFAULT_PORT)
             }
             Some(value) => {
-                let port = value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+                let number = value.as_u64().or_else(|| self.quoted(record, "serverPort"));
+                let port = number.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
                 if port.is_none() {
                     self.fault(record, "serverPort", format!("{value}: expected a port, 1 to 65535"));
                 }
@@ -379,7 +356,8 @@ impl Reader<'_> {
         let mut record = self.record(path, value)?;
         let name = self.name(&mut record);
         let default_urn = format!("urn:chip-in:service:{realm}:{hub}:{name}");
-        let urn = self.text(&mut record, "urn").filter(|urn| !urn.is_empty()).unwrap_or(default_urn);
+        let assumed = format!("`{default_urn}` is assumed");
+        let urn = self.optional_text(&record, "urn", &assumed).filter(|urn| !urn.is_empty()).unwrap_or(default_urn);
         self.only(&mut record, "urn", &urn);
         if !record.has("provider") || record.is_empty_list("provider") {
             self.fault(&mut record, "provider", "missing: expected the provider's Common Name");
@@ -402,15 +380,8 @@ impl Reader<'_> {
                 self.warning(format!("{}.{member}", record.path), message);
             }
         }
-        let singleton = self.flag(&mut record, "singleton").unwrap_or(false);
-        let availability = match record.members.get("availabilityManagement") {
-            None | Some(Value::Null) => None,
-            Some(value) => {
-                let availability = self.availability(format!("{}.availabilityManagement", record.path), value);
-                record.is_good &= availability.is_some();
-                availability
-            }
-        };
+        let singleton = self.is_singleton(&record);
+        let availability = self.availability(&record);
         self.judge(&record, format!("{realm}/{hub}/{name}"))?;
         Some(Service { name, urn, providers, consumers, singleton, availability })
     }
@@ -436,112 +407,6 @@ impl Reader<'_> {
             }
         }
     }
-
-    fn availability(&mut self, path: String, value: &Value) -> Option<Availability> {
-        let mut record = self.record(path, value)?;
-        let cluster_manager = self.required(&mut record, "clusterManagerUrn");
-        let service_id = self.required(&mut record, "serviceId");
-        let on_demand = self.flag(&mut record, "ondemandStart");
-        let on_consumer = self.flag(&mut record, "ondemandStartOnConsumer");
-        let on_payload = self.flag(&mut record, "ondemandStartOnPayload");
-        if on_demand.or(on_consumer).or(on_payload).is_none() {
-            let message = "no ondemandStart…: the provider is started when the inventory is loaded";
-            self.warning(record.path.clone(), message);
-        }
-        // `ondemandStart` means both, unless one of them is named.
-        let (on_consumer, on_payload) = match (on_demand, on_consumer, on_payload) {
-            (Some(true), Some(false), None) => (false, true),
-            (Some(true), None, Some(false)) => (true, false),
-            (Some(true), None, None) | (Some(true), Some(false), Some(false)) => (true, true),
-            (_, on_consumer, on_payload) => (on_consumer == Some(true), on_payload == Some(true)),
-        };
-        let idle = record.members.get("idleTimeout").cloned().unwrap_or(Value::Null);
-        let idle_timeout_s = match &idle {
-            Value::Null => 0,
-            // A negative one is never, too.
-            Value::Number(number) if number.is_i64() || number.is_u64() => number.as_u64().unwrap_or(0),
-            Value::Number(_) | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
-                self.fault(&mut record, "idleTimeout", format!("expected seconds, found {}", kind(&idle)));
-                0
-            }
-        };
-        if idle_timeout_s > 0 && !on_consumer && !on_payload {
-            let message = "has no effect: only a provider that is started on demand is stopped when idle";
-            self.warning(format!("{}.idleTimeout", record.path), message);
-        }
-        let start_at = self.schedule(&mut record, "startAt");
-        let stop_at = self.schedule(&mut record, "stopAt");
-        let image = self.text(&mut record, "image").unwrap_or_default();
-        let command = self.texts(&mut record, "command");
-        let options = self.texts(&mut record, "options");
-        let env = self.env(&mut record);
-        let mount_points = self.mount_points(&mut record);
-        record.is_good.then_some(Availability {
-            cluster_manager,
-            service_id,
-            on_consumer,
-            on_payload,
-            start_at,
-            stop_at,
-            idle_timeout_s,
-            image,
-            command,
-            options,
-            env,
-            mount_points,
-        })
-    }
-
-    /// A cron pattern. The stock inventory has empty ones where there is none.
-    fn schedule(&mut self, record: &mut Record<'_>, member: &str) -> Option<Schedule> {
-        let text = self.text(record, member).filter(|text| !text.trim().is_empty())?;
-        match text.parse() {
-            Ok(schedule) => Some(schedule),
-            Err(error) => {
-                self.fault(record, member, error.to_string());
-                None
-            }
-        }
-    }
-
-    fn env(&mut self, record: &mut Record<'_>) -> BTreeMap<String, String> {
-        match record.members.get("env") {
-            None | Some(Value::Null) => BTreeMap::new(),
-            Some(Value::Object(members)) => {
-                let texts = members.iter().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
-                let env: BTreeMap<_, _> = texts.collect();
-                if env.len() < members.len() {
-                    self.fault(record, "env", "expected strings only");
-                }
-                env
-            }
-            Some(other) => {
-                self.fault(record, "env", format!("expected an object of strings, found {}", kind(other)));
-                BTreeMap::new()
-            }
-        }
-    }
-
-    fn mount_points(&mut self, parent: &mut Record<'_>) -> Vec<(u64, String)> {
-        let list = self.list(parent, "mountPoints");
-        let mut points = Vec::new();
-        for (path, value) in list.into_iter().flatten() {
-            let Some(mut record) = self.record(path, value) else {
-                parent.is_good = false;
-                continue;
-            };
-            // Both spellings are in use.
-            let size = record.members.get("volumeSize").or_else(|| record.members.get("volume_size"));
-            let size = size.and_then(Value::as_u64).filter(|size| (1..=100).contains(size));
-            if size.is_none() {
-                self.fault(&mut record, "volumeSize", "expected GiB, 1 to 100");
-            }
-            let target = self.required(&mut record, "target");
-            parent.is_good &= record.is_good;
-            points.extend(size.map(|size| (size, target)));
-        }
-        points
-    }
 }
 
 /// Whether two sockets cannot be bound at once.
@@ -549,6 +414,21 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     // The IPv6 wildcard takes IPv4 as well.
     let takes = |all: IpAddr, other: IpAddr| all.is_unspecified() && (all.is_ipv6() || other.is_ipv4());
     a.port() == b.port() && (a.ip() == b.ip() || takes(a.ip(), b.ip()) || takes(b.ip(), a.ip()))
+}
+
+/// What stands there, for a message: in one line, and not all of a long text.
+fn found(value: Option<&Value>) -> String {
+    const LONGEST: usize = 60;
+    match value {
+        Some(Value::String(text)) => {
+            let plain = |c: char| if c.is_control() { ' ' } else { c };
+            let cut = if text.chars().nth(LONGEST).is_some() { "…" } else { "" };
+            format!("`{}{cut}`", text.chars().take(LONGEST).map(plain).collect::<String>())
+        }
+        Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string(),
+        Some(value @ (Value::Null | Value::Array(_) | Value::Object(_))) => kind(value).to_owned(),
+        None => "nothing".to_owned(),
+    }
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -62,7 +62,9 @@ fn a_bad_hub_drops_itself_only() {
         ("serverCertKey", json!("x"), "no private key in the PEM text (expected PKCS#8, SEC1 or PKCS#1)"),
         ("serverCertKey", json!(Ca::new("x").server().1), "the private key does not belong to the certificate"),
         ("serverPort", json!(70_000), "70000: expected a port, 1 to 65535"),
+        ("serverPort", json!("first"), "\"first\": expected a port, 1 to 65535"),
         ("serverAddress", json!("hub"), "`hub`: expected an IP address"),
+        ("serverAddress", json!(5), "5: expected an IP address"),
         ("name", json!("a b"), "`a b`: expected letters, digits, `-`, `_`, `.` and `@`"),
     ] {
         let (inventory, findings) = with(&format!("/realms/0/hubs/0/{member}"), value);
@@ -259,15 +261,171 @@ fn availability() {
     let found = found.unwrap();
     assert_eq!((found.start_at.unwrap().to_string(), found.stop_at), ("0 0 8 * * MON-FRI".to_owned(), None));
     assert!(findings[0].contains("idleTimeout: has no effect"), "{findings:?}");
-    scheduled["stopAt"] = json!("every evening");
-    let (found, findings) = of(scheduled);
-    assert_eq!(found, None);
-    assert!(findings.iter().any(|text| text.contains(".stopAt: `every evening` is no cron pattern")), "{findings:?}");
-    let (found, findings) = of(json!({"serviceId": "s", "ondemandStartOnPayload": true}));
-    assert_eq!(
-        (found, &findings[0][..]),
-        (None, "realms[0].hubs[0].services[0].availabilityManagement.clusterManagerUrn: missing")
-    );
+}
+
+/// The service `web`, if it is offered, with its management changed; and everything that is then wrong with that.
+fn managed(changes: Value) -> (Service, Vec<String>) {
+    let mut all = json!({"clusterManagerUrn": "exec:x", "serviceId": "s", "ondemandStart": false});
+    all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    let (inventory, findings) = with("/realms/0/hubs/0/services/0/availabilityManagement", all);
+    assert_eq!(inventory.broken.len(), 0, "{findings:?}");
+    let prefix = "warning: realms[0].hubs[0].services[0].availabilityManagement";
+    let findings = findings.iter().map(|finding| finding.strip_prefix(prefix).expect(finding).to_owned()).collect();
+    (inventory.realms[0].hubs[0].services[0].clone(), findings)
+}
+
+#[test]
+fn what_a_realm_can_be_without_refuses_nothing() {
+    let off = "taken as true: THE REALM IS OFF until this can be read";
+    let on = "THE REALM IS TAKEN AS NOT EXPIRED and stays on; `disabled: true` turns it off";
+    let time = "expected a time like 2027-01-31T00:00:00Z";
+    for (member, value, is_enabled, expected) in [
+        ("expiredAt", json!("expiration date"), true, format!("`expiration date`: {time}; {on}")),
+        ("expiredAt", json!(5), true, format!("5: {time}; {on}")),
+        ("expiredAt", json!({}), true, format!("an object: {time}; {on}")),
+        ("expiredAt", json!("x\ny".repeat(40)), true, format!("`{}…`: {time}; {on}", "x y".repeat(20))),
+        ("expiredAt", json!("2025-01-01"), false, "2025-01-01 is past: the realm is off".to_owned()),
+        ("disabled", json!("perhaps"), false, format!("`perhaps`: expected true or false; {off}")),
+        ("disabled", json!({}), false, format!("an object: expected true or false; {off}")),
+        ("disabled", json!("no"), true, "`no`: expected true or false; read as false".to_owned()),
+        ("disabled", json!("yes"), false, "`yes`: expected true or false; read as true".to_owned()),
+        ("disabled", json!(" "), true, "empty: expected true or false; taken as absent".to_owned()),
+    ] {
+        let (inventory, found) = with(&format!("/realms/0/{member}"), value.clone());
+        assert_eq!(found, [format!("warning: realms[0].{member}: {expected}")]);
+        assert_eq!(inventory.realms[0].is_enabled, is_enabled, "{member}: {value}");
+        assert_eq!((inventory.realms[0].hubs.len(), inventory.broken.len()), (1, 0), "{member}: {value}");
+    }
+}
+
+#[test]
+fn what_a_hub_can_be_without_refuses_nothing() {
+    let (inventory, found) = with("/realms/0/hubs/0/fqdn", json!(["a"]));
+    assert_eq!(found, ["warning: realms[0].hubs[0].fqdn: a list: expected a string; none is assumed"]);
+    assert_eq!(inventory.realms[0].hubs[0].fqdn, "");
+    let (inventory, found) = with("/realms/0/hubs/0/serverPort", json!("4434"));
+    assert_eq!(found, ["warning: realms[0].hubs[0].serverPort: in quotes: read as the number 4434"]);
+    assert_eq!(inventory.realms[0].hubs[0].bind.port(), 4434);
+    let (inventory, found) = with("/realms/0/hubs/0/serverAddress", json!(""));
+    assert_eq!((found.len(), inventory.realms[0].hubs[0].bind.ip().is_unspecified()), (0, true));
+}
+
+#[test]
+fn what_a_service_can_be_without_refuses_nothing() {
+    let refused = "taken as true: a second provider is refused until this can be read";
+    let unmanaged = "cannot be used: the service is offered, but its provider is neither started nor stopped";
+    let urn = "`urn:chip-in:service:home:h1:web` is assumed";
+    for (member, value, expected) in [
+        ("singleton", json!("once"), vec![format!("singleton: `once`: expected true or false; {refused}")]),
+        ("urn", json!(7), vec![format!("urn: 7: expected a string; {urn}")]),
+        (
+            "availabilityManagement",
+            json!("none"),
+            vec![
+                "availabilityManagement: expected an object, found a string".to_owned(),
+                format!("availabilityManagement: {unmanaged}"),
+            ],
+        ),
+    ] {
+        let (inventory, found) = with(&format!("/realms/0/hubs/0/services/0/{member}"), value);
+        let expected: Vec<_> =
+            expected.iter().map(|text| format!("warning: realms[0].hubs[0].services[0].{text}")).collect();
+        assert_eq!(found, expected);
+        let service = &inventory.realms[0].hubs[0].services[0];
+        assert_eq!((&service.name[..], service.singleton, service.availability.as_ref()), ("web", true, None));
+        assert_eq!((&service.urn[..], inventory.broken.len()), ("urn:chip-in:service:home:h1:web", 0));
+    }
+}
+
+#[test]
+fn what_management_can_be_without_refuses_nothing() {
+    for (changes, expected) in [
+        (json!({"startAt": "start time"}), &[".startAt: `start time` is no cron pattern"][..]),
+        (json!({"startAt": 5}), &[".startAt: 5: expected a cron pattern; the clock does not start the provider"]),
+        (json!({"startAt": "", "stopAt": " "}), &[]),
+        (json!({"stopAt": ["x"]}), &[".stopAt: a list: expected a cron pattern; the clock does not stop the provider"]),
+        (json!({"idleTimeout": "soon"}), &[".idleTimeout: `soon`: expected seconds; an idle provider is not stopped"]),
+        (json!({"idleTimeout": 1.5}), &[".idleTimeout: 1.5: expected seconds; an idle provider is not stopped"]),
+        (json!({"ondemandStart": "x"}), &[".ondemandStart: `x`: expected true or false; taken as false"]),
+    ] {
+        let (service, found) = managed(changes.clone());
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}");
+        }
+        let plain = managed(json!({})).0.availability;
+        assert!(plain.is_some() && service.availability == plain, "{changes}");
+    }
+    let (service, found) = managed(json!({"idleTimeout": "60", "ondemandStartOnPayload": "true"}));
+    let availability = service.availability.unwrap();
+    assert_eq!((availability.idle_timeout_s, availability.on_payload, found.len()), (60, true, 2), "{found:?}");
+}
+
+/// Half of a schedule would stop the provider for good.
+#[test]
+fn a_clock_that_cannot_start_does_not_stop() {
+    let (nine, placeholder) = ("0 9 * * *", "when it is to start");
+    let hours = |service: Service| {
+        let availability = service.availability.unwrap();
+        (availability.start_at.is_some(), availability.stop_at.is_some())
+    };
+    let (service, found) = managed(json!({"startAt": placeholder, "stopAt": nine}));
+    assert_eq!(hours(service), (false, false));
+    assert!(found[1].starts_with(".stopAt: has no effect while startAt cannot be read"), "{found:?}");
+    let (service, _) = managed(json!({"startAt": nine, "stopAt": placeholder}));
+    assert_eq!(hours(service), (true, false));
+    let (service, found) = managed(json!({"startAt": placeholder, "stopAt": nine, "ondemandStart": true}));
+    assert_eq!((hours(service), found.len()), ((false, true), 1), "it is started again when it is needed");
+    assert_eq!(hours(managed(json!({"stopAt": nine})).0), (false, true));
+}
+
+/// What a cluster manager is given is used whole or not at all.
+#[test]
+fn a_provider_is_not_started_with_half_of_its_settings() {
+    let last = ": cannot be used: the service is offered, but its provider is neither started nor stopped";
+    for (changes, expected) in [
+        (json!({"clusterManagerUrn": null}), ".clusterManagerUrn: missing"),
+        (json!({"serviceId": 5}), ".serviceId: expected a string, found a number"),
+        (json!({"image": []}), ".image: expected a string, found a list"),
+        (json!({"command": {}}), ".command: expected a list of strings, found an object"),
+        (json!({"options": ["--read-only", null]}), ".options: expected strings only"),
+        (json!({"env": "A=1"}), ".env: expected an object of strings, found a string"),
+        (json!({"env": {"A": []}}), ".env: expected strings only"),
+        (json!({"mountPoints": 1}), ".mountPoints: expected a list, found a number"),
+        (json!({"mountPoints": [1]}), ".mountPoints[0]: expected an object, found a number"),
+        (json!({"mountPoints": [{"target": "/a"}]}), ".mountPoints[0].volumeSize: expected GiB, 1 to 100"),
+    ] {
+        let (service, found) = managed(changes);
+        assert_eq!((found, service.availability), (vec![expected.to_owned(), last.to_owned()], None));
+    }
+    let yaml = json!({"image": 7, "command": ["sleep", 60], "env": {"PORT": 8080, "ON": true}});
+    let (service, found) = managed(yaml);
+    let availability = service.availability.unwrap();
+    assert_eq!((&availability.image[..], &availability.command[1][..]), ("7", "60"));
+    assert_eq!((&availability.env["PORT"][..], &availability.env["ON"][..]), ("8080", "true"));
+    assert_eq!(found.len(), 4);
+    let secret = found.iter().find(|found| found.starts_with(".env.PORT: ")).unwrap();
+    assert!(!secret.contains("8080"), "a log is no place for what may be a secret: {secret}");
+}
+
+/// The inventory that comes with the original programs: texts in place of times, which those programs never read.
+#[test]
+fn placeholders_in_place_of_times_refuse_nothing() {
+    let mut inventory = two_realms();
+    inventory["realms"][1]["hubs"][0]["serverPort"] = json!(4434);
+    for realm in inventory["realms"].as_array_mut().unwrap() {
+        realm["expiredAt"] = json!("expired time");
+        for service in realm["hubs"][0]["services"].as_array_mut().unwrap() {
+            service["availabilityManagement"] = json!({"clusterManagerUrn": "docker:", "serviceId": "s",
+                "startAt": "start time", "stopAt": "stop time", "ondemandStartOnConsumer": true});
+        }
+    }
+    let (usable, found) = read(&inventory, UNIX);
+    let enabled = usable.realms.iter().filter(|realm| realm.is_enabled);
+    let services = enabled.flat_map(|realm| &realm.hubs[0].services);
+    assert_eq!(services.filter(|service| service.availability.is_some()).count(), 4);
+    assert_eq!(found.len(), 2 + 4 * 2);
+    assert!(found.iter().all(|finding| finding.severity == Severity::Warning), "{found:?}");
 }
 
 #[test]
