@@ -146,10 +146,10 @@ async fn soak(options: &Options, directory: &Path) -> Result<Report, String> {
     let (mut load, services) = Load::start(size, 2).map_err(|error| error.to_string())?;
     let world = World::start(directory, options.directory.is_some(), options.is_smol, services).await?;
     world.sample();
-    let start = Instant::now();
+    let start = world.began;
     load.begin(&world.consumers);
     let watcher = spawn_local(watch(world.clone()));
-    let end = start + options.time;
+    let end = Instant::now() + options.time;
     let lanes: Vec<_> = [Lane::Hubs, Lane::Agents, Lane::Operators, Lane::Paths]
         .into_iter()
         .map(|lane| spawn_local(play(world.clone(), lane, options.clone(), end)))

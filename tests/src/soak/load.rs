@@ -26,8 +26,8 @@ use crate::random::Random;
 const SMALL: u32 = 8 << 10;
 /// A client whose agent is away tries again after this.
 const AGAIN: Duration = Duration::from_millis(200);
-/// Over this the first connections are spread.
-const RAMP: Duration = Duration::from_secs(10);
+/// The first connections come so long after each other.
+const RAMP: Duration = Duration::from_millis(5);
 
 /// How much load there is.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +86,7 @@ impl Load {
             let (address, size) = (consumers[consumer], self.size);
             self.slots.push(spawn_local(async move {
                 let mut random = Random::new(size.seed ^ (slot as u64) << 32);
-                clock.nap(RAMP.mul_f64(slot as f64 / size.connections as f64)).await;
+                clock.nap(RAMP * slot as u32).await;
                 while !clock.is_enough() {
                     // Neighbours are of the same kind, and over different consumers.
                     let kind = Kind::of_slot(slot / 2);

@@ -121,7 +121,8 @@ pub struct World {
     pub past: RefCell<Vec<Past>>,
     /// Measurements.
     pub samples: RefCell<Vec<Sample>>,
-    began: Instant,
+    /// From here on times are told.
+    pub began: Instant,
 }
 
 const HUBS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2))];
