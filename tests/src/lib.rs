@@ -7,6 +7,7 @@ pub mod programs;
 pub mod random;
 pub mod servers;
 pub mod sim;
+pub mod soak;
 pub mod tables;
 pub mod txn;
 pub mod vectors;

@@ -186,7 +186,16 @@ impl Nat {
     /// Without sockets.
     #[must_use]
     pub fn start(server: SocketAddr) -> Self {
-        let inner = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a UDP socket"));
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), server)
+    }
+
+    /// The same, with the address that its client is to send to.
+    ///
+    /// # Panics
+    /// Without sockets, or when the address is taken.
+    #[must_use]
+    pub fn start_at(address: SocketAddr, server: SocketAddr) -> Self {
+        let inner = Arc::new(UdpSocket::bind(address).expect("a UDP socket"));
         let address = inner.local_addr().expect("its address");
         let first = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a UDP socket"));
         let nat = Self { address, outer: Arc::new(Mutex::new(first)), inner, client: Arc::default(), server };

@@ -77,3 +77,25 @@ fn comments_cite_chapters_that_exist() {
     }
     assert!(citations > 10 && faults.is_empty(), "{citations} citations; {faults:#?}");
 }
+
+#[test]
+fn tests_that_hold_something_exist() {
+    let text = fs::read_to_string(root().join("docs/reliability.md")).expect("the document");
+    let mut sources = Vec::new();
+    files(&root(), "rs", &mut sources);
+    let (mut citations, mut faults) = (0, Vec::new());
+    for cited in text.split('`').skip(1).step_by(2).filter(|code| code.contains("::") && !code.contains([' ', '…'])) {
+        citations += 1;
+        // The name of a test behind that of its file, or of the modules down to it.
+        let (place, name) = cited.rsplit_once("::").expect("two parts");
+        let place = place.replace("::", "/");
+        let is_there = sources.iter().any(|source| {
+            let is_its = source.with_extension("").ends_with(&place);
+            is_its && fs::read_to_string(source).expect("text").contains(&format!("fn {name}("))
+        });
+        if !is_there {
+            faults.push(cited);
+        }
+    }
+    assert!(citations > 30 && faults.is_empty(), "{citations} citations; {faults:#?}");
+}

@@ -1,0 +1,279 @@
+//! What became of each connection, whether a limit explains it, and the table of all of them.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    books::{Books, End, Entry, Kind},
+    plan::{Agent, Past, Trouble},
+};
+
+/// What a configured limit or the nature of things explains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Limit {
+    /// The provider's process was killed, and with it what it kept. The other end is told after `--pause-max`.
+    ProviderKilled,
+    /// The consumer's process was killed.
+    ConsumerKilled,
+    /// The provider was told to end, and waited as long as it does (30 s).
+    ProviderDrained,
+    /// The consumer was.
+    ConsumerDrained,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::ProviderKilled, Self::ConsumerKilled, Self::ProviderDrained, Self::ConsumerDrained];
+
+    /// The head of its column.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ProviderKilled => "provider killed",
+            Self::ConsumerKilled => "consumer killed",
+            Self::ProviderDrained => "provider's 30 s",
+            Self::ConsumerDrained => "consumer's 30 s",
+        }
+    }
+}
+
+/// What became of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Clean at both ends, and all bytes equal.
+    Equal,
+    /// A reset that is explained.
+    Explained(Limit),
+    /// One that is not.
+    Unexplained,
+    /// Bytes that are not what was sent, or a clean end where there is none.
+    Wrong,
+    /// Nothing went on any more.
+    Hung,
+}
+
+/// Programs notice a signal within this.
+const SOON: Duration = Duration::from_millis(500);
+/// An agent that was told to end waits so long for its connections.
+const DRAIN: Duration = Duration::from_secs(30);
+/// The longest that the loss of a process can take to reach the other end: the idle time-out, `--pause-max`, an agent that stands
+/// still meanwhile, and some time.
+const LAST: Duration = Duration::from_secs(20 + 120 + 30 + 15);
+
+/// What became of a connection, beside what was done.
+#[must_use]
+pub fn verdict(entry: &Entry, past: &[Past]) -> Verdict {
+    if entry.is_twice.is_some() || entry.ends().any(|(_, end)| matches!(end, End::Wrong(..))) {
+        return Verdict::Wrong;
+    }
+    if entry.ends().any(|(_, end)| matches!(end, End::Hung(_) | End::Open)) {
+        return Verdict::Hung;
+    }
+    let resets = entry.ends().filter_map(|(_, end)| if let End::Reset(at, _) = end { Some(*at) } else { None });
+    match resets.min() {
+        Some(at) => {
+            past.iter().find_map(|past| explain(entry, at, past)).map_or(Verdict::Unexplained, Verdict::Explained)
+        }
+        None if entry.service.is_none() => Verdict::Wrong,
+        None => Verdict::Equal,
+    }
+}
+
+/// The limit that explains why this connection was reset then.
+fn explain(entry: &Entry, at: Instant, past: &Past) -> Option<Limit> {
+    let (agent, is_kill) = match past.trouble {
+        Trouble::AgentKill(agent, _) => (agent, true),
+        Trouble::AgentTerm(agent) => (agent, false),
+        _ => return None,
+    };
+    // It was that process which carried the connection.
+    let began = past.began + SOON;
+    let is_its = match agent {
+        Agent::Consumer(which) => entry.consumer == which && entry.begun <= began,
+        Agent::Provider(which) => {
+            entry.service.as_ref().is_some_and(|served| served.provider == which && served.accepted <= began)
+        }
+    };
+    let from = if is_kill { past.began } else { past.began + DRAIN - SOON };
+    let is_then = at >= from && at <= from + LAST;
+    let limit = match (agent, is_kill) {
+        (Agent::Provider(_), true) => Limit::ProviderKilled,
+        (Agent::Provider(_), false) => Limit::ProviderDrained,
+        (Agent::Consumer(_), true) => Limit::ConsumerKilled,
+        (Agent::Consumer(_), false) => Limit::ConsumerDrained,
+    };
+    (is_its && is_then).then_some(limit)
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Line {
+    /// Connections.
+    pub begun: u64,
+    /// Of them.
+    pub equal: u64,
+    /// Resets, by what explains them.
+    pub explained: BTreeMap<Limit, u64>,
+    /// Resets that nothing explains.
+    pub unexplained: u64,
+    /// Wrong bytes, or wrong ends.
+    pub wrong: u64,
+    /// No end at all.
+    pub hung: u64,
+    /// Bytes that were compared, and right.
+    pub bytes: u64,
+}
+
+impl Line {
+    fn count(&mut self, entry: &Entry, verdict: &Verdict) {
+        self.begun += 1;
+        self.bytes += entry.received.iter().sum::<u64>();
+        match verdict {
+            Verdict::Equal => self.equal += 1,
+            Verdict::Explained(limit) => *self.explained.entry(*limit).or_default() += 1,
+            Verdict::Unexplained => self.unexplained += 1,
+            Verdict::Wrong => self.wrong += 1,
+            Verdict::Hung => self.hung += 1,
+        }
+    }
+
+    /// Faults among them.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.unexplained + self.wrong + self.hung
+    }
+}
+
+/// All verdicts.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// By kind.
+    pub kinds: BTreeMap<Kind, Line>,
+    /// Together.
+    pub all: Line,
+    /// TCP connections of services that ended in order before their number came, or brought one that is somebody else's.
+    pub strays: u64,
+    /// Those that were reset before: nothing was served on them.
+    pub silent: u64,
+    /// Each fault, told.
+    pub faults: Vec<String>,
+}
+
+impl Tally {
+    /// Counts everything.
+    #[must_use]
+    pub fn new(books: &Books, past: &[Past], start: Instant) -> Self {
+        let mut tally = Self { silent: books.silent_ones(), ..Self::default() };
+        books.entries(|entries| {
+            for (number, entry) in entries.iter().enumerate() {
+                let verdict = verdict(entry, past);
+                tally.kinds.entry(entry.kind).or_default().count(entry, &verdict);
+                tally.all.count(entry, &verdict);
+                if !matches!(verdict, Verdict::Equal | Verdict::Explained(_)) {
+                    tally.faults.push(tell(number, entry, &verdict, past, start));
+                }
+            }
+        });
+        books.strays(|strays| {
+            tally.strays = strays.len() as u64;
+            for (at, provider, what) in strays {
+                let at = seconds(*at, start);
+                tally.faults.push(format!("a stray connection of p{} at {at:.1} s: {what}", provider + 1));
+            }
+        });
+        tally
+    }
+
+    /// Nothing is wrong.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.all.faults() + self.strays == 0
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "| connections | begun | equal | MB compared |")?;
+        for limit in Limit::ALL {
+            write!(f, " reset: {} |", limit.name())?;
+        }
+        writeln!(f, " reset: unexplained | wrong | hung |")?;
+        writeln!(f, "|---|{}", "---:|".repeat(6 + Limit::ALL.len()))?;
+        let lines = self.kinds.iter().map(|(kind, line)| (kind.name(), line)).chain([("**all**", &self.all)]);
+        for (name, line) in lines {
+            write!(f, "| {name} | {} | {} | {} |", line.begun, line.equal, line.bytes / 1_000_000)?;
+            for limit in Limit::ALL {
+                write!(f, " {} |", line.explained.get(&limit).copied().unwrap_or_default())?;
+            }
+            writeln!(f, " {} | {} | {} |", line.unexplained, line.wrong, line.hung)?;
+        }
+        if self.strays + self.silent > 0 {
+            writeln!(f)?;
+            writeln!(
+                f,
+                "TCP connections at a service without a number: {} reset, {} ended in order or not their own (faults).",
+                self.silent, self.strays
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(at: Instant, start: Instant) -> f64 {
+    at.saturating_duration_since(start).as_secs_f64()
+}
+
+/// A fault, with what happened in the two minutes before it.
+fn tell(number: usize, entry: &Entry, verdict: &Verdict, past: &[Past], start: Instant) -> String {
+    let mut text = format!("#{number} {verdict:?}: {}, c{}", entry.kind.name(), entry.consumer + 1);
+    match &entry.service {
+        Some(served) => {
+            let _ = write!(text, ", p{} since {:.1} s", served.provider + 1, seconds(served.accepted, start));
+        }
+        None => text += ", no service",
+    }
+    let _ = write!(text, ", begun {:.1} s; ", seconds(entry.begun, start));
+    let mut first = None::<Instant>;
+    for (name, end) in entry.ends() {
+        let (at, what) = match end {
+            End::Open => (entry.moved, "goes on".to_owned()),
+            End::Clean(at) => (*at, "clean".to_owned()),
+            End::Reset(at, what) => (*at, format!("reset ({what})")),
+            End::Wrong(at, what) => (*at, format!("WRONG ({what})")),
+            End::Hung(at) => (*at, "hangs since".to_owned()),
+        };
+        if !matches!(end, End::Clean(_)) {
+            first = Some(first.map_or(at, |first| first.min(at)));
+        }
+        let _ = write!(text, "{name} {what} at {:.1} s; ", seconds(at, start));
+    }
+    if let Some(at) = entry.is_twice {
+        let _ = write!(text, "served twice at {:.1} s; ", seconds(at, start));
+        first = first.or(Some(at));
+    }
+    for (name, way) in [("up", 0), ("down", 1)] {
+        let whole = entry.whole[way].map_or("?".to_owned(), |whole| whole.to_string());
+        let _ = write!(text, "{name} {}/{}/{whole}; ", entry.received[way], entry.sent[way]);
+    }
+    let until = first.unwrap_or(entry.moved);
+    let from = until.checked_sub(Duration::from_secs(150)).unwrap_or(start);
+    let near = past.iter().filter(|past| past.began <= until && past.ended >= from.min(entry.begun).max(from));
+    for past in near {
+        if !matches!(past.trouble, Trouble::Weight(..) | Trouble::Reload(..)) {
+            let _ = write!(
+                text,
+                "[{:?} {:.1}–{:.1} s] ",
+                past.trouble,
+                seconds(past.began, start),
+                seconds(past.ended, start)
+            );
+        }
+    }
+    text
+}
