@@ -503,3 +503,36 @@ fn what_others_say_to_a_session_that_reads_nothing_is_bounded() {
     assert_eq!((bench.close_code(c), bench.hub.status().consumers), (None, 1));
     assert!(bench.refusals.last().unwrap().contains("it is not read"), "{:?}", bench.refusals);
 }
+
+#[test]
+fn a_stream_of_sc01_is_a_connection_from_its_first_own_byte_or_its_end() {
+    for provider in [Protocol::Sc01, Protocol::Sc02] {
+        let mut bench = Bench::new(|_| {});
+        let p = match provider {
+            Protocol::Sc01 => bench.dial(b"sc01-provider", "p"),
+            Protocol::Sc02 => bench.session(Role::Provider, "p"),
+        };
+        let c = bench.dial(b"sc01-consumer", "c");
+        let session = bench.hands[c].session;
+        let streams: Vec<_> = (0..4).map(|_| bench.hands[c].quic.open(session).unwrap()).collect();
+        bench.write(c, streams[3], b"x");
+        assert_eq!((bench.hub.status().connections, bench.opened(p).len()), (1, 1), "the lower ones are open, and no more");
+        bench.write(c, streams[1], b"y");
+        bench.finish(c, streams[2]);
+        assert_eq!((bench.hub.status().connections, bench.opened(p).len()), (3, 3));
+        let payload = |bench: &mut Bench, nth: usize| {
+            let stream = bench.opened(p)[nth];
+            let (bytes, outcome) = bench.read(p, stream);
+            let preamble = if provider == Protocol::Sc02 { 18 } else { 0 };
+            (bytes[preamble..].to_vec(), outcome)
+        };
+        assert_eq!(payload(&mut bench, 0), (b"x".to_vec(), ReadOutcome::Blocked));
+        assert_eq!(payload(&mut bench, 1), (b"y".to_vec(), ReadOutcome::Blocked));
+        assert_eq!(payload(&mut bench, 2), (vec![], ReadOutcome::Finished), "an end is passed on");
+        // What ends before it has begun is nothing.
+        bench.hands[c].quic.reset(session, streams[0], 5);
+        bench.settle();
+        assert_eq!((bench.hub.status().connections, bench.opened(p).len()), (3, 3));
+        bench.hub.check().unwrap();
+    }
+}
