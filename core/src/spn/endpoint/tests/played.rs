@@ -771,7 +771,8 @@ fn a_stream_of_sc01_is_a_call_from_its_first_own_byte_or_its_end() {
     assert_eq!(played.world.peer(peer).endpoint.connections(), 1);
     played.write(streams[0], b"y");
     played.finish(streams[1]);
-    let mut got: Vec<_> = played.world.peer(peer).flows.values().map(|flow| (flow.got.clone(), flow.finished)).collect();
+    let mut got: Vec<_> =
+        played.world.peer(peer).flows.values().map(|flow| (flow.got.clone(), flow.finished)).collect();
     got.sort();
     assert_eq!(got, [(vec![], true), (b"x".to_vec(), false), (b"y".to_vec(), false)]);
 }
