@@ -36,6 +36,8 @@ pub(super) struct Conn {
     pub(super) key: Option<ConnKey>,
     /// Payload that came together with the preamble.
     pub(super) ahead: Bytes,
+    /// The end of the stream was found while its first byte was looked for.
+    pub(super) ahead_end: bool,
     /// What goes before the host's next byte: the preamble, bytes to be sent again.
     pub(super) out: VecDeque<Bytes>,
     /// FIN follows when `out` is empty.
@@ -117,6 +119,7 @@ impl Endpoint {
                 carrier: None,
                 key: None,
                 ahead: Bytes::new(),
+                ahead_end: false,
                 out: VecDeque::new(),
                 finish: false,
                 held: Vec::new(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Due, Endpoint, conn::Carrier, connection, link::LinkId, session};
 use crate::{
-    quic::{ReadOutcome, StreamId},
+    quic::{Handle, ReadOutcome, StreamId},
     spn::{
         ConnKey, Protocol, Role, Tag, code,
         frame::flag,
@@ -33,15 +33,27 @@ impl Endpoint {
         if self.config.role == Role::Consumer {
             return self.refuse(id, stream, code::MALFORMED);
         }
-        match wire.protocol {
-            // There is no preamble: the stream is the connection, and dialling at once lets servers speak first.
-            Protocol::Sc01 => self.call(now, id, stream, None, Bytes::new()),
-            Protocol::Sc02 => {
-                // Before SESSION_ACK it has overtaken it: streams do not keep order among each other. QUIC's credit bounds how many.
-                wire.openings.insert(stream, Opening::default());
-                self.read_preamble(now, id, stream);
-            }
+        // Before SESSION_ACK it has overtaken it: streams do not keep order among each other. QUIC's credit bounds how many.
+        wire.openings.insert(stream, Opening::default());
+        self.read_preamble(now, id, stream);
+    }
+
+    /// `sc01`: there is no preamble, the stream is the connection, and a server that speaks first is dialled at once. But a stream is open as soon
+    /// as a later one is (RFC 9000 §2.1); it is a connection from its first own byte, or its end.
+    fn read_first(&mut self, now: Instant, id: LinkId, stream: StreamId, handle: Handle) {
+        let mut chunks = Vec::new();
+        let outcome = self.quic.read(handle, stream, &mut chunks, 1);
+        let ended = match (chunks.is_empty(), outcome) {
+            (false, _) => false,
+            (true, ReadOutcome::Finished) => true,
+            (true, ReadOutcome::More | ReadOutcome::Blocked) => return,
+            (true, ReadOutcome::Reset(code)) => return self.refuse(id, stream, code),
+            (true, ReadOutcome::Gone) => return self.refuse(id, stream, code::PEER_ABORTED),
+        };
+        if let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) {
+            wire.openings.remove(&stream);
         }
+        self.call(now, id, stream, None, (chunks.pop().unwrap_or_default(), ended));
     }
 
     /// SESSION_ACK is in: looks at the streams that came before it.
@@ -62,6 +74,10 @@ impl Endpoint {
                 return;
             }
             let Some(opening) = wire.openings.get_mut(&stream) else { return };
+            if wire.protocol == Protocol::Sc01 {
+                let handle = wire.handle;
+                return self.read_first(now, id, stream, handle);
+            }
             // One chunk at a time, so that the end of the stream is left for the connection to find.
             let outcome = self.quic.read(wire.handle, stream, &mut chunks, 1);
             let Some(mut chunk) = chunks.pop() else {
@@ -109,7 +125,7 @@ impl Endpoint {
             }
             Preamble::Connect { conn, flags } => {
                 let resumable = self.config.resume && flags & flag::RESUMABLE != 0;
-                self.call(now, id, stream, Some((conn, resumable, owner)), rest);
+                self.call(now, id, stream, Some((conn, resumable, owner)), (rest, false));
             }
             Preamble::Resume { .. } if wire.left => self.refuse(id, stream, code::PAUSED),
             Preamble::Resume { conn, .. } if self.is_of_another(conn, owner) => {
@@ -140,7 +156,7 @@ impl Endpoint {
         id: LinkId,
         stream: StreamId,
         key: Option<(ConnKey, bool, Option<Tag>)>,
-        rest: Bytes,
+        (ahead, ahead_end): (Bytes, bool),
     ) {
         if self.open >= self.config.limits.connections {
             return self.refuse(id, stream, code::CONNECTION_LIMIT);
@@ -157,7 +173,7 @@ impl Endpoint {
             conn.carrier = Some(Carrier { link: id, handle, stream, protocol });
             conn.key = key.map(|(key, ..)| key);
             conn.partner = key.and_then(|(.., owner)| owner);
-            conn.ahead = rest;
+            (conn.ahead, conn.ahead_end) = (ahead, ahead_end);
         }
         self.link_event(now, id, session::Event::ConnectionOpened);
         self.conn_event(now, conn, connection::Event::Incoming { protocol });

@@ -212,7 +212,10 @@ impl Hub {
     fn choose(&mut self, now: Instant, service: usize, id: u64) -> bool {
         loop {
             let Some(entry) = self.registry.get_mut(service) else { return false };
-            let free = entry.providers.iter().enumerate().filter(|(_, provider)| !provider.out_of_credit);
+            // One that leaves its control stream unread gets nothing more to do.
+            let limit = self.config.limits.control_backlog;
+            let reads = |session| self.sessions.get(session).is_some_and(|session| !session.is_choked(limit));
+            let free = entry.providers.iter().enumerate().filter(|(_, p)| !p.out_of_credit && reads(&p.session));
             let candidates = free.clone().map(|(_, p)| balance::Candidate { weight: p.weight, open: p.open });
             let chosen = balance::choose(candidates).and_then(|nth| free.clone().nth(nth)).map(|(index, _)| index);
             let Some(provider) = chosen.and_then(|index| entry.providers.get_mut(index)) else {
@@ -281,7 +284,7 @@ impl Hub {
                 }
                 Action::SendCloseReq { to, code } => {
                     if let Some(leg) = leg(to) {
-                        self.send(leg.session, &Frame::CloseReq { conn: key, code });
+                        self.send_latest(leg.session, key, Frame::CloseReq { conn: key, code });
                     }
                 }
                 Action::SendCloseAck { to } => {
@@ -291,7 +294,7 @@ impl Hub {
                 }
                 Action::SendPauseReq { to } => {
                     if let Some(leg) = leg(to) {
-                        self.send(leg.session, &Frame::PauseReq { conn: key });
+                        self.send_latest(leg.session, key, Frame::PauseReq { conn: key });
                     }
                 }
                 Action::RefuseResume { to, code } => {

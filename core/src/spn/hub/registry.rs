@@ -104,6 +104,8 @@ impl Entry {
 pub(super) struct Registry {
     entries: Vec<Entry>,
     by_urn: BTreeMap<Arc<str>, usize>,
+    /// Those in the inventory, in its order.
+    order: Vec<usize>,
     /// Live sessions of each identity and role.
     sessions: BTreeMap<(Arc<str>, Role), usize>,
 }
@@ -121,6 +123,7 @@ impl Registry {
     pub(super) fn apply(&mut self, services: Vec<Service>) -> Vec<String> {
         let mut changes = Vec::new();
         let mut kept = vec![false; self.entries.len()];
+        self.order.clear();
         for service in services {
             match self.by_urn.get(service.urn.as_str()).copied() {
                 Some(index) => {
@@ -135,10 +138,12 @@ impl Registry {
                     }
                     entry.removed = false;
                     entry.service = service;
+                    self.order.push(index);
                 }
                 None => {
                     changes.push(format!("service {} added", service.urn));
                     let entry = Entry::new(service);
+                    self.order.push(self.entries.len());
                     self.by_urn.insert(entry.urn.clone(), self.entries.len());
                     self.entries.push(entry);
                 }
@@ -169,10 +174,11 @@ impl Registry {
         &self.entries
     }
 
-    /// The service that an identity gets: the one it names, or the first that it is entitled to.
+    /// The service that an identity gets: the one it names, or the first of the inventory that it is entitled to, as after a restart.
     pub(super) fn judge(&self, role: Role, names: &[&str], urn: &str) -> Result<usize, u64> {
         if urn.is_empty() {
-            return self.entries.iter().position(|entry| entry.entitles(role, names)).ok_or(code::NOT_ENTITLED);
+            let entitles = |index: &usize| self.entries.get(*index).is_some_and(|entry| entry.entitles(role, names));
+            return self.order.iter().copied().find(entitles).ok_or(code::NOT_ENTITLED);
         }
         let index = self.by_urn.get(urn).copied();
         let known = index.and_then(|index| Some((index, self.entries.get(index).filter(|entry| !entry.removed)?)));
@@ -255,6 +261,20 @@ mod tests {
         assert_eq!(registry.judge(Role::Consumer, &["c"], "a"), Err(code::SERVICE_UNKNOWN));
         assert_eq!(registry.apply(vec![service("a", &["p"], &["c"])]).len(), 3);
         assert_eq!(registry.judge(Role::Consumer, &["c"], "a"), Ok(0), "the same place as before");
+    }
+
+    #[test]
+    fn who_names_no_service_gets_the_first_of_the_inventory_after_a_reload_as_after_a_restart() {
+        let new = || vec![service("z", &["p"], &["c"]), service("b", &["p"], &["c"]), service("a", &["p"], &["c"])];
+        let (mut reloaded, mut restarted) = (registry(), Registry::default());
+        reloaded.apply(new());
+        restarted.apply(new());
+        for registry in [&reloaded, &restarted] {
+            let index = registry.judge(Role::Consumer, &["c"], "").unwrap();
+            assert_eq!(&*registry.get(index).unwrap().urn, "z");
+        }
+        reloaded.apply(vec![service("b", &["p"], &["c"]), service("z", &["p"], &["c"])]);
+        assert_eq!(reloaded.judge(Role::Consumer, &["c"], ""), Ok(1), "the other way round");
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl Direction {
         }
     }
 
+    /// The source has finished, as was found while its first byte was looked for.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// A preamble of ours, in front of everything.
     pub(super) fn prefix(&mut self, preamble: Bytes) {
         self.prefix = preamble.len() as u64;

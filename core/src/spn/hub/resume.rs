@@ -153,7 +153,7 @@ impl Hub {
         let both = [consumer.end, provider.end].map(|end| (end.service, end.tag));
         let answers = [(consumer.session, provider.for_partner()), (provider.session, consumer.for_partner())];
         for (session, answer) in answers {
-            self.send(session, &answer);
+            self.send_latest(session, key, answer);
         }
         if is_aborted {
             self.forget_requests(key, |request| both.contains(&(request.end.service, request.end.tag)));
@@ -305,7 +305,7 @@ impl Hub {
         let end = session.end(parked.of(handle));
         let partner = parked.partner_for(end).map(|request| (request.session, request.end.tag));
         if let Some((session, _)) = partner {
-            self.send(session, &Frame::CloseReq { conn: key, code });
+            self.send_latest(session, key, Frame::CloseReq { conn: key, code });
         }
         let both = [Some(end.tag), partner.map(|(_, tag)| tag)];
         self.forget_requests(key, |request| {

@@ -79,6 +79,8 @@ pub(super) struct Session {
     pub(super) parked_reminded: bool,
     /// The newest report for each of its connections, as long as it waits.
     reports: BTreeMap<ConnKey, AckEntry>,
+    /// What its partners have caused while it did not read: of each kind of frame the newest for each connection.
+    latest: BTreeMap<ConnKey, Vec<Frame>>,
     /// Streams that it may have open.
     pub(super) credit: u32,
     /// Connections made on it.
@@ -111,6 +113,11 @@ impl Session {
     /// Which end of a connection it is.
     pub(super) fn side(&self) -> Side {
         self.role.side()
+    }
+
+    /// It has left so much unread that no more is put on it by others.
+    pub(super) fn is_choked(&self, limit: usize) -> bool {
+        !self.latest.is_empty() || self.control.as_ref().is_some_and(|control| control.backlog() > limit)
     }
 
     /// The end that it is of connections, as its request for one says, if there is one.
@@ -169,6 +176,7 @@ impl Hub {
             parked: BTreeSet::new(),
             parked_reminded: false,
             reports: BTreeMap::new(),
+            latest: BTreeMap::new(),
             credit: transport.max_streams,
             total: 0,
             began: None,
@@ -576,6 +584,21 @@ impl Hub {
         }
     }
 
+    /// Queues a frame that the partner has caused. A session that does not read keeps only the newest of each kind for each connection: whatever
+    /// the partner sends, it cannot fill another one's control stream.
+    pub(super) fn send_latest(&mut self, handle: Handle, conn: ConnKey, frame: Frame) {
+        let limit = self.config.limits.control_backlog;
+        let Some(session) = self.sessions.get_mut(&handle).filter(|session| session.is_choked(limit)) else {
+            return self.send(handle, &frame);
+        };
+        let waiting = session.latest.entry(conn).or_default();
+        waiting.retain(|older| std::mem::discriminant(older) != std::mem::discriminant(&frame));
+        waiting.push(frame);
+        if !std::mem::replace(&mut session.unflushed, true) {
+            self.unflushed.push(handle);
+        }
+    }
+
     /// Queues a report for a connection of a session; a newer one takes its place, so that no reader can make the queue grow.
     pub(super) fn send_report(&mut self, handle: Handle, entry: AckEntry) {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
@@ -596,11 +619,20 @@ impl Hub {
     }
 
     pub(super) fn flush(&mut self, now: Instant, handle: Handle) {
+        let limit = self.config.limits.control_backlog;
         let Some(session) = self.sessions.get_mut(&handle) else { return };
+        let was_choked = session.is_choked(limit);
         session.unflushed = false;
         session.is_open |= session.machine.is_established();
         let Some(control) = &mut session.control else { return };
         let mut flushed = control.flush(&mut self.quic);
+        while control.backlog() == 0
+            && flushed.is_ok()
+            && let Some((_, frames)) = session.latest.pop_first()
+        {
+            frames.iter().for_each(|frame| control.send(frame));
+            flushed = control.flush(&mut self.quic);
+        }
         if control.backlog() == 0 && !session.reports.is_empty() {
             let reports: Vec<_> = std::mem::take(&mut session.reports).into_values().collect();
             for entries in reports.chunks(MAX_LIST as usize) {
@@ -608,14 +640,20 @@ impl Hub {
             }
             flushed = flushed.and_then(|()| control.flush(&mut self.quic));
         }
+        let (is_free, service) = (was_choked && !session.is_choked(limit), session.service);
+        if is_free {
+            self.choose_for_waiting(now, service);
+        }
+        let Some(control) = self.sessions.get(&handle).and_then(|session| session.control.as_ref()) else { return };
         match flushed {
             Err(error) => self.violation(now, handle, code::CONTROL_LOST, error.to_string()),
             Ok(()) if control.backlog() <= self.config.limits.control_backlog => {
-                if std::mem::take(&mut session.control_paused) {
+                let session = self.sessions.get_mut(&handle);
+                if session.is_some_and(|session| std::mem::take(&mut session.control_paused)) {
                     self.read_control(now, handle);
                 }
             }
-            // What others cause gathers, too.
+            // It has caused that itself, by streams.
             Ok(()) if control.backlog() > self.config.limits.control_backlog.saturating_mul(UNREAD) => {
                 let detail = format!("{} bytes wait: it is not read", control.backlog());
                 self.violation(now, handle, code::CONTROL_LOST, detail);

@@ -23,6 +23,8 @@ const PREAMBLE_TIME: Duration = Duration::from_secs(10);
 pub(super) enum DataStream {
     /// Its preamble is not complete.
     Preamble(Collector),
+    /// `sc01`: it may be open only because a later one is (RFC 9000 §2.1). It is a connection from its first own byte, or its end.
+    Silent,
     /// It belongs to this connection.
     Relayed(u64),
 }
@@ -45,12 +47,8 @@ impl Hub {
         match (session.role, session.protocol) {
             (Role::Provider, _) => self.refuse_stream(handle, stream, code::MALFORMED),
             (Role::Consumer, Protocol::Sc01) => {
-                let mut key = ConnKey([0; 16]);
-                self.rng.fill_bytes(&mut key.0);
-                match self.connect(now, handle, stream, key, false) {
-                    Ok(id) => self.first_bytes(now, id, Bytes::new()),
-                    Err(code) => self.refuse_stream(handle, stream, code),
-                }
+                session.streams.insert(stream, DataStream::Silent);
+                self.read_silent(now, handle, stream);
             }
             (Role::Consumer, Protocol::Sc02) => {
                 session.streams.insert(stream, DataStream::Preamble(Collector::default()));
@@ -86,6 +84,30 @@ impl Hub {
         let session = self.sessions.get(&handle);
         if session.is_some_and(|session| matches!(session.streams.get(&stream), Some(DataStream::Preamble(_)))) {
             self.refuse_stream(handle, stream, code::MALFORMED);
+        }
+    }
+
+    fn read_silent(&mut self, now: Instant, handle: Handle, stream: StreamId) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let outcome = self.quic.read(handle, stream, &mut scratch, 1);
+        let chunk = scratch.pop();
+        self.scratch = scratch;
+        let ended = match (&chunk, outcome) {
+            (Some(_), _) => false,
+            (None, ReadOutcome::Finished) => true,
+            (None, ReadOutcome::More | ReadOutcome::Blocked | ReadOutcome::Gone) => return,
+            (None, ReadOutcome::Reset(code)) => return self.refuse_stream(handle, stream, code),
+        };
+        let mut key = ConnKey([0; 16]);
+        self.rng.fill_bytes(&mut key.0);
+        match self.connect(now, handle, stream, key, false) {
+            Ok(id) => {
+                if ended && let Some(connection) = self.connections.get_mut(&id) {
+                    connection.relay.up.end();
+                }
+                self.first_bytes(now, id, chunk.unwrap_or_default());
+            }
+            Err(code) => self.refuse_stream(handle, stream, code),
         }
     }
 
@@ -154,6 +176,7 @@ impl Hub {
         }
         match session.streams.get(&stream) {
             Some(DataStream::Preamble(_)) => self.read_preamble(now, handle, stream),
+            Some(DataStream::Silent) => self.read_silent(now, handle, stream),
             Some(&DataStream::Relayed(id)) => {
                 let side = session.side();
                 let is_choosing = self.connections.get(&id).is_some_and(|connection| connection.machine.is_choosing());
@@ -193,7 +216,7 @@ impl Hub {
                 self.connection_event(now, id, Event::Stop { side, code });
             }
             // A connection that is over, or not yet begun: free the stream (RFC 9000 §3.5).
-            Some(DataStream::Preamble(_)) | None => self.quic.reset(handle, stream, code),
+            Some(DataStream::Preamble(_) | DataStream::Silent) | None => self.quic.reset(handle, stream, code),
         }
     }
 

@@ -48,7 +48,11 @@ impl Endpoint {
             conn.wants_read = true;
             return ReadOutcome::Blocked;
         };
-        let outcome = self.quic.read(carrier.handle, carrier.stream, chunks, max);
+        let outcome = if std::mem::take(&mut conn.ahead_end) {
+            ReadOutcome::Finished
+        } else {
+            self.quic.read(carrier.handle, carrier.stream, chunks, max)
+        };
         let bytes: usize = chunks.iter().skip(before).map(Bytes::len).sum();
         if bytes > 0 {
             if let Some(conn) = self.conn_mut(id) {

@@ -759,3 +759,20 @@ fn a_legacy_refusal_after_the_handshake_backs_off() {
     }
     assert!(delays.windows(2).all(|pair| pair[0] < pair[1]), "{delays:?}");
 }
+
+#[test]
+fn a_stream_of_sc01_is_a_call_from_its_first_own_byte_or_its_end() {
+    let mut played = Played::legacy(Role::Provider);
+    let session = played.session;
+    let streams: Vec<_> = (0..3).map(|_| played.quic().open(session).unwrap()).collect();
+    played.write(streams[2], b"x");
+    let peer = played.peer;
+    assert_eq!(played.world.peer(peer).flows.len(), 1, "the lower ones are open, and no more");
+    assert_eq!(played.world.peer(peer).endpoint.connections(), 1);
+    played.write(streams[0], b"y");
+    played.finish(streams[1]);
+    let mut got: Vec<_> =
+        played.world.peer(peer).flows.values().map(|flow| (flow.got.clone(), flow.finished)).collect();
+    got.sort();
+    assert_eq!(got, [(vec![], true), (b"x".to_vec(), false), (b"y".to_vec(), false)]);
+}

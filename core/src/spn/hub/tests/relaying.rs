@@ -1,7 +1,10 @@
 //! Connections: what goes through, and how they end.
 
 use super::*;
-use crate::spn::record::DisconnectReason;
+use crate::spn::{
+    frame::{ResumeReq, flag},
+    record::DisconnectReason,
+};
 
 /// A provider, a consumer, and a connection between them with its two streams.
 fn joined(consumer: Protocol, provider: Protocol) -> (Bench, (usize, StreamId), (usize, StreamId)) {
@@ -476,13 +479,13 @@ fn answers_that_nobody_reads_are_bounded() {
     assert!(answered > 10_000, "{answered}");
 }
 
-#[test]
-fn what_others_say_to_a_session_that_reads_nothing_is_bounded() {
-    let mut bench = Bench::new(|config| config.limits.control_backlog = 100);
+/// A provider whose own questions have filled its control stream with answers that it does not read.
+fn deaf_provider(change: Change) -> (Bench, usize) {
+    let mut bench = Bench::new(change);
+    bench.flags = flag::RESUMABLE;
     let p = bench.session(Role::Provider, "p");
     let it = &mut bench.hands[p];
     it.quic.set_max_streams(it.session, 1000);
-    // Its own questions fill the stream with answers, and are read no further.
     let mut asks = Vec::new();
     for _ in 0..2000 {
         Frame::CloseReq { conn: ConnKey([255; 16]), code: 0 }.encode(&mut asks);
@@ -493,13 +496,106 @@ fn what_others_say_to_a_session_that_reads_nothing_is_bounded() {
         bench.wait(Duration::from_millis(1100));
     }
     assert_eq!(bench.close_code(p), None);
-    // Consumers have more to say to it.
+    (bench, p)
+}
+
+/// Everything that waits for a hand is read.
+fn read_all(bench: &mut Bench, hand: usize) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    for _ in 0..1000 {
+        frames.extend(bench.frames(hand));
+        bench.wait(Duration::from_millis(10));
+    }
+    frames
+}
+
+#[test]
+fn a_session_that_reads_nothing_pays_for_nobody_but_itself() {
+    let (mut bench, p) = deaf_provider(|config| config.limits.control_backlog = 100);
     let c = bench.session(Role::Consumer, "c");
-    for key in 0..120 {
+    for key in 0..90 {
         bench.connect(c, key, b"x");
         bench.send(c, &Frame::CloseReq { conn: ConnKey([key; 16]), code: 0x20 });
     }
-    assert_eq!(bench.close_code(p), Some(0x13), "its control stream is lost");
-    assert_eq!((bench.close_code(c), bench.hub.status().consumers), (None, 1));
-    assert!(bench.refusals.last().unwrap().contains("it is not read"), "{:?}", bench.refusals);
+    let last = bench.connect(c, 200, b"last");
+    assert_eq!(
+        (bench.close_code(p), bench.close_code(c), bench.opened(p).len()),
+        (None, None, 0),
+        "it gets nothing new"
+    );
+    bench.hub.check().unwrap();
+    read_all(&mut bench, p);
+    assert_eq!(bench.opened(p).len(), 1, "until it has read");
+    assert_eq!(bench.reset_code(c, last), None);
+}
+
+#[test]
+fn a_consumer_that_asks_to_resume_for_ever_fills_no_providers_control_stream() {
+    let (mut bench, p) = deaf_provider(|config| {
+        (config.limits.control_backlog, config.limits.control_rate) = (100, u32::MAX);
+    });
+    let values =
+        |key: u8, received| ResumeReq { conn: ConnKey([key; 16]), generation: 0, received, sent: 0, flags: 0, code: 0 };
+    // It has asked, and reads nothing of the answers: they were queued behind what it has left unread.
+    let handle = *bench.hub.sessions.keys().next().unwrap();
+    let now = bench.now;
+    for key in 0..3 {
+        bench.hub.resume_req(now, handle, values(key, 0), None);
+    }
+    let c = bench.session(Role::Consumer, "c");
+    let mut asks = Vec::new();
+    for received in 0..2000 {
+        Frame::ResumeReq(values(received as u8 % 3, received)).encode(&mut asks);
+    }
+    for _ in 0..50 {
+        let stream = bench.hands[c].control.as_ref().unwrap().stream();
+        bench.write(c, stream, &asks);
+        bench.wait(Duration::from_millis(10));
+        while !bench.frames(c).is_empty() {}
+    }
+    assert_eq!((bench.close_code(p), bench.close_code(c)), (None, None));
+    assert!(bench.hub.sessions[&handle].control.as_ref().unwrap().backlog() < 5000);
+    bench.hub.check().unwrap();
+    let told: Vec<_> = read_all(&mut bench, p)
+        .into_iter()
+        .filter_map(|frame| if let Frame::ResumeAck(ack) = frame { Some((ack.conn.0[0], ack.received)) } else { None })
+        .collect();
+    assert_eq!(told, [(0, 1999), (1, 1997), (2, 1998)], "the newest of each");
+}
+
+#[test]
+fn a_stream_of_sc01_is_a_connection_from_its_first_own_byte_or_its_end() {
+    for provider in [Protocol::Sc01, Protocol::Sc02] {
+        let mut bench = Bench::new(|_| {});
+        let p = match provider {
+            Protocol::Sc01 => bench.dial(b"sc01-provider", "p"),
+            Protocol::Sc02 => bench.session(Role::Provider, "p"),
+        };
+        let c = bench.dial(b"sc01-consumer", "c");
+        let session = bench.hands[c].session;
+        let streams: Vec<_> = (0..4).map(|_| bench.hands[c].quic.open(session).unwrap()).collect();
+        bench.write(c, streams[3], b"x");
+        assert_eq!(
+            (bench.hub.status().connections, bench.opened(p).len()),
+            (1, 1),
+            "the lower ones are open, and no more"
+        );
+        bench.write(c, streams[1], b"y");
+        bench.finish(c, streams[2]);
+        assert_eq!((bench.hub.status().connections, bench.opened(p).len()), (3, 3));
+        let payload = |bench: &mut Bench, nth: usize| {
+            let stream = bench.opened(p)[nth];
+            let (bytes, outcome) = bench.read(p, stream);
+            let preamble = if provider == Protocol::Sc02 { 18 } else { 0 };
+            (bytes[preamble..].to_vec(), outcome)
+        };
+        assert_eq!(payload(&mut bench, 0), (b"x".to_vec(), ReadOutcome::Blocked));
+        assert_eq!(payload(&mut bench, 1), (b"y".to_vec(), ReadOutcome::Blocked));
+        assert_eq!(payload(&mut bench, 2), (vec![], ReadOutcome::Finished), "an end is passed on");
+        // What ends before it has begun is nothing.
+        bench.hands[c].quic.reset(session, streams[0], 5);
+        bench.settle();
+        assert_eq!((bench.hub.status().connections, bench.opened(p).len()), (3, 3));
+        bench.hub.check().unwrap();
+    }
 }
