@@ -91,6 +91,17 @@ enum Local {
     Connect(Pin<Box<Receiver<Asker>>>),
     /// A provider of the library.
     Accept(Sender<Stream>),
+    /// A consumer's that takes nothing new.
+    Over,
+}
+
+impl Local {
+    /// Lets the listener's address go, so that whoever takes over can have it at once, and clients find nobody rather than a reset.
+    fn close(&mut self) {
+        if let Self::Listener(_) = self {
+            *self = Self::Over;
+        }
+    }
 }
 
 /// Who wants a connection.
@@ -448,8 +459,14 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                     // The asker may have gone.
                     let _ = answer.try_send(endpoint.set_identity(new.0, new.1));
                 }
-                Command::Close => endpoint.close(now),
-                Command::Stop => endpoint.stop(now),
+                Command::Close => {
+                    self.local.close();
+                    endpoint.close(now);
+                }
+                Command::Stop => {
+                    self.local.close();
+                    endpoint.stop(now);
+                }
             }
             progress = true;
         }
@@ -491,7 +508,7 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                     }
                     Poll::Ready(None) | Poll::Pending => return progress,
                 },
-                Local::Forward(_) | Local::Accept(_) => return progress,
+                Local::Forward(_) | Local::Accept(_) | Local::Over => return progress,
             }
             progress = true;
         }
@@ -556,7 +573,9 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 }
             }
             // A consumer is not called.
-            Local::Listener(_) | Local::Connect(_) => self.reactor.binding.reset(now, id, code::MALFORMED),
+            Local::Listener(_) | Local::Connect(_) | Local::Over => {
+                self.reactor.binding.reset(now, id, code::MALFORMED)
+            }
         }
     }
 

@@ -92,6 +92,17 @@ enum Local {
     Connect(mpsc::Receiver<oneshot::Sender<Result<Stream, ConnectError>>>),
     /// A provider of the library.
     Accept(mpsc::Sender<Stream>),
+    /// A consumer's that takes nothing new.
+    Over,
+}
+
+impl Local {
+    /// Lets the listener's address go, so that whoever takes over can have it at once, and clients find nobody rather than a reset.
+    fn close(&mut self) {
+        if let Self::Listener(_) = self {
+            *self = Self::Over;
+        }
+    }
 }
 
 enum Command {
@@ -432,8 +443,14 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                     // The asker may have gone.
                     let _ = answer.send(endpoint.set_identity(new.0, new.1));
                 }
-                Command::Close => endpoint.close(now),
-                Command::Stop => endpoint.stop(now),
+                Command::Close => {
+                    self.local.close();
+                    endpoint.close(now);
+                }
+                Command::Stop => {
+                    self.local.close();
+                    endpoint.stop(now);
+                }
             }
             progress = true;
         }
@@ -475,7 +492,7 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                     }
                     Poll::Ready(None) | Poll::Pending => return progress,
                 },
-                Local::Forward(_) | Local::Accept(_) => return progress,
+                Local::Forward(_) | Local::Accept(_) | Local::Over => return progress,
             }
             progress = true;
         }
@@ -539,7 +556,9 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 }
             }
             // A consumer is not called.
-            Local::Listener(_) | Local::Connect(_) => self.reactor.binding.reset(now, id, code::MALFORMED),
+            Local::Listener(_) | Local::Connect(_) | Local::Over => {
+                self.reactor.binding.reset(now, id, code::MALFORMED)
+            }
         }
     }
 

@@ -120,7 +120,14 @@ impl Place {
                 for _ in 0..1 + self.random.below(3) {
                     self.ping(100, output, input).await?;
                     let pause = self.between(20_000, 400_000);
-                    self.nap(pause).await;
+                    // A reset is to be seen when it comes.
+                    tokio::select! {
+                        () = self.nap(pause) => {}
+                        came = input.some(1) => {
+                            came?;
+                            return Err(Failure::Wrong("a byte or an end that nobody has sent".to_owned()));
+                        }
+                    }
                     self.ping(100, output, input).await?;
                 }
             }

@@ -231,7 +231,6 @@ impl World {
         let deadline = Instant::now() + ENDING;
         loop {
             let life = self.lives[seat.index()].get() + 1;
-            self.lives[seat.index()].set(life);
             let (program, arguments) = self.command(seat);
             let log = self.directory.join(format!("{}.{life}.log", seat.name()));
             let mut process = Process::start(&program, &arguments, log, life, self.records)
@@ -241,6 +240,7 @@ impl World {
                 Seat::Agent(_) => "session established",
             };
             if process.says(words, STARTING).await {
+                self.lives[seat.index()].set(life);
                 self.seats[seat.index()].replace(Some(process));
                 return Ok(());
             }

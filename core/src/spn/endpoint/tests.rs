@@ -130,6 +130,7 @@ impl Peer {
             let echo = self.echo;
             let flow = self.flow(id);
             for chunk in chunks {
+                assert!(!chunk.is_empty(), "who writes chunks until none is left would write for ever");
                 flow.got.extend_from_slice(&chunk);
                 if echo {
                     flow.to_send.push(chunk);

@@ -23,7 +23,8 @@ impl Endpoint {
         }
     }
 
-    /// Takes up to `max` chunks of what has arrived, appending them to `chunks`.
+    /// Takes up to `max` chunks of what has arrived, appending them to `chunks`. None of them is empty; there may be none although
+    /// there are more, after a resume in which the partner has repeated what was here.
     ///
     /// [`ReadOutcome::Blocked`]: that is all; [`Notice::Readable`] tells of more. [`ReadOutcome::Finished`]: that is all, and the other
     /// side has ended. [`ReadOutcome::Gone`]: the connection is over, or [`stop_reading`](Self::stop_reading) was called.
@@ -57,8 +58,16 @@ impl Endpoint {
         if bytes > 0 {
             if let Some(conn) = self.conn_mut(id) {
                 conn.unread.taken += bytes as u64;
-                if let Some(ledger) = &mut conn.ledger {
-                    ledger.take(chunks.get_mut(before..).unwrap_or_default());
+                if let Some(ledger) = &mut conn.ledger
+                    && ledger.take(chunks.get_mut(before..).unwrap_or_default()) < bytes as u64
+                {
+                    // What a partner has repeated after a resume is taken off, and a chunk of nothing else is none: whoever writes
+                    // chunks until none is left would never be done with one that has no bytes.
+                    let mut place = 0;
+                    chunks.retain(|chunk| {
+                        place += 1;
+                        place <= before || !chunk.is_empty()
+                    });
                 }
             }
             self.note_received(now, id);

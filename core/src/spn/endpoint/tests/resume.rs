@@ -153,6 +153,22 @@ fn a_provider_takes_the_next_leg_and_none_before_it() {
 }
 
 #[test]
+fn a_leg_that_repeats_what_is_here_brings_no_empty_chunks() {
+    let mut played = Played::resumable(Role::Provider);
+    played.open(&[connect(), b"hello".to_vec()].concat());
+    let id = played.caller();
+    played.restart();
+    // With the preamble, and behind it: all of it is known.
+    let leg = played.open(&[resume(KEY, 0, 1, 0, 0), b"hel".to_vec()].concat());
+    let session = played.session;
+    for (more, got) in [("l", "hello"), ("o", "hello"), ("!", "hello!")] {
+        played.quic().write(session, leg, &mut [Bytes::from(more)]);
+        played.run();
+        assert_eq!(played.flow(id).got, got.as_bytes());
+    }
+}
+
+#[test]
 fn a_gap_or_too_much_acknowledged_breaks_it_at_both_ends() {
     let code = code::CONN_IN_USE;
     let mut played = Played::resumable(Role::Provider);
