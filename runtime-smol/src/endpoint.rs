@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_lite::{Stream as _, future};
 use smol::channel::{self, Receiver, Sender, WeakSender};
 use towline_core::{
-    host::{Bridge, ConnWaker, LocalEnd, LocalTcp, ReadBuffer, Turn, Wakes, pair},
+    host::{AcceptPause, Bridge, ConnWaker, LocalEnd, LocalTcp, ReadBuffer, Turn, Wakes, pair},
     quic::{Identity, Roots},
     spn::{
         Role, code,
@@ -30,6 +30,7 @@ use crate::{
     reactor::{Reactor, TURNS},
     resolve::{ResolveError, Resolver},
     stream::Stream,
+    tcp::Alarm,
     udp::Udp,
 };
 
@@ -329,6 +330,8 @@ fn prepare(
         read_buffer: ReadBuffer::new(READ),
         scratch: Vec::new(),
         blocked: Vec::new(),
+        pause: AcceptPause::default(),
+        alarm: Alarm::new(),
         watch: Timer::interval(WATCH),
     };
     let task = async move {
@@ -410,6 +413,9 @@ struct Driver<N> {
     scratch: Vec<Bytes>,
     /// Connections from whose local ends nothing is read at the moment, so that a reset has to be asked for.
     blocked: Vec<ConnId>,
+    /// The listener's.
+    pause: AcceptPause,
+    alarm: Alarm,
     watch: Timer,
 }
 
@@ -477,9 +483,18 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
     fn poll_local(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut progress = false;
         for _ in 0..TURNS {
+            if let Some(due) = self.pause.poll_timeout()
+                && self.pause.is_on(now)
+                && !self.alarm.poll(cx, due)
+            {
+                return progress;
+            }
             match &mut self.local {
                 Local::Listener(listener) => match poll_accept(listener, cx) {
                     Poll::Ready(Ok(tcp)) => {
+                        if self.pause.accepted() {
+                            tracing::info!("TCP connections are accepted again");
+                        }
                         let connected = self.reactor.binding.connect(now);
                         let local = LocalEnd::Tcp(Tcp::new(tcp));
                         match connected {
@@ -491,8 +506,9 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                         }
                     }
                     Poll::Ready(Err(error)) => {
-                        tracing::warn!(%error, "cannot accept a TCP connection");
-                        return progress;
+                        if self.pause.failed(now, &error) {
+                            tracing::warn!(%error, "cannot accept a TCP connection; trying again until it can be");
+                        }
                     }
                     Poll::Pending => return progress,
                 },

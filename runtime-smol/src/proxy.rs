@@ -15,7 +15,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use towline_core::{
-    host::{ConnWaker, ReadBuffer, Wakes},
+    host::{AcceptPause, ConnWaker, ReadBuffer, Wakes},
     txn::{
         accept::AcceptFault,
         hosts::Hosts,
@@ -113,6 +113,7 @@ pub fn serve(
         woken: Vec::new(),
         serving: None,
         read_buffer,
+        pause: AcceptPause::default(),
         is_over: false,
     };
     Ok((Control(wishes), local, driver.run()))
@@ -132,6 +133,8 @@ struct Driver<N> {
     /// Who is being served right now, and need not be woken for it.
     serving: Option<ConnId>,
     read_buffer: ReadBuffer,
+    /// What is said of failures to accept; the proxy itself says when it tries again.
+    pause: AcceptPause,
     is_over: bool,
 }
 
@@ -189,6 +192,9 @@ impl<N: FnMut(&Proxy, Notice)> Driver<N> {
                 let Some(listener) = self.listeners.get_mut(index) else { return progress };
                 match listener.poll_accept(cx) {
                     Poll::Ready(Ok((client, address))) => {
+                        if self.pause.accepted() {
+                            tracing::info!("connections are accepted again");
+                        }
                         match self.proxy.handle_incoming(now, address) {
                             Some(conn) => self.add_peer(conn, client),
                             // With FIN (P9), should its head be there already.
@@ -196,7 +202,9 @@ impl<N: FnMut(&Proxy, Notice)> Driver<N> {
                         }
                     }
                     Poll::Ready(Err(error)) => {
-                        tracing::warn!(%error, "cannot accept a connection");
+                        if self.pause.failed(now, &error) {
+                            tracing::warn!(%error, "cannot accept a connection");
+                        }
                         self.proxy.handle_accept_failed(now, AcceptFault::from(&error));
                     }
                     Poll::Pending => continue,

@@ -46,6 +46,8 @@ use tokio::{
 };
 use towline_core::spn::hub::ClusterTask;
 
+use crate::process::Own;
+
 /// How long a command may take, unless told.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 
@@ -190,6 +192,7 @@ impl Commands {
         let path = self.directory.join(name);
         let mut child = spawn(&path, deed, &availability.service_id)
             .map_err(|error| ClusterError::Run { path: path.clone(), error })?;
+        let mut leash = Leash::new(&child);
         let (input, text) = (child.stdin.take(), told(task));
         let feed = async {
             if let Some(mut input) = input {
@@ -202,14 +205,18 @@ impl Commands {
             ended = timeout(self.limit, child.wait()) => ended,
             () = feed => return Ok(()),
         };
+        if let Ok(Ok(_)) = ended {
+            leash.let_go();
+        }
         match ended {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(ClusterError::Failed { path, status }),
             Ok(Err(error)) => Err(ClusterError::Run { path, error }),
             Err(_) => {
-                kill(&child);
+                leash.kill();
                 // Only now is it gone for good.
                 let _ = child.wait().await;
+                leash.let_go();
                 Err(ClusterError::TooLong { path, limit: self.limit })
             }
         }
@@ -243,11 +250,34 @@ fn spawn(path: &Path, deed: Deed, service_id: &str) -> io::Result<Child> {
         .spawn()
 }
 
-fn kill(child: &Child) {
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    if let Some(group) = group {
-        // All of it may have ended by now.
-        let _ = kill_process_group(group, Signal::KILL);
+/// Kills a command with all that it has started, unless it has ended by itself: one that hangs shall not outlive us.
+struct Leash {
+    group: Option<Pid>,
+    _own: Option<Own>,
+}
+
+impl Leash {
+    fn new(child: &Child) -> Self {
+        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        Self { group, _own: child.id().map(Own::new) }
+    }
+
+    /// It has ended; what it has left behind is to go on.
+    fn let_go(&mut self) {
+        self.group = None;
+    }
+
+    fn kill(&self) {
+        if let Some(group) = self.group {
+            // All of it may have ended by now.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

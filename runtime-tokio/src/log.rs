@@ -200,7 +200,11 @@ impl Form for Diagnostics {
     }
 
     fn gap(&mut self, lost: u64) -> String {
-        line(self.0, Level::WARN, &format!("{lost} diagnostic lines were lost: nobody read them, or they could not be written"))
+        line(
+            self.0,
+            Level::WARN,
+            &format!("{lost} diagnostic lines were lost: nobody read them, or they could not be written"),
+        )
     }
 }
 

@@ -18,7 +18,7 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use crate::settings::{HOST_AND_PORT, host_and_port};
+use crate::settings::{HOST_AND_PORT, host_and_port, read_text};
 
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 825;
@@ -440,7 +440,7 @@ fn write_inventory(dir: &Path, inventory: &Value) -> Result<(), PkiError> {
 }
 
 fn read(path: &Path) -> Result<String, PkiError> {
-    fs::read_to_string(path).map_err(|error| PkiError::Io { path: path.to_owned(), error })
+    read_text(path).map_err(|error| PkiError::Io { path: path.to_owned(), error })
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {

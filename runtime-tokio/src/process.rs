@@ -1,13 +1,30 @@
 //! What a program of ours needs of its process.
 
-use std::io;
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getrlimit, setrlimit, waitpid};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    time::sleep,
+};
 
 /// As many files as a program may have, where nothing else limits it: a command that it starts inherits the limit, and some do something for
 /// each number there is.
 const FILES: u64 = 1 << 20;
+/// Things that are done beside the program at once. One that hangs, in a file of a server that has gone, stays.
+const BESIDE: usize = 16;
+/// How long ends of processes gather.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// Runs a program in this thread. When its future has ended nothing is waited for: neither a look-up of a name nor a file that hangs.
 ///
@@ -19,6 +36,9 @@ pub fn run<T, E: From<io::Error>>(program: impl Future<Output = Result<T, E>>) -
     let result = runtime.block_on(async {
         // A file that has reached its limit shall be an error, as a full disk is, and not the end.
         let _sizes = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
+        if getpid().is_init() {
+            tokio::spawn(reap());
+        }
         program.await
     });
     runtime.shutdown_background();
@@ -32,5 +52,127 @@ fn raise_files() {
     if now.current.is_some_and(|current| current < most) {
         // Whatever is the matter, it goes with what there is.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..now });
+    }
+}
+
+/// Has something done in a thread of its own, and nobody waits for that when the program ends.
+///
+/// # Errors
+/// No thread, too many that have not come back, or one that panicked.
+pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    /// One of those that are there.
+    struct Place;
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    impl Drop for Place {
+        fn drop(&mut self) {
+            TAKEN.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+    let place = Place;
+    if taken >= BESIDE {
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "earlier tries hang, and have not come back"));
+    }
+    let (done, result) = oneshot::channel();
+    thread::Builder::new().name("beside".to_owned()).spawn(move || {
+        let result = work();
+        drop(place);
+        // The asker may have gone.
+        let _ = done.send(result);
+    })?;
+    result.await.map_err(io::Error::other)
+}
+
+/// Children that somebody waits for.
+static OWN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// A child that is waited for, while it is.
+#[derive(Debug)]
+pub(crate) struct Own(u32);
+
+impl Own {
+    /// To be made before anything else of the thread has its turn.
+    pub(crate) fn new(pid: u32) -> Self {
+        OWN.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        OWN.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+/// As the first process of a container we inherit what others leave behind. Nobody waits for that, so we do, and for nothing else.
+async fn reap() {
+    let Ok(mut ended) = signal(SignalKind::child()) else { return };
+    while ended.recv().await.is_some() {
+        sleep(GATHER).await;
+        for pid in ended_children() {
+            let is_own =
+                OWN.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid.as_raw_nonzero().get().unsigned_abs());
+            if !is_own {
+                let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+            }
+        }
+    }
+}
+
+/// Children of ours that have ended and wait to be waited for.
+fn ended_children() -> Vec<Pid> {
+    let own = getpid().as_raw_nonzero().get();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_ended = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // PID (NAME) STATE PARENT …; a name may hold anything.
+        let mut words = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        words.next() == Some("Z") && words.next().and_then(|parent| parent.parse().ok()) == Some(own)
+    };
+    pids.filter(is_ended).filter_map(Pid::from_raw).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn an_ended_child_is_found_until_it_is_waited_for() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let is_there = || ended_children().iter().any(|found| found.as_raw_nonzero().get() == pid);
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !is_there() {
+            assert!(std::time::Instant::now() < deadline, "it never ends");
+            thread::sleep(Duration::from_millis(5));
+        }
+        child.wait().unwrap();
+        assert!(!is_there());
+    }
+
+    #[tokio::test]
+    async fn what_hangs_beside_us_is_bounded_and_what_ends_makes_room() {
+        let (let_go, waits) = std::sync::mpsc::channel::<()>();
+        let waits = std::sync::Arc::new(Mutex::new(waits));
+        let hang = || {
+            let waits = waits.clone();
+            tokio::spawn(beside(move || drop(waits.lock().unwrap_or_else(PoisonError::into_inner).recv())))
+        };
+        let hanging: Vec<_> = (0..BESIDE).map(|_| hang()).collect();
+        // Other tests of this process may have taken some places.
+        sleep(Duration::from_millis(50)).await;
+        assert!(beside(|| ()).await.is_err());
+        drop(let_go);
+        for one in hanging {
+            let _ = one.await.unwrap();
+        }
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while beside(|| ()).await.is_err() {
+            assert!(std::time::Instant::now() < deadline, "no place");
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 }

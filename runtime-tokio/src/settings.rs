@@ -9,8 +9,16 @@ use std::{
 /// `KEY=value` lines of a file.
 #[derive(Debug, Default)]
 pub struct EnvFile {
-    values: BTreeMap<String, String>,
+    values: BTreeMap<String, Line>,
     directory: PathBuf,
+}
+
+/// What a key has.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    value: String,
+    /// Where it begins, from 1.
+    line: usize,
 }
 
 /// Where a setting is from, the strongest first.
@@ -49,7 +57,7 @@ pub enum SettingsError {
         error: io::Error,
     },
     /// A line of the environment file is no `KEY=value`.
-    #[error("{path}, line {line}: expected KEY=value or a # comment, found `{text}`")]
+    #[error("{path}, line {line}: expected {expected}, found `{text}`")]
     Line {
         /// The file.
         path: PathBuf,
@@ -57,6 +65,8 @@ pub enum SettingsError {
         line: usize,
         /// What is there.
         text: String,
+        /// What is allowed.
+        expected: &'static str,
     },
     /// A setting that must be there is not.
     #[error("{what} is not set: give --{option}, or {variable} in the environment or in the --env-file")]
@@ -83,28 +93,30 @@ pub enum SettingsError {
 }
 
 impl EnvFile {
-    /// Reads a file. Values are taken as they stand: no quotes, no substitution.
+    /// Reads a file, as shells, containers and service managers would: `KEY=value` lines, with `export` before them or not, and comments.
+    /// A value in quotes is what is between them, over several lines if need be; in double quotes `\n`, `\r`, `\t`, `\"`, `\$` and `\\` have their
+    /// usual meaning. Nothing is substituted.
     ///
     /// # Errors
     /// A file or line that cannot be read.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        let text = fs::read_to_string(path).map_err(|error| SettingsError::Read {
+        let text = read_text(path).map_err(|error| SettingsError::Read {
             path: path.to_owned(),
             what: "environment file".to_owned(),
             error,
         })?;
-        let mut values = BTreeMap::new();
-        for (number, line) in text.lines().enumerate() {
-            if line.trim().is_empty() || line.trim_start().starts_with('#') {
-                continue;
-            }
-            let Some((key, value)) = line.split_once('=').filter(|(key, _)| !key.trim().is_empty()) else {
-                let (path, line, text) = (path.to_owned(), number + 1, line.to_owned());
-                return Err(SettingsError::Line { path, line, text });
-            };
-            values.insert(key.trim().to_owned(), value.to_owned());
-        }
+        let wrong = |(line, text, expected)| SettingsError::Line { path: path.to_owned(), line, text, expected };
+        let values = parse(&text).map_err(wrong)?;
         Ok(Self { values, directory: path.parent().map(Path::to_owned).unwrap_or_default() })
+    }
+
+    /// Keys that are none of these, and where they are: nobody reads them, so they may be misspelt.
+    #[must_use]
+    pub fn unknown(&self, known: &[&str]) -> Vec<(usize, &str)> {
+        let unknown = self.values.iter().filter(|(key, _)| !known.contains(&key.as_str()));
+        let mut unknown: Vec<(usize, &str)> = unknown.map(|(key, value)| (value.line, key.as_str())).collect();
+        unknown.sort_unstable();
+        unknown
     }
 
     /// A setting: the option, or the variable, or the file's line. An empty variable counts as not set.
@@ -120,7 +132,9 @@ impl EnvFile {
         let value = |origin, (option, variable): (Option<&str>, &str)| match origin {
             Origin::Option => option.map(str::to_owned),
             Origin::Environment => env::var(variable).ok().filter(|value| !value.is_empty()),
-            Origin::File => self.values.get(variable).filter(|value| !value.is_empty()).cloned(),
+            Origin::File => {
+                self.values.get(variable).map(|line| &line.value).filter(|value| !value.is_empty()).cloned()
+            }
         };
         [Origin::Option, Origin::Environment, Origin::File].into_iter().find_map(|origin| {
             let mut found = settings.iter().enumerate();
@@ -136,6 +150,113 @@ impl EnvFile {
             Origin::File => self.directory.join(&found.value),
         }
     }
+}
+
+/// Reads a text that a person may have written, on whatever system: in UTF-8, or in UTF-16 with the byte-order mark that it has then. The mark is
+/// no part of the text.
+///
+/// # Errors
+/// A file that cannot be read, or is no text.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    fs::read(path).and_then(text_of)
+}
+
+/// The same of what was read.
+pub(crate) fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    let no_text = || io::Error::new(io::ErrorKind::InvalidData, "no text in UTF-8");
+    let wide = |of: fn([u8; 2]) -> u16| {
+        let (units, rest) = bytes.as_chunks::<2>();
+        let units: Vec<u16> = units.iter().skip(1).map(|unit| of(*unit)).collect();
+        rest.is_empty().then(|| String::from_utf16(&units).ok()).flatten().ok_or_else(no_text)
+    };
+    match bytes.as_slice() {
+        [0xff, 0xfe, ..] => wide(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
+        _ => {
+            let mut text = String::from_utf8(bytes).map_err(|_| no_text())?;
+            if text.starts_with('\u{feff}') {
+                text.remove(0);
+            }
+            Ok(text)
+        }
+    }
+}
+
+const KEY_AND_VALUE: &str = "KEY=value or a # comment";
+const END_OF_QUOTE: &str = "the end of what is quoted";
+
+/// Reads `KEY=value` lines; says which line is wrong, and what it should have been.
+fn parse(text: &str) -> Result<BTreeMap<String, Line>, (usize, String, &'static str)> {
+    let mut values = BTreeMap::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        let wrong = |expected| (number + 1, line.to_owned(), expected);
+        let (key, value) = line.split_once('=').ok_or_else(|| wrong(KEY_AND_VALUE))?;
+        let key = match key.trim().split_once(char::is_whitespace) {
+            Some(("export", key)) => key.trim(),
+            _ => key.trim(),
+        };
+        if key.is_empty() || key.contains(char::is_whitespace) {
+            return Err(wrong(KEY_AND_VALUE));
+        }
+        let value = value.trim();
+        let quote = value.chars().next().filter(|first| matches!(first, '"' | '\''));
+        let value = match quote {
+            None => plain(value).to_owned(),
+            Some(quote) => {
+                let mut quoted = value.to_owned();
+                loop {
+                    match unquote(&quoted, quote) {
+                        Some((inner, rest)) if rest.trim().is_empty() || rest.trim_start().starts_with('#') => {
+                            break inner;
+                        }
+                        // Quotes of another kind of writing: it stands for itself.
+                        Some(_) => break plain(&quoted).to_owned(),
+                        None => {
+                            let (_, next) = lines.next().ok_or_else(|| wrong(END_OF_QUOTE))?;
+                            quoted.push('\n');
+                            quoted.push_str(next);
+                        }
+                    }
+                }
+            }
+        };
+        values.insert(key.to_owned(), Line { value, line: number + 1 });
+    }
+    Ok(values)
+}
+
+/// A value without its comment, which stands apart.
+fn plain(value: &str) -> &str {
+    let comment = value
+        .char_indices()
+        .zip(value.chars().skip(1))
+        .find(|((_, first), second)| first.is_whitespace() && *second == '#');
+    comment.map_or(value, |((at, _), _)| &value[..at]).trim_end()
+}
+
+/// What is between quotes at the beginning, and what follows; `None` while there is no second quote.
+fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
+    let mut inner = String::new();
+    let mut chars = text.char_indices().skip(1);
+    while let Some((at, c)) = chars.next() {
+        match c {
+            _ if c == quote => return Some((inner, &text[at + 1..])),
+            '\\' if quote == '"' => match chars.next()?.1 {
+                'n' => inner.push('\n'),
+                'r' => inner.push('\r'),
+                't' => inner.push('\t'),
+                c @ ('"' | '\\' | '$') => inner.push(c),
+                // Nothing that is known: a path of Windows, perhaps.
+                c => inner.extend(['\\', c]),
+            },
+            c => inner.push(c),
+        }
+    }
+    None
 }
 
 /// A TCP service to dial.
@@ -165,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_taken_as_they_stand_and_paths_are_relative_to_the_file() {
+    fn paths_are_relative_to_the_file_and_quotes_within_a_value_stand_for_themselves() {
         let (directory, path) = file("# comment\n\nTOWLINE_T_A=a \"b\" = c\nTOWLINE_T_P=ca.pem\nTOWLINE_T_ABS=/x/y\n");
         let file = EnvFile::read(&path).unwrap();
         assert_eq!(file.text(None, "TOWLINE_T_A").as_deref(), Some("a \"b\" = c"));
@@ -188,6 +309,44 @@ mod tests {
         assert_eq!(which(None, None), (0, "h".to_owned(), Origin::File));
         assert_eq!(which(None, Some("x")), (1, "x".to_owned(), Origin::Option));
         assert_eq!(which(Some("y"), Some("x")), (0, "y".to_owned(), Origin::Option));
+    }
+
+    #[test]
+    fn what_people_write_is_read_as_they_meant_it() {
+        let text = "\u{feff}# from Windows\r\nA=plain \r\n export B = \"two words\" # both\r\nC='it''s\\n'\nC='single \\n'\nD=\"a\\n\\\"b\\\" \\$c C:\\dir\"\n\
+            E=50 # half\nF=a#b\nG=\"one\ntwo\"\nH=\nI=\"\"\nexport=J\nK=a=b\n";
+        for (encoding, bytes) in [
+            ("UTF-8", text.as_bytes().to_vec()),
+            ("UTF-16 LE", text.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+            ("UTF-16 BE", text.encode_utf16().flat_map(u16::to_be_bytes).collect()),
+        ] {
+            let values = parse(&text_of(bytes).unwrap()).unwrap();
+            let values: Vec<(&str, &str)> =
+                values.iter().map(|(key, line)| (key.as_str(), line.value.as_str())).collect();
+            let expected = [
+                ("A", "plain"),
+                ("B", "two words"),
+                ("C", "single \\n"),
+                ("D", "a\n\"b\" $c C:\\dir"),
+                ("E", "50"),
+                ("F", "a#b"),
+                ("G", "one\ntwo"),
+                ("H", ""),
+                ("I", ""),
+                ("K", "a=b"),
+                ("export", "J"),
+            ];
+            assert_eq!(values, expected, "{encoding}");
+        }
+        assert_eq!(parse("A=1\nB=\"x\nC=2\n").unwrap_err(), (2, "B=\"x".to_owned(), END_OF_QUOTE));
+        assert_eq!(parse("A B=1\n").unwrap_err().2, KEY_AND_VALUE);
+        assert!(text_of(vec![0xff, 0xfe, 1]).is_err() && text_of(vec![0xc0]).is_err());
+    }
+
+    #[test]
+    fn keys_that_nobody_reads_are_found() {
+        let (_directory, path) = file("B=1\n\nSPN_HUB_HOSTNAM=h\nA=2\n");
+        assert_eq!(EnvFile::read(&path).unwrap().unknown(&["A"]), [(1, "B"), (3, "SPN_HUB_HOSTNAM")]);
     }
 
     #[test]

@@ -127,6 +127,12 @@ impl Program {
         assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end, and for its last line.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;

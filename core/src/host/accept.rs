@@ -1,6 +1,11 @@
 //! When a listener that has run out of file descriptors tries again.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use crate::txn::accept::AcceptFault;
 
 /// The first pause,
 const FIRST: Duration = Duration::from_millis(100);
@@ -35,8 +40,13 @@ impl AcceptPause {
         std::mem::take(self).is_said
     }
 
-    /// None could be accepted, and the next try would fail alike; says whether that is new, and so to be said.
-    pub fn failed(&mut self, now: Instant) -> bool {
+    /// None could be accepted; says whether that is new, and so to be said. When the next try would fail alike there is a pause.
+    pub fn failed(&mut self, now: Instant, error: &io::Error) -> bool {
+        match AcceptFault::from(error) {
+            // Only this one client's affair.
+            AcceptFault::Aborted | AcceptFault::Interrupted => return false,
+            AcceptFault::Files | AcceptFault::Memory | AcceptFault::Other => {}
+        }
         self.last = (self.last * 2).clamp(FIRST, LONGEST);
         self.until = Some(now + self.last);
         !std::mem::replace(&mut self.is_said, true)
@@ -53,8 +63,9 @@ mod tests {
         let (mut pause, start) = (AcceptPause::default(), first_instant());
         assert!(!pause.is_on(start) && !pause.accepted());
         let mut now = start;
+        let no_files = io::Error::from_raw_os_error(24);
         for (nth, length) in [100, 200, 400, 800, 1000, 1000].into_iter().enumerate() {
-            assert_eq!(pause.failed(now), nth == 0, "said once");
+            assert_eq!(pause.failed(now, &no_files), nth == 0, "said once");
             let end = now + Duration::from_millis(length);
             assert_eq!(pause.poll_timeout(), Some(end));
             assert!(pause.is_on(end - Duration::from_millis(1)) && !pause.is_on(end));
@@ -62,7 +73,9 @@ mod tests {
         }
         assert!(pause.accepted(), "its end is to be said");
         assert_eq!((pause.accepted(), pause.poll_timeout()), (false, None));
-        assert!(pause.failed(now));
+        assert!(pause.failed(now, &no_files));
         assert_eq!(pause.poll_timeout(), Some(now + FIRST));
+        let mut pause = AcceptPause::default();
+        assert!(!pause.failed(now, &io::ErrorKind::ConnectionAborted.into()) && !pause.is_on(now));
     }
 }

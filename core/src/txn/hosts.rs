@@ -23,6 +23,8 @@ impl Hosts {
     /// On the first word that is no address.
     pub fn parse(text: &str) -> Result<Self, HostsError> {
         let mut hosts = BTreeMap::<_, Vec<_>>::new();
+        // A byte-order mark, as some editors leave it, is no part of a name.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (index, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default();
             let mut words = line.split_whitespace();
@@ -54,6 +56,9 @@ mod tests {
         assert_eq!(hosts.addresses(b"a.TEST"), expected);
         assert!(hosts.addresses(b"b.test").is_empty());
         assert!(hosts.addresses(b"c.test").is_empty());
+        let windows = Hosts::parse("\u{feff}a.test 192.0.2.1\r\nb.test 192.0.2.2\r\n").unwrap();
+        assert_eq!(windows.addresses(b"a.test"), &expected[..1]);
+        assert_eq!(windows.addresses(b"b.test"), &expected[2..]);
         assert_eq!(Hosts::parse("a 192.0.2.1\nb x").unwrap_err(), HostsError { line: 2, found: "x".to_owned() });
     }
 }

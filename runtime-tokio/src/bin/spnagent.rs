@@ -1,10 +1,10 @@
 //! `spnagent`: puts a TCP service behind an SPN hub, or reaches one through it.
 
 use std::{
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use towline_core::{
 use towline_tokio::{
     endpoint::{Control, Hubs, SessionNotice, StartError, consumer_agent, provider_agent},
     log, process,
-    settings::{EnvFile, SettingsError, host_and_port},
+    settings::{EnvFile, SettingsError, host_and_port, read_text},
 };
 
 /// Puts a TCP service behind an SPN hub, or reaches one through it.
@@ -48,7 +48,7 @@ enum Command {
         #[arg(long, value_name = "HOST:PORT")]
         forward_address: Option<String>,
         /// Share of new connections among the providers of the service, 0 to 65535; 100 unless given [env: SPN_WEIGHT].
-        /// In the --env-file it can be changed: SIGHUP reads it again. 0 retires: the agent ends with its last connection.
+        /// In the --env-file it can be changed: SIGHUP or SIGUSR1 reads it again. 0 retires: the agent ends with its last connection.
         #[arg(long)]
         weight: Option<u16>,
     },
@@ -155,7 +155,7 @@ async fn run(command: Command) -> Result<(), Error> {
                 .map_err(|expected| value(("forward-address", "FORWARD_ADDRESS"), forward, expected))?;
             tracing::info!(hub = %config.server_name, port = hubs.port, %forward, "providing");
             let (control, agent) = provider_agent(config, hubs, forward, tell)?;
-            let again = || {
+            let again = move || {
                 let file = env_file(&common)?;
                 Ok((config_of(Role::Provider, &common, &file)?, Some(weight_of(weight, &file)?)))
             };
@@ -173,7 +173,7 @@ async fn run(command: Command) -> Result<(), Error> {
             let hub = config.server_name.clone();
             let (control, local, agent) = consumer_agent(config, hubs, bind, tell).await?;
             tracing::info!(%hub, port = hubs.port, "listening on {local}");
-            let again = || Ok((config_of(Role::Consumer, &common, &env_file(&common)?)?, None));
+            let again = move || Ok((config_of(Role::Consumer, &common, &env_file(&common)?)?, None));
             until_signal(control, agent, again).await
         }
     }
@@ -190,49 +190,67 @@ fn weight_of(option: Option<u16>, file: &EnvFile) -> Result<u16, Error> {
     }
 }
 
-/// Runs the agent. SIGTERM ends it in good order, SIGINT and SIGQUIT at once; SIGHUP reads certificates, key and weight again.
+/// What is read again.
+type Again = Arc<dyn Fn() -> Result<(Config, Option<u16>), Error> + Send + Sync>;
+
+/// Runs the agent. SIGTERM ends it in good order, SIGINT and SIGQUIT at once; SIGHUP and SIGUSR1 read certificates, key and weight again.
 async fn until_signal(
     control: Control,
     agent: impl Future<Output = ()>,
-    again: impl Fn() -> Result<(Config, Option<u16>), Error>,
+    again: impl Fn() -> Result<(Config, Option<u16>), Error> + Send + Sync + 'static,
 ) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    let mut user = signal(SignalKind::user_defined1())?;
+    let again: Again = Arc::new(again);
     tokio::pin!(agent);
     let mut reload = None;
     loop {
-        tokio::select! {
+        let why = tokio::select! {
             () = &mut agent => return Ok(()),
             () = async { match &mut reload { Some(reload) => reload.await, None => std::future::pending().await } } => {
                 reload = None;
+                continue;
             }
             _ = terminate.recv() => {
                 tracing::info!("SIGTERM: ending with the last connection; again, or SIGINT, ends at once");
                 control.close();
+                continue;
             }
-            _ = interrupt.recv() => control.stop(),
-            _ = quit.recv() => control.stop(),
-            _ = hang_up.recv() => reload = Some(Box::pin(take_again(control.clone(), again()))),
-        }
+            _ = interrupt.recv() => {
+                control.stop();
+                continue;
+            }
+            _ = quit.recv() => {
+                control.stop();
+                continue;
+            }
+            _ = hang_up.recv() => "SIGHUP",
+            _ = user.recv() => "SIGUSR1",
+        };
+        // A newer one replaces one that waits for a file.
+        reload = Some(Box::pin(take_again(why, control.clone(), again.clone())));
     }
 }
 
-async fn take_again(control: Control, settings: Result<(Config, Option<u16>), Error>) {
+async fn take_again(why: &'static str, control: Control, again: Again) {
+    // Beside the loop: a file may hang.
+    let settings = process::beside(move || again()).await.map_err(Error::from).flatten();
     let (config, weight) = match settings {
         Ok(settings) => settings,
-        Err(error) => return tracing::error!("SIGHUP: {error}; everything stays as it was"),
+        Err(error) => return tracing::error!("{why}: {error}; everything stays as it was"),
     };
     if let Err(error) = control.set_identity(config.identity, config.roots).await {
-        return tracing::error!("SIGHUP: {error}; everything stays as it was");
+        return tracing::error!("{why}: {error}; everything stays as it was");
     }
     match weight {
         Some(weight) => {
             control.set_weight(weight);
-            tracing::info!(weight, "SIGHUP: certificates and weight are read again");
+            tracing::info!(weight, "{why}: certificates and weight are read again");
         }
-        None => tracing::info!("SIGHUP: certificates are read again"),
+        None => tracing::info!("{why}: certificates are read again"),
     }
 }
 
@@ -251,8 +269,29 @@ fn tell(notice: SessionNotice) {
     }
 }
 
+/// All that an environment file may say.
+const SETTINGS: [&str; 12] = [
+    HOSTNAME.1,
+    PORT.1,
+    URL.1,
+    "SPN_AGENT_TRUST_CERTIFICATE_ROOT",
+    "SPN_AGENT_CLIENT_CERTIFICATE",
+    "SPN_AGENT_CLIENT_CERTIFICATE_KEY",
+    "SPN_CERTIFICATE",
+    "SPN_CERTIFICATE_KEY",
+    "SPN_SERVICE_URN",
+    "BIND_ADDRESS",
+    "FORWARD_ADDRESS",
+    "SPN_WEIGHT",
+];
+
 fn env_file(common: &Common) -> Result<EnvFile, Error> {
-    Ok(common.env_file.as_deref().map(EnvFile::read).transpose()?.unwrap_or_default())
+    let Some(path) = common.env_file.as_deref() else { return Ok(EnvFile::default()) };
+    let file = EnvFile::read(path)?;
+    for (line, key) in file.unknown(&SETTINGS) {
+        tracing::warn!("{}, line {line}: {key} is no setting of an agent; nothing reads it", path.display());
+    }
+    Ok(file)
 }
 
 /// The settings alone.
@@ -376,15 +415,14 @@ fn pem(
         (None, Some(found)) if found.which == 0 => file.path(found),
         (None, Some(found)) => {
             let origin = text_variable.unwrap_or(variable).to_owned();
-            return Ok(Pem { text: found.value.clone(), origin });
+            // Where a variable has one line only, people write its breaks so.
+            let text = if found.value.contains('\n') { found.value.clone() } else { found.value.replace("\\n", "\n") };
+            return Ok(Pem { text, origin });
         }
         (None, None) => return Err(missing(what, (long, variable)).into()),
     };
-    let text = fs::read_to_string(&path).map_err(|error| SettingsError::Read {
-        path: path.clone(),
-        what: what.to_owned(),
-        error,
-    })?;
+    let text =
+        read_text(&path).map_err(|error| SettingsError::Read { path: path.clone(), what: what.to_owned(), error })?;
     Ok(Pem { text, origin: path.display().to_string() })
 }
 

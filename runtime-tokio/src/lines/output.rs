@@ -69,7 +69,12 @@ impl Output {
 
     /// Writes items, of which `ends` says where each one ends. On failure it says how many of them stand there in whole; of the next one
     /// nothing does.
-    pub(super) fn write(&mut self, items: &[u8], ends: &[usize], progress: impl Fn()) -> Result<(), (usize, io::Error)> {
+    pub(super) fn write(
+        &mut self,
+        items: &[u8],
+        ends: &[usize],
+        progress: impl Fn(),
+    ) -> Result<(), (usize, io::Error)> {
         if self.is_torn {
             self.push(b"\n", &progress).map_err(|(_, error)| (0, error))?;
             self.is_torn = false;

@@ -23,6 +23,11 @@ const DEFAULT_PORT: u16 = 4433;
 /// X.520 allows no longer Common Name.
 const MAX_COMMON_NAME: usize = 64;
 
+/// So many findings of each severity are listed; the others are counted.
+const MAX_FINDINGS: usize = 100;
+/// The longest message of a finding, in bytes: it may quote what stands in the inventory.
+const MAX_MESSAGE: usize = 500;
+
 /// Takes out of an inventory what can be used, and says everything that is wrong with the rest. `now` is the time since 1970.
 ///
 /// ```
@@ -45,7 +50,7 @@ pub fn read_with(value: &Value, missing: &BTreeMap<String, String>, now: Duratio
     let mut reader = Reader {
         now,
         missing,
-        findings: Vec::new(),
+        findings: Findings::default(),
         names: BTreeMap::new(),
         binds: Vec::new(),
         broken: BTreeSet::new(),
@@ -53,13 +58,51 @@ pub fn read_with(value: &Value, missing: &BTreeMap<String, String>, now: Duratio
     let mut inventory = reader.inventory(value);
     reader.tell_shared_addresses(&mut inventory);
     inventory.broken = reader.broken;
-    (inventory, reader.findings)
+    (inventory, reader.findings.close())
+}
+
+/// What is wrong, as far as it is listed.
+#[derive(Default)]
+struct Findings {
+    list: Vec<Finding>,
+    errors: usize,
+    warnings: usize,
+}
+
+impl Findings {
+    fn push(&mut self, severity: Severity, path: impl Into<String>, message: impl Into<String>) {
+        let count = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        if *count <= MAX_FINDINGS {
+            let mut message = message.into();
+            if message.len() > MAX_MESSAGE {
+                message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+                message.push('…');
+            }
+            self.list.push(Finding { severity, path: path.into(), message });
+        }
+    }
+
+    fn close(mut self) -> Vec<Finding> {
+        for (severity, count, name) in
+            [(Severity::Error, self.errors, "errors"), (Severity::Warning, self.warnings, "warnings")]
+        {
+            if let Some(more @ 1..) = count.checked_sub(MAX_FINDINGS) {
+                let message = format!("{more} more {name}");
+                self.list.push(Finding { severity, path: "inventory".to_owned(), message });
+            }
+        }
+        self.list
+    }
 }
 
 struct Reader<'a> {
     now: Duration,
     missing: &'a BTreeMap<String, String>,
-    findings: Vec<Finding>,
+    findings: Findings,
     /// Where each name of a list, or URN of a hub's services, has been seen.
     names: BTreeMap<(String, &'static str, String), String>,
     binds: Vec<Bind>,
@@ -95,11 +138,11 @@ impl Record<'_> {
 
 impl Reader<'_> {
     fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.findings.push(Finding { severity: Severity::Error, path: path.into(), message: message.into() });
+        self.findings.push(Severity::Error, path, message);
     }
 
     fn warning(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.findings.push(Finding { severity: Severity::Warning, path: path.into(), message: message.into() });
+        self.findings.push(Severity::Warning, path, message);
     }
 
     fn fault(&mut self, record: &mut Record<'_>, member: &str, message: impl Into<String>) {

@@ -437,3 +437,18 @@ fn certificates_are_judged_by_the_time() {
         "{texts:?}"
     );
 }
+
+#[test]
+fn of_thousands_of_faults_the_first_hundred_are_listed_and_the_rest_counted() {
+    let mut inventory = good();
+    let realms = inventory["realms"].as_array_mut().unwrap();
+    realms.extend((0..5000).map(|_| json!([])));
+    realms.push(json!({"name": "x".repeat(10_000) + "!", "cacert": ""}));
+    let found = findings(&inventory);
+    assert_eq!(found.len(), 102, "{found:?}");
+    assert_eq!(found[99], "realms[100]: expected an object, found a list");
+    assert!(found.contains(&"inventory: 4902 more errors".to_owned()), "{found:?}");
+    assert_eq!(read(&inventory, UNIX).0.realms.len(), 1, "what is good is used");
+    let (_, found) = with("/realms/0/hubs/0/services/0/name", json!("é".repeat(10_000)));
+    assert!(found.iter().all(|finding| finding.len() < 600), "a line that can be read");
+}

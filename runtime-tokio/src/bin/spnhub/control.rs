@@ -4,11 +4,14 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::PermissionsExt, net::UnixStream as Blocking},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixStream as Blocking,
+    },
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::{Args, Subcommand};
@@ -19,7 +22,7 @@ use tokio::{
     sync::{RwLock, mpsc, oneshot},
     time::timeout,
 };
-use towline_core::spn::hub::Status;
+use towline_core::{host::AcceptPause, spn::hub::Status};
 use towline_tokio::log;
 
 use super::say;
@@ -93,6 +96,8 @@ pub(crate) enum ControlError {
     Listen { path: PathBuf, error: io::Error },
     #[error("{} is another hub's, which is running: give this one another --control", .0.display())]
     InUse(PathBuf),
+    #[error("{} is something else than a socket, and stays as it is: give the hub another --control", .0.display())]
+    NoSocket(PathBuf),
     #[error("cannot reach a hub at {}: {error} (was it started with --control, by this user?)", path.display())]
     Connect { path: PathBuf, error: io::Error },
     #[error("the hub gave no answer that this version understands: {0}")]
@@ -125,10 +130,15 @@ impl Drop for Socket {
 /// Listens, and hands requests over.
 pub(crate) fn listen(path: &Path) -> Result<(Socket, mpsc::Receiver<Asked>), ControlError> {
     let failed = |error| ControlError::Listen { path: path.to_owned(), error };
-    // What a hub that was killed has left behind may go; what answers may not.
-    match Blocking::connect(path) {
-        Ok(_) => return Err(ControlError::InUse(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
+    // What a hub that was killed has left behind may go; what answers may not, nor what is no socket.
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => return Err(ControlError::NoSocket(path.to_owned())),
+        Ok(_) => match Blocking::connect(path) {
+            Ok(_) => return Err(ControlError::InUse(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
+            // Another user's, or one whose backlog is full: somebody listens.
+            Err(error) => return Err(failed(error)),
+        },
         Err(_) => {}
     }
     let listener = bind(path).map_err(failed)?;
@@ -136,12 +146,20 @@ pub(crate) fn listen(path: &Path) -> Result<(Socket, mpsc::Receiver<Asked>), Con
     let answering = Arc::new(RwLock::new(()));
     let socket = Socket { path: path.to_owned(), answering: answering.clone() };
     tokio::spawn(async move {
+        let mut pause = AcceptPause::default();
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(serve(stream, asked.clone(), answering.clone()))),
+                Ok((stream, _)) => {
+                    pause.accepted();
+                    tokio::spawn(serve(stream, asked.clone(), answering.clone()));
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "control socket");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if pause.failed(Instant::now(), &error) {
+                        tracing::warn!(%error, "control socket: cannot accept; trying again until it can be");
+                    }
+                    if let Some(until) = pause.poll_timeout() {
+                        tokio::time::sleep_until(until.into()).await;
+                    }
                 }
             }
         }
@@ -159,10 +177,11 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
         let there = private.join("socket");
         let listener = UnixListener::bind(&there)?;
         fs::set_permissions(&there, fs::Permissions::from_mode(0o600))?;
-        if path.exists() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else is there"));
+        // Unlike a rename a link replaces nothing, whoever was quicker; but not every file system has links.
+        match fs::hard_link(&there, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !path.exists() => fs::rename(&there, path)?,
+            linked => linked?,
         }
-        fs::rename(&there, path)?;
         Ok(listener)
     })();
     let _ = fs::remove_dir_all(&private);
@@ -241,6 +260,25 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
+
+    #[tokio::test]
+    async fn only_a_socket_that_nobody_listens_on_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        fs::write(&path, "realms: []").unwrap();
+        assert!(matches!(listen(&path), Err(ControlError::NoSocket(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "realms: []");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(matches!(listen(&link), Err(ControlError::NoSocket(_))));
+        assert!(matches!(listen(directory.path()), Err(ControlError::NoSocket(_))));
+        fs::remove_file(&path).unwrap();
+        // Dropping a listener leaves its file behind, as SIGKILL does.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let (_socket, _requests) = listen(&path).expect("nobody listens there");
+        assert!(matches!(listen(&path), Err(ControlError::InUse(_))));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
+    }
 
     #[tokio::test]
     async fn what_was_obeyed_is_answered_before_the_end() {

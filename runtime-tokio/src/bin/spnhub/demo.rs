@@ -165,7 +165,12 @@ async fn page() -> Result<SocketAddr, DemoError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
+        loop {
+            let Ok((tcp, _)) = listener.accept().await else {
+                // Without files there is no page; with some there is one again.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
             let answer = service_fn(|_| async {
                 let mut response = Response::new(Full::new(Bytes::from_static(PAGE.as_bytes())));
                 let html = header::HeaderValue::from_static("text/html; charset=utf-8");

@@ -27,7 +27,7 @@ use towline_tokio::{
 ///     spnhub -c pki/inventory.yaml
 ///
 /// Records of sessions and connections go to stdout, one JSON object a line; diagnostics to stderr.
-/// SIGTERM ends in good order, SIGINT at once, SIGUSR1 loads the inventory again.
+/// SIGTERM ends in good order, SIGINT at once, SIGUSR1 and SIGHUP load the inventory again and open the file of records anew.
 /// An HTTP inventory is asked with the bearer token in SPNHUB_INVENTORY_TOKEN, if that is set.
 #[derive(Parser)]
 #[command(name = "spnhub", version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]

@@ -71,7 +71,9 @@ impl Form for Json {
     fn trouble(&mut self, trouble: Trouble<'_>) {
         match trouble {
             Trouble::Write(error) => tracing::error!(%error, "cannot write records: they are lost until it goes on"),
-            Trouble::Reopen(error) => tracing::error!(%error, "cannot open the file of records anew: the old one is used"),
+            Trouble::Reopen(error) => {
+                tracing::error!(%error, "cannot open the file of records anew: the old one is used")
+            }
             Trouble::Lost(count) => tracing::error!(count, "records were lost: a line among them says so, too"),
         }
     }

@@ -1,15 +1,17 @@
-//! Runs the hubs of an inventory, each on its own, and follows the inventory on SIGUSR1.
+//! Runs the hubs of an inventory, each on its own, and follows the inventory on SIGUSR1 and SIGHUP.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::JoinHandle,
+    time::{Instant, sleep, sleep_until},
 };
 use towline_core::spn::{
     hub::{ClusterTask, Config, Notice},
@@ -17,7 +19,7 @@ use towline_core::spn::{
 };
 use towline_tokio::{
     cluster::{ClusterError, Clusters, Commands, scheme},
-    hub::{HubHandle, StartError},
+    hub::{HubHandle, StartError, seed},
     inventory::{LoadError, Loaded, Source},
 };
 
@@ -27,8 +29,18 @@ use super::{
     records::{Records, Teller},
 };
 
+/// The target of lines that go through a list, each once: they are not held back, however many they are.
+const LIST: &str = "spnhub::list";
+
 /// So many changes go on a line of the log.
 const CHANGES_A_LINE: usize = 20;
+
+/// The first pause before an inventory that is not there yet is asked for again,
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// and the longest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A load that takes longer waits for something; a newer one replaces it.
+const WAITS: Duration = Duration::from_secs(1);
 
 /// Realm and hub.
 type Name = (String, String);
@@ -64,13 +76,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
     // Signals first: one that comes while the inventory is loaded is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut reload = signal(SignalKind::user_defined1())?;
-    let load = || {
-        let (source, token) = (source.clone(), args.source.token.clone());
-        async move { source.load(token.as_deref()).await }
-    };
+    let mut reload = Reload { user: signal(SignalKind::user_defined1())?, hang_up: signal(SignalKind::hangup())? };
+    let token = args.source.token.clone();
     let loaded = tokio::select! {
-        loaded = load() => loaded?,
+        loaded = first(&source, token.as_deref(), &mut reload) => loaded?,
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
         _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
     };
@@ -97,10 +106,11 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
     if supervisor.alive.is_empty() {
         return Err(failure.map_or(Error::NothingToRun(source), Error::Start));
     }
-    let mut loading: Option<JoinHandle<Result<Loaded, LoadError>>> = None;
-    // A SIGUSR1 that comes while the inventory is being loaded speaks of what that load may have missed.
-    let mut again = false;
+    let mut loading: Option<Loading> = None;
+    // One that comes while the inventory is being loaded speaks of what that load may have missed.
+    let mut again: Option<&str> = None;
     loop {
+        let replaced = loading.as_ref().filter(|_| again.is_some()).map(|loading| loading.since + WAITS);
         tokio::select! {
             Some((id, happened)) = happenings.recv() => supervisor.happened(id, happened),
             _ = terminate.recv() => {
@@ -111,13 +121,24 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
                 match &mut requests { Some(requests) => requests.recv().await, None => std::future::pending().await }
             } => {
                 tracing::info!(?request, "spnhub ctl");
-                again |= matches!(request, Request::Reload);
+                if matches!(request, Request::Reload) {
+                    again = Some("ctl");
+                }
                 // The asker may have gone.
                 let _ = answer.send(supervisor.obey(request).await);
             }
             _ = interrupt.recv() => supervisor.leave(HubHandle::stop),
-            _ = reload.recv() => again = true,
-            loaded = async { match &mut loading { Some(task) => task.await, None => std::future::pending().await } } => {
+            why = reload.recv() => {
+                again = Some(why);
+                supervisor.records.reopen();
+            }
+            () = async {
+                match replaced { Some(at) => sleep_until(at).await, None => std::future::pending().await }
+            } => {
+                tracing::info!("the reload that waits is given up for a newer one");
+                loading = None;
+            }
+            loaded = async { match &mut loading { Some(it) => (&mut it.task).await, None => std::future::pending().await } } => {
                 loading = None;
                 match loaded {
                     Ok(Ok(loaded)) if loaded.inventory.realms.is_empty() => {
@@ -134,10 +155,14 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
                 }
             }
         }
-        if again && loading.is_none() && !supervisor.is_leaving {
-            again = false;
-            tracing::info!(%source, "SIGUSR1: loading the inventory again");
-            loading = Some(tokio::spawn(load()));
+        if loading.is_none()
+            && !supervisor.is_leaving
+            && let Some(why) = again.take()
+        {
+            tracing::info!(%source, "{why}: loading the inventory again");
+            let (source, token) = (source.clone(), token.clone());
+            let task = tokio::spawn(async move { source.load(token.as_deref()).await });
+            loading = Some(Loading { since: Instant::now(), task });
         }
         if let Some(code) = supervisor.is_done() {
             if let (Some(socket), Some(requests)) = (socket, requests) {
@@ -148,11 +173,66 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
     }
 }
 
+/// The signals that load the inventory again.
+struct Reload {
+    user: Signal,
+    hang_up: Signal,
+}
+
+impl Reload {
+    /// Says which has come.
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.user.recv() => "SIGUSR1",
+            _ = self.hang_up.recv() => "SIGHUP",
+        }
+    }
+}
+
+/// A load that runs. Dropped, it ends.
+struct Loading {
+    since: Instant,
+    task: JoinHandle<Result<Loaded, LoadError>>,
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The first load. A server that is not there yet is waited for: what runs after us at boot, or starts beside us.
+async fn first(source: &Source, token: Option<&str>, reload: &mut Reload) -> Result<Loaded, LoadError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let why = match source.load(token).await {
+            Err(error) if error.may_pass() => error.to_string(),
+            Ok(loaded) if loaded.is_partial && !has_hubs(&loaded) => {
+                tell(&loaded.findings);
+                "no hub of it can be run yet".to_owned()
+            }
+            loaded => return loaded,
+        };
+        // Many hubs may wait for the same server.
+        let jitter = f64::from(seed()[0]) / 255.0 * 0.4 + 0.8;
+        let wait = pause.mul_f64(jitter);
+        tracing::warn!("no inventory yet: {why}; trying again in {:.1} s", wait.as_secs_f64());
+        tokio::select! {
+            () = sleep(wait) => pause = (pause * 2).min(LONGEST_PAUSE),
+            _ = reload.recv() => pause = FIRST_PAUSE,
+        }
+    }
+}
+
+fn has_hubs(loaded: &Loaded) -> bool {
+    loaded.inventory.realms.iter().any(|realm| realm.is_enabled && !realm.hubs.is_empty())
+}
+
 fn tell(findings: &[Finding]) {
     for finding in findings {
         match finding.severity {
-            Severity::Error => tracing::error!("inventory: {finding}"),
-            Severity::Warning => tracing::warn!("inventory: {}: {}", finding.path, finding.message),
+            Severity::Error => tracing::error!(target: LIST, "inventory: {finding}"),
+            Severity::Warning => tracing::warn!(target: LIST, "inventory: {}: {}", finding.path, finding.message),
         }
     }
 }
@@ -261,18 +341,19 @@ impl Supervisor {
         let gone: Vec<Name> = self.hubs.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
         for name in gone {
             if broken.contains(&name.0) || broken.contains(&format!("{}/{}", name.0, name.1)) {
-                tracing::warn!(realm = name.0, hub = name.1, "its record cannot be used; it keeps its old state");
+                tracing::warn!(target: LIST, realm = name.0, hub = name.1, "its record cannot be used; it keeps its old state");
             } else if let Some(running) = self.hubs.remove(&name) {
                 if loaded.inventory.realms.iter().any(|realm| realm.name == name.0 && !realm.is_enabled) {
-                    tracing::info!(realm = name.0, hub = name.1, "its realm is disabled: draining");
+                    tracing::info!(target: LIST, realm = name.0, hub = name.1, "its realm is disabled: draining");
                     running.handle.disable();
                 } else {
-                    tracing::info!(realm = name.0, hub = name.1, "removed: draining");
+                    tracing::info!(target: LIST, realm = name.0, hub = name.1, "removed: draining");
                     running.handle.remove();
                 }
             }
         }
         let (mut reloads, mut failure) = (Vec::new(), None);
+        let is_empty = wanted.is_empty();
         for (name, (realm, mut record)) in wanted {
             match self.hubs.get_mut(&name) {
                 Some(running) if running.record.bind == record.bind && self.alive.contains_key(&running.id) => {
@@ -290,18 +371,20 @@ impl Supervisor {
             let Ok((name, result)) = reload.await else { continue };
             let (realm, hub) = (name.0, name.1);
             match result {
-                Some(Ok(changes)) if changes.is_empty() => tracing::info!(realm, hub, "unchanged"),
+                Some(Ok(changes)) if changes.is_empty() => tracing::info!(target: LIST, realm, hub, "unchanged"),
                 Some(Ok(changes)) => {
                     for some in changes.chunks(CHANGES_A_LINE) {
-                        tracing::info!(realm, hub, "{}", some.join(", "));
+                        tracing::info!(target: LIST, realm, hub, "{}", some.join(", "));
                     }
                 }
-                Some(Err(error)) => tracing::error!(realm, hub, "reload failed: {error}; it keeps its old state"),
+                Some(Err(error)) => {
+                    tracing::error!(target: LIST, realm, hub, "reload failed: {error}; it keeps its old state")
+                }
                 None => {}
             }
         }
-        if self.hubs.is_empty() {
-            tracing::warn!("the inventory has no hub to run; SIGUSR1 loads it again");
+        if self.hubs.is_empty() && is_empty {
+            tracing::warn!("the inventory has no hub to run; SIGUSR1 or SIGHUP loads it again");
         }
         failure
     }
@@ -329,7 +412,7 @@ impl Supervisor {
                 } else {
                     ""
                 };
-                tracing::error!(realm = name.0, hub = name.1, "cannot start: {error}{what_now}");
+                tracing::error!(target: LIST, realm = name.0, hub = name.1, "cannot start: {error}{what_now}");
                 Err(error)
             }
         }
@@ -351,7 +434,7 @@ fn start(name: &Name, config: Config, teller: Teller, told: Told) -> Result<HubH
     HubHandle::start(config, move |notice| {
         let Some((teller, told)) = &alive else { return };
         match notice {
-            Notice::Listening => tracing::info!(realm, hub, "listening on {address}"),
+            Notice::Listening => tracing::info!(target: LIST, realm, hub, "listening on {address}"),
             Notice::ClusterStart(task) => told.tell(Happened::Start(task)),
             Notice::ClusterStop(task) => told.tell(Happened::Stop(task)),
             notice => {
@@ -393,7 +476,7 @@ fn tell_missing_clusters(clusters: &Clusters, name: &Name, record: &HubRecord) {
     for (scheme, (services, first, error)) in missing {
         let hint = if scheme == "exec" { "; --cluster-commands DIR brings exec:" } else { "" };
         let more = if services > 1 { format!(" and {} more", services - 1) } else { String::new() };
-        tracing::warn!(realm = name.0, hub = name.1, "providers of {first}{more} cannot be started: {error}{hint}");
+        tracing::warn!(target: LIST, realm = name.0, hub = name.1, "providers of {first}{more} cannot be started: {error}{hint}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `towline proxy`: the caching proxy for transactions.
 
 use std::{
-    fs, io,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -27,6 +27,7 @@ use towline_tokio::{
     log, process,
     proxy::{ListenError, Names, serve},
     resolve::{ResolveError, Resolver},
+    settings::read_text,
 };
 
 pub(crate) const ABOUT: &str = "Fetches files for clients, and keeps them: a caching proxy";
@@ -303,7 +304,7 @@ fn config(arguments: &Arguments) -> Config {
 
 fn names(arguments: &Arguments) -> Result<Names, Error> {
     if let Some(path) = &arguments.hosts {
-        let read = fs::read_to_string(path).map_err(|error| Error::ReadHosts { path: path.clone(), error })?;
+        let read = read_text(path).map_err(|error| Error::ReadHosts { path: path.clone(), error })?;
         let hosts = Hosts::parse(&read).map_err(|error| Error::Hosts { path: path.clone(), error })?;
         return Ok(Names::Hosts(Arc::new(hosts)));
     }

@@ -1,0 +1,211 @@
+//! The inventory's HTTP interface.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, StatusCode, Uri, body::Bytes, header};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use towline_core::spn::inventory::says_disabled;
+
+use super::{LoadError, MAX_BYTES, WHOLE, few};
+use crate::process::beside;
+
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(10);
+/// Requests at once.
+const AT_ONCE: usize = 16;
+
+/// Why a GET gave nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("GET {url}: {reason}")]
+pub struct HttpError {
+    url: String,
+    reason: String,
+    may_pass: bool,
+}
+
+impl HttpError {
+    /// Whether it may be otherwise the next time, with nothing changed on our side.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+}
+
+/// A value and, by their path, why lists in it could not be had.
+type Parts = (Value, BTreeMap<String, String>);
+
+/// The three levels of the interface, put together into the form of a file. Below the realms a failing GET costs what it was for.
+pub(super) async fn load(base: &str, token: Option<&str>, deadline: Instant) -> Result<Parts, LoadError> {
+    let http = Arc::new(Http::new(base, token, deadline)?);
+    let mut missing = BTreeMap::new();
+    let mut realms = http.get("realms").await?;
+    let of_realms = realms.iter().enumerate().filter_map(|(nth, realm)| {
+        // What is off needs nothing.
+        let name = realm["name"].as_str().filter(|_| !says_disabled(realm))?;
+        Some((nth, format!("realms/{name}/hubs")))
+    });
+    for (nth, hubs) in http.get_all(of_realms).await {
+        match hubs {
+            Ok(hubs) => realms[nth]["hubs"] = hubs.into(),
+            Err(error) => drop(missing.insert(format!("realms[{nth}].hubs"), error.to_string())),
+        }
+    }
+    let mut of_hubs = Vec::new();
+    for (nth, realm) in realms.iter().enumerate() {
+        // Those that came inside the realm are not the interface's.
+        let hubs = realm["hubs"].as_array().filter(|_| !says_disabled(realm));
+        for (at, hub) in hubs.into_iter().flatten().enumerate() {
+            if let (Some(realm), Some(hub)) = (realm["name"].as_str(), hub["name"].as_str()) {
+                of_hubs.push(((nth, at), format!("realms/{realm}/hubs/{hub}/services")));
+            }
+        }
+    }
+    for ((nth, at), services) in http.get_all(of_hubs).await {
+        match services {
+            Ok(services) => realms[nth]["hubs"][at]["services"] = services.into(),
+            Err(error) => drop(missing.insert(format!("realms[{nth}].hubs[{at}].services"), error.to_string())),
+        }
+    }
+    Ok((json!({"realms": realms}), missing))
+}
+
+struct Http {
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    base: String,
+    token: Option<String>,
+    deadline: Instant,
+    turns: Semaphore,
+    /// Bytes and values that have come.
+    bytes: AtomicUsize,
+    values: AtomicUsize,
+}
+
+impl Http {
+    fn new(base: &str, token: Option<&str>, deadline: Instant) -> Result<Self, LoadError> {
+        let builder = hyper_rustls::HttpsConnectorBuilder::new();
+        let connector = if base.starts_with("https:") {
+            builder.with_native_roots().map_err(LoadError::Tls)?.https_or_http().enable_http1().build()
+        } else {
+            // No roots are needed, and a system without any must still do.
+            let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .map_err(|error| LoadError::Tls(io::Error::other(error)))?
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
+            builder.with_tls_config(tls).https_or_http().enable_http1().build()
+        };
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self {
+            client,
+            base: base.to_owned(),
+            token: token.map(str::to_owned),
+            deadline,
+            turns: Semaphore::new(AT_ONCE),
+            bytes: AtomicUsize::new(0),
+            values: AtomicUsize::new(0),
+        })
+    }
+
+    /// Several lists, some at once, each with the name that it was asked for by.
+    async fn get_all<K: Ord + Send + 'static>(
+        self: &Arc<Self>,
+        paths: impl IntoIterator<Item = (K, String)>,
+    ) -> BTreeMap<K, Result<Vec<Value>, HttpError>> {
+        // Dropped, it takes its tasks with it.
+        let mut tasks = JoinSet::new();
+        for (key, path) in paths {
+            let http = self.clone();
+            tasks.spawn(async move { (key, http.get(&path).await) });
+        }
+        let mut lists = BTreeMap::new();
+        while let Some(task) = tasks.join_next().await {
+            lists.extend(task.ok());
+        }
+        lists
+    }
+
+    async fn get(&self, path: &str) -> Result<Vec<Value>, HttpError> {
+        let url = format!("{}/{path}", self.base);
+        let fail = |reason: String, may_pass| HttpError { url: url.clone(), reason, may_pass };
+        let turn = timeout_at(self.deadline, self.turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(fail(format!("not asked: the whole inventory has {} s", WHOLE.as_secs()), true));
+        };
+        let until = self.deadline.min(Instant::now() + REQUEST);
+        let (status, body) = timeout_at(until, self.exchange(&url))
+            .await
+            .unwrap_or_else(|_| Err(("no answer in time".to_owned(), true)))
+            .map_err(|(reason, may_pass)| fail(reason, may_pass))?;
+        if !status.is_success() {
+            // The stock inventory says what is wrong as {"message": …}.
+            let message = serde_json::from_slice::<Value>(&body).ok();
+            let message = message.as_ref().and_then(|body| body["message"].as_str()).unwrap_or_default();
+            return Err(fail(format!("{status} {message}").trim_end().to_owned(), is_passing(status)));
+        }
+        few(&body, &self.values).map_err(|reason| fail(reason, false))?;
+        let parsed =
+            beside(move || serde_json::from_slice(&body)).await.map_err(|error| fail(error.to_string(), true))?;
+        parsed.map_err(|error| fail(format!("expected a JSON list: {error}"), false))
+    }
+
+    /// Asks once. What went wrong, and whether it may pass.
+    async fn exchange(&self, url: &str) -> Result<(StatusCode, Vec<u8>), (String, bool)> {
+        let wrong = |error: &dyn std::error::Error| (causes(error), true);
+        let uri: Uri = url.parse().map_err(|error| (format!("no URL: {error}"), false))?;
+        let mut request = Request::get(uri).header(header::ACCEPT, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::new()).map_err(|error| (error.to_string(), false))?;
+        let response = self.client.request(request).await.map_err(|error| wrong(&error))?;
+        let (status, mut body, mut bytes) = (response.status(), response.into_body(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| wrong(&error))?;
+            let Some(data) = frame.data_ref() else { continue };
+            if self.bytes.fetch_add(data.len(), Ordering::Relaxed) + data.len() > MAX_BYTES {
+                return Err((format!("the inventory has more than {MAX_BYTES} bytes"), false));
+            }
+            bytes.extend_from_slice(data);
+        }
+        Ok((status, bytes))
+    }
+}
+
+/// An answer of a server, or of something before it, that has yet to start. One that knows no such path is asked again, too: so answers
+/// what stands before a server which has not been announced yet.
+fn is_passing(status: StatusCode) -> bool {
+    const OTHERS: [StatusCode; 4] =
+        [StatusCode::NOT_FOUND, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+    status.is_server_error() || OTHERS.contains(&status)
+}
+
+/// An error with everything that caused it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
