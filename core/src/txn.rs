@@ -3,12 +3,13 @@
 //! The reference is `docs/protocols/txn.md`; the state tables are in `docs/txn.md`; `docs/writing-a-machine.md` builds one like it.
 //!
 //! Read in this order: [`request`], what a client asks for; [`transaction`], the machine that answers it; [`accept`], the machine that makes
-//! transactions; [`cache`], what they share; [`proxy`], the binding that a host drives.
+//! transactions; [`cache`], what they share; [`lookups`], who may ask for a name; [`proxy`], the binding that a host drives.
 
 pub mod accept;
 pub mod allow;
 pub mod cache;
 pub mod hosts;
+pub mod lookups;
 pub mod proxy;
 pub mod record;
 pub mod request;

@@ -2,6 +2,7 @@
 
 pub mod greet;
 pub mod legacy;
+pub mod needs;
 pub mod ours;
 pub mod programs;
 pub mod random;

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// How long anything may take that is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -123,8 +125,19 @@ impl Program {
 
     /// Sends a signal, e.g. `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
-        assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
+        let signal = match name {
+            "HUP" => Signal::HUP,
+            "INT" => Signal::INT,
+            "QUIT" => Signal::QUIT,
+            "KILL" => Signal::KILL,
+            "USR1" => Signal::USR1,
+            "USR2" => Signal::USR2,
+            "TERM" => Signal::TERM,
+            "CONT" => Signal::CONT,
+            "STOP" => Signal::STOP,
+            other => panic!("no signal {other} here"),
+        };
+        kill_process(Pid::from_child(&self.child), signal).expect("a process that is there");
     }
 
     /// Its process.

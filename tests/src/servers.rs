@@ -116,6 +116,19 @@ impl NameServer {
     /// Without a socket.
     #[must_use]
     pub fn start(name: &str, addresses: &[IpAddr]) -> Self {
+        Self::start_as(name, addresses, false)
+    }
+
+    /// The same, but it does not answer for any other name.
+    ///
+    /// # Panics
+    /// Without a socket.
+    #[must_use]
+    pub fn start_silent(name: &str, addresses: &[IpAddr]) -> Self {
+        Self::start_as(name, addresses, true)
+    }
+
+    fn start_as(name: &str, addresses: &[IpAddr], is_silent: bool) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP socket");
         let address = socket.local_addr().expect("its address");
         let listed = Arc::new(Mutex::new(addresses.to_vec()));
@@ -129,6 +142,9 @@ impl NameServer {
         thread::spawn(move || {
             let mut query = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut query) {
+                if is_silent && !query[..length].get(12..).is_some_and(|question| question.starts_with(&known)) {
+                    continue;
+                }
                 if let Some(reply) =
                     reply(&query[..length], &known, &answers.lock().unwrap_or_else(PoisonError::into_inner))
                 {

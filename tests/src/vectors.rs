@@ -4,6 +4,8 @@ use std::{env, fs, path::PathBuf};
 
 use serde_json::Value;
 
+use crate::needs;
+
 /// The folder with the vectors of a protocol; without it, says so, and the test that needs it has nothing to do.
 #[must_use]
 pub fn folder(protocol: &str) -> Option<PathBuf> {
@@ -12,10 +14,10 @@ pub fn folder(protocol: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!(
-        "SKIPPED: no vectors of {protocol}: {} is no folder (TOWLINE_VECTORS says where they are)",
+    needs::skip_vectors(&format!(
+        "there are no vectors of {protocol}: {} is no folder (TOWLINE_VECTORS says where they are)",
         folder.display()
-    );
+    ));
     None
 }
 

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use towline_tests::{
     programs::{Program, Realm, free_tcp_address, free_udp_port, path_of},
     servers::{connect, echo, serve},
@@ -364,7 +365,7 @@ fn the_demo_ends_though_nobody_reads_its_records() {
         tcp.read_exact(&mut [0]).unwrap();
     }
     let began = Instant::now();
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;

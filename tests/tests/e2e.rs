@@ -17,6 +17,7 @@ use towline_core::spn::{
 };
 use towline_tests::{
     legacy::{self, Session},
+    needs,
     programs::{Program, Realm, free_tcp_address},
     servers::{Pattern, abort, connect, digest, echo, send, serve},
 };
@@ -52,9 +53,10 @@ fn echo_works(address: SocketAddr, text: &[u8]) {
 
 #[test]
 fn curl_through_the_demo() {
+    let Some(curl) = needs::program("curl", "curl") else { return };
     let mut demo = Program::start("spnhub", &["demo"]);
     let address = demo.err_line("listening on ").replace("listening on ", "");
-    let page = Command::new("curl").args(["-sS", "-m", "10", &format!("http://{address}/")]).output().unwrap();
+    let page = Command::new(curl).args(["-sS", "-m", "10", &format!("http://{address}/")]).output().unwrap();
     assert!(String::from_utf8_lossy(&page.stdout).contains("came through an SPN hub"), "{page:?}");
     let end = demo.out_line("endSpnConnection");
     assert!(end.contains(r#""disconnectReason":"closed""#), "{end}");

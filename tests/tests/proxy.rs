@@ -4,14 +4,15 @@ use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use towline_core::txn::{allow::Allow, hosts::Hosts, proxy::Config};
-use towline_tests::servers::{abort, connect, serve as serve_tcp};
+use towline_tests::servers::{NameServer, abort, connect, serve as serve_tcp};
 
 /// What a test needs of a proxy that runs.
 struct Running {
@@ -29,8 +30,10 @@ impl Running {
 }
 
 macro_rules! start {
-    ($runtime:ident, $config:expr, $block_on:expr) => {{
-        let names = $runtime::proxy::Names::Hosts(Arc::new(Hosts::parse("origin.test 127.0.0.1").unwrap()));
+    ($runtime:ident, $config:expr, $dns:expr, $block_on:expr) => {{
+        use $runtime::{proxy::Names, resolve::Resolver};
+        let hosts = || Names::Hosts(Arc::new(Hosts::parse("origin.test 127.0.0.1").unwrap()));
+        let names = $dns.map_or_else(hosts, |server| Names::Dns(Resolver::at(server).unwrap()));
         let (tell, told) = std::sync::mpsc::channel();
         let config = $config;
         let thread = thread::spawn(move || {
@@ -46,15 +49,18 @@ macro_rules! start {
     }};
 }
 
-fn on_tokio(config: Config) -> Running {
-    start!(towline_tokio, config, |task| {
+/// Where names are asked for; without a server there is a list.
+type Dns = Option<SocketAddr>;
+
+fn on_tokio(config: Config, dns: Dns) -> Running {
+    start!(towline_tokio, config, dns, |task| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(task)
     })
 }
 
-fn on_smol(config: Config) -> Running {
-    start!(towline_smol, config, smol::block_on)
+fn on_smol(config: Config, dns: Dns) -> Running {
+    start!(towline_smol, config, dns, smol::block_on)
 }
 
 const BIG: usize = 3_000_000;
@@ -105,9 +111,9 @@ fn setting(change: impl FnOnce(&mut Config)) -> (Config, Arc<AtomicUsize>) {
     (config, asked)
 }
 
-fn files_are_fetched_once(start: fn(Config) -> Running) {
+fn files_are_fetched_once(start: fn(Config, Dns) -> Running) {
     let (config, asked) = setting(|_| {});
-    let proxy = start(config);
+    let proxy = start(config, None);
     for _ in 0..2 {
         assert_eq!(ask(proxy.address, &[b"origin.test small \r\n\r\n"], false).unwrap(), b"a small file");
         let big = ask(proxy.address, &[b"origin.", b"test big\r", b"\n\r\n"], true).unwrap();
@@ -123,9 +129,9 @@ fn files_are_fetched_once(start: fn(Config) -> Running) {
     proxy.drain();
 }
 
-fn a_broken_origin_is_a_reset_and_never_kept(start: fn(Config) -> Running) {
+fn a_broken_origin_is_a_reset_and_never_kept(start: fn(Config, Dns) -> Running) {
     let (config, asked) = setting(|_| {});
-    let proxy = start(config);
+    let proxy = start(config, None);
     for _ in 0..2 {
         let error = ask(proxy.address, &[b"origin.test broken \r\n\r\n"], false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -134,9 +140,9 @@ fn a_broken_origin_is_a_reset_and_never_kept(start: fn(Config) -> Running) {
     proxy.drain();
 }
 
-fn many_at_once_ask_the_origin_once(start: fn(Config) -> Running) {
+fn many_at_once_ask_the_origin_once(start: fn(Config, Dns) -> Running) {
     let (config, asked) = setting(|config| config.max_per_client = 1000);
-    let proxy = start(config);
+    let proxy = start(config, None);
     let address = proxy.address;
     let clients: Vec<_> =
         (0..100).map(|_| thread::spawn(move || ask(address, &[b"origin.test big \r\n\r\n"], false))).collect();
@@ -144,6 +150,90 @@ fn many_at_once_ask_the_origin_once(start: fn(Config) -> Running) {
         assert_eq!(client.join().unwrap().unwrap().len(), BIG);
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+    proxy.drain();
+}
+
+/// However a client puts its question, the origin is asked what the answer is kept under.
+fn nobody_plants_the_answer_to_another_question(start: fn(Config, Dns) -> Running) {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let seen = heads.clone();
+    let origin = serve_tcp(move |mut tcp: TcpStream| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            tcp.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        tcp.write_all(&head)?;
+        seen.lock().unwrap().push(String::from_utf8(head).unwrap());
+        tcp.shutdown(Shutdown::Write)
+    });
+    for is_strict in [false, true] {
+        let (mut config, _) = setting(|config| config.transaction.strict_head = is_strict);
+        config.transaction.origin_port = origin.port();
+        let proxy = start(config, None);
+        for (nth, head) in
+            ["origin.test  F", "  origin.test F ", "origin.test F", "origin.test F evil ", "origin.test  F  evil"]
+                .into_iter()
+                .enumerate()
+        {
+            let file = format!("file{nth}");
+            let plain = format!("origin.test {file} \r\n\r\n");
+            let planted = ask(proxy.address, &[format!("{}\r\n\r\n", head.replace('F', &file)).as_bytes()], false);
+            let is_refused = is_strict && head.contains("evil");
+            assert_eq!(planted.unwrap(), if is_refused { b"" } else { plain.as_bytes() }, "{head}");
+            assert_eq!(ask(proxy.address, &[plain.as_bytes()], false).unwrap(), plain.as_bytes());
+            assert_eq!(std::mem::take(&mut *heads.lock().unwrap()), [plain], "asked once, and for this: {head}");
+        }
+        proxy.drain();
+    }
+}
+
+/// The head's own time is so long that whoever has to wait for it waits in vain.
+fn slow_heads_keep_nobody_out(start: fn(Config, Dns) -> Running) {
+    let (config, _) = setting(|config| {
+        config.accept.max_transactions = 40;
+        config.accept.max_heads = 30;
+        config.accept.drain_timeout = Duration::from_millis(1);
+        config.transaction.head_timeout = Duration::from_secs(1000);
+        config.transaction.transaction_timeout = Duration::from_secs(1000);
+    });
+    let proxy = start(config, None);
+    let mut slow: Vec<_> = (0..100).map(|_| connect(proxy.address)).collect();
+    for tcp in &mut slow {
+        tcp.write_all(b"origin.t").unwrap();
+    }
+    for _ in 0..3 {
+        assert_eq!(ask(proxy.address, &[b"origin.test small \r\n\r\n"], false).unwrap(), b"a small file");
+    }
+    // The last of them are still welcome.
+    let mut last = slow.pop().unwrap();
+    last.write_all(b"est small \r\n\r\n").unwrap();
+    let mut reply = Vec::new();
+    last.read_to_end(&mut reply).unwrap();
+    assert_eq!(reply, b"a small file");
+    proxy.drain();
+}
+
+/// Nobody answers for a crowd of names; one that has an answer is found all the same.
+fn slow_names_keep_nobody_out(start: fn(Config, Dns) -> Running) {
+    let names = NameServer::start_silent("origin.test", &[[127, 0, 0, 1].into()]);
+    let (config, _) = setting(|config| {
+        config.accept.drain_timeout = Duration::from_millis(1);
+        config.lookups.max_asking = 8;
+        config.lookups.max_waiting = 20;
+        config.lookups.longest_wait = Duration::from_secs(1000);
+        config.transaction.resolve_timeout = Duration::from_secs(1000);
+        config.transaction.transaction_timeout = Duration::from_secs(1000);
+    });
+    let proxy = start(config, Some(names.address));
+    let mut crowd: Vec<_> = (0..60).map(|_| connect(proxy.address)).collect();
+    for (nth, tcp) in crowd.iter_mut().enumerate() {
+        tcp.write_all(format!("silent{nth}.test small \r\n\r\n").as_bytes()).unwrap();
+    }
+    for _ in 0..3 {
+        assert_eq!(ask(proxy.address, &[b"origin.test small \r\n\r\n"], false).unwrap(), b"a small file");
+    }
     proxy.drain();
 }
 
@@ -159,4 +249,11 @@ macro_rules! on_both {
     };
 }
 
-on_both!(files_are_fetched_once, a_broken_origin_is_a_reset_and_never_kept, many_at_once_ask_the_origin_once);
+on_both!(
+    files_are_fetched_once,
+    a_broken_origin_is_a_reset_and_never_kept,
+    many_at_once_ask_the_origin_once,
+    nobody_plants_the_answer_to_another_question,
+    slow_heads_keep_nobody_out,
+    slow_names_keep_nobody_out
+);

@@ -12,6 +12,7 @@ use std::{
 };
 
 use towline_tests::{
+    needs,
     programs::{
         On::{self, Smol, Tokio},
         Program, Realm, Ways, free_tcp_address,
@@ -252,10 +253,16 @@ fn a_consumer_on_smol_whose_address_changes_goes_on() {
 
 #[test]
 fn an_ssh_session_stays_usable() {
+    let Some(sshd) = needs::program("sshd", "openssh-server") else { return };
+    let (Some(keygen), Some(ssh)) =
+        (needs::program("ssh-keygen", "openssh-client"), needs::program("ssh", "openssh-client"))
+    else {
+        return;
+    };
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     for key in ["host", "user"] {
-        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &file(key)]).status();
+        let made = Command::new(&keygen).args(["-q", "-t", "ed25519", "-N", "", "-f", &file(key)]).status();
         assert!(made.unwrap().success());
     }
     fs::copy(file("user.pub"), file("authorized")).unwrap();
@@ -270,7 +277,7 @@ fn an_ssh_session_stays_usable() {
     fs::write(file("sshd_config"), config).unwrap();
     // It wants its directory, and its whole path.
     let _ = fs::create_dir_all("/run/sshd");
-    let sshd = Program::spawn(Command::new("/usr/sbin/sshd").args(["-D", "-e", "-f", &file("sshd_config")]));
+    let sshd = Program::spawn(Command::new(sshd).args(["-D", "-e", "-f", &file("sshd_config")]));
     sshd.err_line("Server listening");
     let mut realm = Realm::start(|inventory| inventory);
     let _provider = realm.provider("p", server);
@@ -283,7 +290,7 @@ fn an_ssh_session_stays_usable() {
     for option in ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"] {
         options.extend(["-o", option]);
     }
-    let mut ssh = Command::new("ssh")
+    let mut ssh = Command::new(ssh)
         .args(options)
         .args([&host, "cat"])
         .stdin(Stdio::piped())

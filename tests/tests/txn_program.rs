@@ -12,6 +12,7 @@ use std::{
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use towline_tests::{
+    needs,
     programs::{PATIENCE, Program, free_tcp_address, path_of},
     servers::{NameServer, abort, connect, serve},
 };
@@ -326,6 +327,9 @@ fn hostile_clients_do_no_harm() {
 
 #[test]
 fn it_listens_on_both_families() {
+    if !needs::ipv6() {
+        return;
+    }
     let port = origin().to_string();
     let given = ["proxy", "--listen", "127.0.0.1:0", "[::1]:0", "--origin-port", &port, "--allow-all"];
     let proxy = Program::start("towline", &given);

@@ -15,6 +15,7 @@ use towline_core::{
     txn::{hosts::Hosts, proxy::Notice},
 };
 use towline_tests::{
+    needs,
     programs::{PATIENCE, Program, free_tcp_address},
     servers::abort,
     txn::{
@@ -263,14 +264,11 @@ fn hosts(cases: &[&Vector]) -> String {
     hosts
 }
 
-/// Whether this machine has IPv6 on its loopback, as some cases need.
-fn has_ipv6() -> bool {
-    TcpListener::bind("[::1]:0").is_ok()
-}
-
 #[test]
 fn against_the_program() {
-    assert!(has_ipv6(), "these tests need ::1");
+    if !needs::ipv6() {
+        return;
+    }
     play(|cases| {
         let last = cases.last().expect("a case");
         let origin = Origin::start(cases);
@@ -303,7 +301,9 @@ fn against_the_program() {
 
 #[test]
 fn against_the_loop_on_smol() {
-    assert!(has_ipv6(), "these tests need ::1");
+    if !needs::ipv6() {
+        return;
+    }
     play(|cases| {
         let last = cases.last().expect("a case");
         let origin = Origin::start(cases);

@@ -4,7 +4,10 @@ use arbitrary::Unstructured;
 use bytes::Bytes;
 
 use super::below;
-use crate::txn::request::{HeadReader, NAME_MAX, Progress, Request, parse};
+use crate::txn::{
+    request::{HeadReader, NAME_MAX, Progress, Request, parse},
+    transaction::KeyMode,
+};
 
 const MAX: usize = 2050;
 
@@ -20,14 +23,20 @@ pub(super) fn run(data: &[u8]) {
     assert_eq!(read(&head, cut, is_strict), whole, "any segmentation gives the same (D1)");
     assert_eq!(read(&head, 0..head.len(), is_strict), whole, "byte by byte, too");
 
-    let Ok(Some(Request { server, file, head: taken })) = whole else { return };
-    assert!(head.starts_with(&taken) && taken.ends_with(b"\r\n\r\n") && taken.len() <= MAX, "as it came, and no more");
-    for name in [&server, &file] {
+    let Ok(Some(request)) = whole else { return };
+    for name in [&request.server, &request.file] {
         assert!((1..=NAME_MAX).contains(&name.len()), "W2");
         assert!(name.iter().all(|&byte| byte > b' ' && byte != 0x7f), "D8");
     }
-    let again = parse(taken.clone(), is_strict).expect("what was forwarded is a head");
-    assert_eq!(again, Request { server, file, head: taken }, "the origin reads what we read");
+    for forwarded in [request.head(), request.head_as_spaced()] {
+        assert!(forwarded.len() <= MAX, "W2");
+        let again = parse(forwarded.clone(), true).expect("what is forwarded is a head");
+        assert_eq!((&again.server, &again.file), (&request.server, &request.file), "the origin reads what we read");
+        for key in [KeyMode::File, KeyMode::ServerAndFile] {
+            assert_eq!(key.key(&again), key.key(&request), "and what is kept is what was asked for (K1)");
+        }
+        assert_eq!(again.head(), request.head(), "by its names alone (O2)");
+    }
 }
 
 /// What comes of a head, cut at these places in their order; `None`: it is not complete.

@@ -2,10 +2,13 @@
 //!
 //! Accepting is a credit, too: one [`Action::AcceptMore`], one connection. Without credit the kernel's backlog is the queue.
 //!
+//! Connections whose heads are not complete have a limit of their own. Where that or the limit of all is reached, the oldest of them gives
+//! way, if its head has had its time: whoever is slow keeps nobody out.
+//!
 //! The diagram is `docs/states/txn.accept.md`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     time::{Duration, Instant},
 };
@@ -22,6 +25,11 @@ pub struct Config {
     pub accept_port: u16,
     /// Transactions at once.
     pub max_transactions: usize,
+    /// Those among them whose heads are not complete.
+    pub max_heads: usize,
+    /// A head that is not complete after so long is slow, and its connection gives way where there is no room.
+    #[serde(rename = "slow_head_ms", with = "ms")]
+    pub slow_head: Duration,
     /// The pause after the machine has run out of files or memory.
     #[serde(rename = "accept_backoff_ms", with = "ms")]
     pub accept_backoff: Duration,
@@ -35,9 +43,19 @@ impl Default for Config {
         Self {
             accept_port: 0,
             max_transactions: 1024,
+            max_heads: Self::share_of_heads(1024),
+            slow_head: Duration::from_millis(500),
             accept_backoff: Duration::from_millis(100),
             drain_timeout: Duration::from_secs(30),
         }
+    }
+}
+
+impl Config {
+    /// How many of so many transactions may have heads that are not complete: three quarters of them.
+    #[must_use]
+    pub fn share_of_heads(max_transactions: usize) -> usize {
+        (max_transactions - max_transactions / 4).max(1)
     }
 }
 
@@ -47,7 +65,7 @@ enum State {
     Idle,
     /// A credit is out.
     Listening,
-    /// As many transactions as there may be.
+    /// As many transactions as there may be, or as many heads. The oldest head's time runs, if there is one.
     Paused,
     /// Files or memory have run out.
     BackingOff,
@@ -71,6 +89,11 @@ pub enum Event {
     AcceptFailed {
         /// Why.
         kind: AcceptFault,
+    },
+    /// The head of a connection is complete.
+    HeadComplete {
+        /// Whose.
+        conn: u64,
     },
     /// A transaction is over.
     Ended {
@@ -148,6 +171,11 @@ pub enum Action {
         /// This one.
         conn: u64,
     },
+    /// End a transaction whose head is slow: others need its place. [`Event::Ended`] follows.
+    GiveWay {
+        /// On this connection.
+        conn: u64,
+    },
     /// Close the listener.
     StopListening,
     /// End all transactions now.
@@ -171,11 +199,12 @@ fn bare_unless_failed<S: serde::Serializer>(error: &Option<AcceptFault>, seriali
 #[derive(Debug, Clone, Copy)]
 enum Timer {
     Backoff,
+    SlowHead,
     Drain,
 }
 
 impl machine::Timer for Timer {
-    const ALL: &'static [Self] = &[Self::Backoff, Self::Drain];
+    const ALL: &'static [Self] = &[Self::Backoff, Self::SlowHead, Self::Drain];
 
     fn index(self) -> usize {
         self as usize
@@ -184,6 +213,7 @@ impl machine::Timer for Timer {
     fn name(self) -> &'static str {
         match self {
             Self::Backoff => "accept_backoff",
+            Self::SlowHead => "slow_head",
             Self::Drain => "drain",
         }
     }
@@ -195,7 +225,12 @@ pub struct Accept {
     config: Config,
     state: State,
     live: BTreeSet<u64>,
-    timers: Timers<Timer, 2>,
+    /// Those whose heads are not complete, in the order in which they came, and since when.
+    heads: BTreeMap<u64, (u64, Instant)>,
+    /// Their numbers in that table.
+    arrivals: BTreeMap<u64, u64>,
+    arrived: u64,
+    timers: Timers<Timer, 3>,
     actions: Actions<Action, 3>,
     unexpected: u64,
 }
@@ -207,7 +242,11 @@ impl Machine for Accept {
     fn handle_event(&mut self, now: Instant, event: Event) {
         // The same in every state: somebody less, and nobody twice.
         let is_about_nobody = match event {
-            Event::Ended { conn } => !self.live.remove(&conn),
+            Event::Ended { conn } => {
+                self.forget_head(conn);
+                !self.live.remove(&conn)
+            }
+            Event::HeadComplete { conn } => !self.forget_head(conn),
             Event::Incoming { conn } => self.live.contains(&conn),
             Event::Start | Event::AcceptFailed { .. } | Event::Drain => false,
         };
@@ -216,7 +255,7 @@ impl Machine for Accept {
             return;
         }
         self.state = match self.state {
-            State::Idle => self.idle(event),
+            State::Idle => self.idle(now, event),
             State::Listening => self.listening(now, event),
             State::Paused => self.paused(now, event),
             State::BackingOff => self.backing_off(now, event),
@@ -227,7 +266,7 @@ impl Machine for Accept {
 
     fn handle_timeout(&mut self, now: Instant) {
         match self.timers.expire(now) {
-            Some(Timer::Backoff) => self.state = self.accept_more(),
+            Some(Timer::Backoff | Timer::SlowHead) => self.state = self.accept_more(now),
             Some(Timer::Drain) => {
                 self.actions.push(Action::KillAll);
                 self.state = self.finish(None);
@@ -253,6 +292,9 @@ impl Accept {
             config,
             state: State::Idle,
             live: BTreeSet::new(),
+            heads: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            arrived: 0,
             timers: Timers::default(),
             actions: Actions::default(),
             unexpected: 0,
@@ -265,15 +307,20 @@ impl Accept {
         self.live.len()
     }
 
-    fn idle(&mut self, event: Event) -> State {
+    /// A head is complete, or its connection is over; says whether it was known as incomplete.
+    fn forget_head(&mut self, conn: u64) -> bool {
+        self.arrivals.remove(&conn).and_then(|nth| self.heads.remove(&nth)).is_some()
+    }
+
+    fn idle(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::Start => {
                 self.actions.push(Action::Listen { port: self.config.accept_port });
-                self.accept_more()
+                self.accept_more(now)
             }
             Event::Drain => self.finish(None),
             Event::Incoming { conn } => self.refuse(conn),
-            Event::AcceptFailed { .. } | Event::Ended { .. } => self.unexpected(),
+            Event::AcceptFailed { .. } | Event::HeadComplete { .. } | Event::Ended { .. } => self.unexpected(),
         }
     }
 
@@ -281,11 +328,14 @@ impl Accept {
         match event {
             Event::Incoming { conn } => {
                 self.live.insert(conn);
+                self.arrived += 1;
+                self.heads.insert(self.arrived, (conn, now));
+                self.arrivals.insert(conn, self.arrived);
                 self.actions.push(Action::Spawn { conn });
-                self.accept_more()
+                self.accept_more(now)
             }
             Event::AcceptFailed { kind } => match kind {
-                AcceptFault::Aborted | AcceptFault::Interrupted => self.accept_more(),
+                AcceptFault::Aborted | AcceptFault::Interrupted => self.accept_more(now),
                 AcceptFault::Files | AcceptFault::Memory => {
                     self.timers.set(Timer::Backoff, now + self.config.accept_backoff);
                     State::BackingOff
@@ -296,14 +346,14 @@ impl Accept {
                 }
             },
             Event::Drain => self.drain(now),
-            Event::Ended { .. } => State::Listening,
+            Event::HeadComplete { .. } | Event::Ended { .. } => State::Listening,
             Event::Start => self.unexpected(),
         }
     }
 
     fn paused(&mut self, now: Instant, event: Event) -> State {
         match event {
-            Event::Ended { .. } => self.accept_more(),
+            Event::HeadComplete { .. } | Event::Ended { .. } => self.accept_more(now),
             Event::Drain => self.drain(now),
             Event::Incoming { conn } => self.refuse(conn),
             Event::Start | Event::AcceptFailed { .. } => self.unexpected(),
@@ -313,7 +363,7 @@ impl Accept {
     fn backing_off(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::Drain => self.drain(now),
-            Event::Ended { .. } => State::BackingOff,
+            Event::HeadComplete { .. } | Event::Ended { .. } => State::BackingOff,
             Event::Incoming { conn } => self.refuse(conn),
             Event::Start | Event::AcceptFailed { .. } => self.unexpected(),
         }
@@ -322,7 +372,7 @@ impl Accept {
     fn draining(&mut self, event: Event) -> State {
         match event {
             Event::Ended { .. } if self.live.is_empty() => self.finish(None),
-            Event::Ended { .. } => State::Draining,
+            Event::HeadComplete { .. } | Event::Ended { .. } => State::Draining,
             // What was accepted before the listener closed.
             Event::Incoming { conn } => self.refuse(conn),
             Event::Start | Event::AcceptFailed { .. } | Event::Drain => self.unexpected(),
@@ -332,17 +382,37 @@ impl Accept {
     fn stopped(&mut self, event: Event) -> State {
         match event {
             Event::Incoming { conn } => self.refuse(conn),
-            Event::Start | Event::AcceptFailed { .. } | Event::Ended { .. } | Event::Drain => State::Stopped,
+            Event::Start
+            | Event::AcceptFailed { .. }
+            | Event::HeadComplete { .. }
+            | Event::Ended { .. }
+            | Event::Drain => State::Stopped,
         }
     }
 
-    /// Asks for a connection, if there is room for one.
-    fn accept_more(&mut self) -> State {
-        if self.live.len() >= self.config.max_transactions {
-            return State::Paused;
+    /// Asks for a connection, if there is room for one. Otherwise a slow head makes room, as soon as there is one.
+    fn accept_more(&mut self, now: Instant) -> State {
+        self.timers.stop(Timer::SlowHead);
+        if self.has_room() {
+            self.actions.push(Action::AcceptMore);
+            return State::Listening;
         }
-        self.actions.push(Action::AcceptMore);
-        State::Listening
+        if let Some((&nth, &(conn, came))) = self.heads.first_key_value() {
+            let due = came + self.config.slow_head;
+            if due > now {
+                self.timers.set(Timer::SlowHead, due);
+            } else {
+                // Whatever becomes of it now, its place will be free.
+                self.heads.remove(&nth);
+                self.arrivals.remove(&conn);
+                self.actions.push(Action::GiveWay { conn });
+            }
+        }
+        State::Paused
+    }
+
+    fn has_room(&self) -> bool {
+        self.live.len() < self.config.max_transactions && self.heads.len() < self.config.max_heads
     }
 
     /// Refuses what nobody has asked for: whoever accepted it without a credit must not be left with it.
@@ -353,6 +423,7 @@ impl Accept {
 
     fn drain(&mut self, now: Instant) -> State {
         self.timers.stop(Timer::Backoff);
+        self.timers.stop(Timer::SlowHead);
         self.actions.push(Action::StopListening);
         if self.live.is_empty() {
             return self.finish(None);
@@ -387,7 +458,7 @@ impl Describe for Accept {
     }
 
     fn small() -> Config {
-        Config { max_transactions: 2, ..Config::default() }
+        Config { max_transactions: 2, max_heads: 2, ..Config::default() }
     }
 
     fn state(&self) -> &'static str {
@@ -406,7 +477,8 @@ impl Describe for Accept {
     }
 
     fn fingerprint(&self) -> String {
-        format!("{:?} {:?} {:?}", self.state, self.live, self.timers.armed().collect::<Vec<_>>())
+        let heads: Vec<_> = self.heads.values().map(|(conn, _)| conn).collect();
+        format!("{:?} {:?} {heads:?} {:?}", self.state, self.live, self.timers.armed().collect::<Vec<_>>())
     }
 
     fn alphabet() -> Vec<Event> {
@@ -418,6 +490,8 @@ impl Describe for Accept {
             Event::AcceptFailed { kind: AcceptFault::Aborted },
             Event::AcceptFailed { kind: AcceptFault::Files },
             Event::AcceptFailed { kind: AcceptFault::Other },
+            Event::HeadComplete { conn: 1 },
+            Event::HeadComplete { conn: 2 },
             Event::Ended { conn: 1 },
             Event::Ended { conn: 2 },
             Event::Drain,
@@ -430,14 +504,16 @@ impl Describe for Accept {
             State::Draining => Some("drain"),
             State::Idle | State::Listening | State::Paused | State::Stopped => None,
         };
-        if !self.timers.armed().eq(expected) {
+        // One that has been told to give way is about to.
+        let may_run = self.state == State::Paused && !self.heads.is_empty();
+        if !self.timers.armed().filter(|timer| !(may_run && *timer == "slow_head")).eq(expected) {
             return Err(format!("{} needs the timers {expected:?}", self.state()));
         }
         if self.live.len() > self.config.max_transactions {
             return Err(format!("{} transactions, more than there may be", self.live.len()));
         }
-        if self.state == State::Paused && self.live.len() < self.config.max_transactions {
-            return Err("it pauses although there is room".to_owned());
+        if self.heads.len() > self.config.max_heads || self.arrivals.len() != self.heads.len() {
+            return Err(format!("{} heads, more than there may be or are known", self.heads.len()));
         }
         if self.actions.is_overrun() {
             return Err("an event caused more actions than there is room for".to_owned());

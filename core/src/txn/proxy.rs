@@ -47,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     accept::{self, Accept, AcceptFault},
     cache::{self, Cache, Flights, Reader},
+    lookups::{self, Lookups},
     record::{Lookup, Record},
     transaction::{self, Close, Event, Transaction},
 };
@@ -62,6 +63,8 @@ pub struct Config {
     pub transaction: transaction::Config,
     /// Of the cache.
     pub cache: cache::Config,
+    /// Of questions for the addresses of names.
+    pub lookups: lookups::Config,
     /// Transactions at once of one client address (P9). Loopback has no such limit: it is this machine, and may stand for many clients, as an
     /// agent does that brings them from elsewhere.
     pub max_per_client: usize,
@@ -73,6 +76,7 @@ impl Default for Config {
             accept: accept::Config::default(),
             transaction: transaction::Config::default(),
             cache: cache::Config::default(),
+            lookups: lookups::Config::default(),
             max_per_client: 64,
         }
     }
@@ -236,6 +240,8 @@ struct Conn {
     writes: Option<Bytes>,
     /// It waits for the object with this key.
     waits: Option<Bytes>,
+    /// The accept machine does not know yet that its head is complete.
+    has_open_head: bool,
 }
 
 #[derive(Default)]
@@ -247,6 +253,7 @@ struct Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
     Accept,
+    Lookups,
     Conn(ConnId),
 }
 
@@ -263,6 +270,8 @@ pub struct Proxy {
     clients: BTreeMap<IpAddr, usize>,
     cache: Cache,
     flights: Flights<ConnId>,
+    lookups: Lookups<ConnId>,
+    lookups_armed: Armed,
     /// What one machine's actions mean to itself and to others; done one by one, so that no machine is called from within another.
     work: VecDeque<(ConnId, Event)>,
     deadlines: Deadlines<Due>,
@@ -292,6 +301,8 @@ impl Proxy {
             free: Vec::new(),
             clients: BTreeMap::new(),
             flights: Flights::new(config.cache.max_waiters),
+            lookups: Lookups::new(config.lookups),
+            lookups_armed: Armed::default(),
             // An object that the cache does not take is one that the machine must not store.
             transaction: Arc::new(transaction::Config {
                 max_object: config.transaction.max_object.min(config.cache.max_object),
@@ -342,6 +353,7 @@ impl Proxy {
             reader: None,
             writes: None,
             waits: None,
+            has_open_head: true,
         });
         self.wants_accept = false;
         self.accept_event(now, accept::Event::Incoming { conn: id.0 });
@@ -359,6 +371,12 @@ impl Proxy {
     pub fn handle_event(&mut self, now: Instant, conn: ConnId, event: Event) {
         if let Event::OriginData { bytes } = &event {
             self.counters.bytes_in += bytes.len() as u64;
+        }
+        if let Event::Resolved { addrs, .. } = &event {
+            self.end_lookup(conn, !addrs.is_empty());
+        }
+        if let Event::ResolveFailed { .. } = &event {
+            self.end_lookup(conn, false);
         }
         self.work.push_back((conn, event));
         self.settle(now);
@@ -384,6 +402,11 @@ impl Proxy {
                     if self.armed.take(at) {
                         self.accept.handle_timeout(now);
                         self.perform_accept();
+                        self.settle(now);
+                    }
+                }
+                Due::Lookups => {
+                    if self.lookups_armed.take(at) {
                         self.settle(now);
                     }
                 }

@@ -1,12 +1,15 @@
 //! The head of a request: `server SP file SP CR LF CR LF` (docs/protocols/txn.md, Wire rules).
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 /// The longest name, in bytes (rule W2).
 pub const NAME_MAX: usize = 1024;
 
 const TERMINATOR: &[u8] = b"\r\n\r\n";
+
+/// The longest head in which the space before the terminator has room (rule W2).
+const HEAD_MAX: usize = 2050;
 
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +18,34 @@ pub struct Request {
     pub server: Bytes,
     /// The file.
     pub file: Bytes,
-    /// The whole head as it came, terminator included: what the origin gets (O2).
-    pub head: Bytes,
+    /// The client has left out the space before the terminator, which means nothing.
+    pub is_bare: bool,
+}
+
+impl Request {
+    /// The head that the origin gets (O2). It is made of the two names and of nothing else: what the cache keeps under a server and a file
+    /// is the answer to exactly that question, however the client has put it.
+    #[must_use]
+    pub fn head(&self) -> Bytes {
+        // With its space the longest head would be none any more.
+        self.written(self.server.len() + self.file.len() + 2 + TERMINATOR.len() > HEAD_MAX)
+    }
+
+    /// The same, but without the space before the terminator if the client has left it out: as the original does.
+    #[must_use]
+    pub fn head_as_spaced(&self) -> Bytes {
+        if self.is_bare { self.written(true) } else { self.head() }
+    }
+
+    fn written(&self, is_bare: bool) -> Bytes {
+        let mut head = BytesMut::with_capacity(self.server.len() + self.file.len() + 2 + TERMINATOR.len());
+        head.put_slice(&self.server);
+        head.put_u8(b' ');
+        head.put_slice(&self.file);
+        head.put_slice(if is_bare { b"" } else { b" " });
+        head.put_slice(TERMINATOR);
+        head.freeze()
+    }
 }
 
 /// Why a head is none (W2 to W4, D2, D3, D8).
@@ -124,7 +153,7 @@ pub fn parse(head: Bytes, is_strict: bool) -> Result<Request, Malformed> {
         return Err(Malformed::LongName);
     }
     let (server, file) = (head.slice_ref(server), head.slice_ref(file));
-    Ok(Request { server, file, head })
+    Ok(Request { server, file, is_bare: names.last() != Some(&b' ') })
 }
 
 #[cfg(test)]
@@ -132,8 +161,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::txn::transaction::KeyMode;
 
-    const MAX: usize = 2050;
+    const MAX: usize = HEAD_MAX;
 
     fn read(head: &[u8], is_strict: bool) -> Result<(Vec<u8>, Vec<u8>, usize), Malformed> {
         match HeadReader::new(MAX, is_strict).push(Bytes::copy_from_slice(head))? {
@@ -216,13 +246,51 @@ mod tests {
             }
         }
 
-        /// What goes to the origin asks it for the same.
+        /// Whatever a head looks like, the origin is asked for what the key says, and for nothing else.
         #[test]
-        fn a_forwarded_head_asks_for_the_same(server in "[ -~&&[^ ]]{1,40}", file in "[ -~&&[^ ]]{1,40}", spaces in 0usize..3) {
-            let head = Bytes::from(format!("{server} {file}{}\r\n\r\n", " ".repeat(spaces)));
-            let request = parse(head.clone(), false).unwrap();
-            prop_assert_eq!(&request.head, &head);
-            prop_assert_eq!(parse(request.head.clone(), true), Ok(request));
+        fn the_origin_is_asked_for_what_the_key_says(
+            words in proptest::collection::vec("[a-c:0-9]{0,3}", 0..5),
+            spaces in proptest::collection::vec(0usize..3, 6),
+            others in proptest::collection::vec("[a-c:0-9 ]{0,8}", 8),
+            is_strict: bool,
+        ) {
+            let mut head = String::new();
+            for (nth, space) in spaces.iter().enumerate() {
+                head += &" ".repeat(*space);
+                head += words.get(nth).map_or("", String::as_str);
+            }
+            let read = |head: &str, is_strict| parse(Bytes::from(format!("{head}\r\n\r\n")), is_strict).ok();
+            let Some(request) = read(&head, is_strict) else { return Ok(()) };
+            let key = KeyMode::ServerAndFile.key(&request);
+            let forwarded = request.head();
+            let again = parse(forwarded.clone(), true).expect("what is forwarded is a head, and a strict one");
+            prop_assert_eq!((&again.server, &again.file), (&request.server, &request.file));
+            prop_assert_eq!(&KeyMode::ServerAndFile.key(&again), &key);
+            prop_assert_eq!(KeyMode::File.key(&again), KeyMode::File.key(&request));
+            prop_assert_eq!(&again.head(), &forwarded);
+            // Who has the same key is forwarded in the same bytes, and nobody else is.
+            let names = format!("{} {}", words.first().map_or("", String::as_str), words.get(1).map_or("", String::as_str));
+            for other in others.iter().chain([&names]).filter_map(|head| read(head, false)) {
+                prop_assert_eq!(KeyMode::ServerAndFile.key(&other) == key, other.head() == forwarded);
+            }
+            // The original's form differs by the one space that means nothing.
+            let spaced = parse(request.head_as_spaced(), true).expect("a head");
+            prop_assert_eq!((spaced.server, spaced.file, spaced.is_bare), (request.server, request.file, request.is_bare));
         }
+    }
+
+    #[test]
+    fn a_head_is_forwarded_as_its_names_say() {
+        for head in ["s f", "s f ", " s f", "s  f", "  s   f  ", "s f evil", "s f  evil more ", "  s f evil"] {
+            let request = parse(Bytes::from(format!("{head}\r\n\r\n")), false).unwrap();
+            assert_eq!(request.head(), &b"s f \r\n\r\n"[..], "{head:?}");
+            let spaced = if head.ends_with(' ') { &b"s f \r\n\r\n"[..] } else { b"s f\r\n\r\n" };
+            assert_eq!(request.head_as_spaced(), spaced, "{head:?}");
+        }
+        // The longest names leave no room for the space.
+        let longest = Bytes::from(format!("{} {}\r\n\r\n", "s".repeat(1021), "f".repeat(1024)));
+        assert_eq!(parse(longest.clone(), false).unwrap().head(), longest);
+        let shorter = Bytes::from(format!("{} {}\r\n\r\n", "s".repeat(1020), "f".repeat(1024)));
+        assert_eq!(parse(shorter, false).unwrap().head().len(), MAX);
     }
 }

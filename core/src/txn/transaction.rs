@@ -8,7 +8,7 @@
 
 /// Patterns of events by whom they come from: so that each handler names what it does not take, and a new event is missed everywhere.
 macro_rules! on {
-    (host) => { Event::Accepted | Event::Shutdown };
+    (host) => { Event::Accepted | Event::GiveWay | Event::Shutdown };
     (client) => {
         Event::ClientData { .. } | Event::ClientEof | Event::ClientError { .. } | Event::ClientSent { .. }
     };
@@ -235,6 +235,10 @@ impl Machine for Transaction {
             (State::Done, _) => State::Done,
             // The same in every state.
             (state, Event::Shutdown) => self.cut_short(state, Outcome::ShutDown),
+            // What it waits for is slow, and others need its place.
+            (state @ (State::ReadRequest(_) | State::Resolve(_)), Event::GiveWay) => {
+                self.fail(state.held(), Outcome::Busy)
+            }
             (state, Event::ClientError { .. }) if self.client.is_closed => state,
             (state, Event::ClientError { .. }) => self.client_left(now, state, Outcome::ClientLeft),
             // A complete head is all that a client has to say: its end is only a half-close (D4, D5, W5).

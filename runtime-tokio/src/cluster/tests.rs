@@ -1,5 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use towline_core::spn::hub::Availability;
 
@@ -50,8 +51,8 @@ async fn a_command_that_reads_nothing_and_leaves_a_process_behind_is_done_when_i
     Arc::get_mut(&mut task.availability).unwrap().command = vec!["x".repeat(1 << 20)];
     timeout(Duration::from_secs(20), commands.start(&task)).await.expect("in time").unwrap();
     let pid = fs::read_to_string(directory.path().join("pid")).unwrap();
-    let killed = std::process::Command::new("kill").arg(pid.trim()).status().unwrap();
-    assert!(killed.success(), "it runs on");
+    let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    assert_eq!(kill_process(pid, Signal::TERM), Ok(()), "it runs on");
 }
 
 #[tokio::test]

@@ -145,10 +145,17 @@ impl Reader<'_> {
         self.findings.push(Severity::Warning, path, message);
     }
 
+    fn tell(&mut self, severity: Severity, path: String, message: String) {
+        match severity {
+            Severity::Error => self.error(path, message),
+            Severity::Warning => self.warning(path, message),
+        }
+    }
+
     fn fault(&mut self, record: &mut Record<'_>, member: &str, message: impl Into<String>) {
         record.is_good = false;
         let path = format!("{}.{member}", record.path);
-        self.findings.push(Finding { severity: record.severity, path, message: message.into() });
+        self.tell(record.severity, path, message.into());
     }
 
     fn record<'a>(&mut self, path: String, value: &'a Value) -> Option<Record<'a>> {
@@ -173,7 +180,7 @@ impl Reader<'_> {
         let path = if record.path.is_empty() { name.to_owned() } else { format!("{}.{name}", record.path) };
         if let Some(why) = self.missing.get(&path) {
             record.is_good = false;
-            self.findings.push(Finding { severity: record.severity, path, message: why.clone() });
+            self.tell(record.severity, path, why.clone());
             return None;
         }
         match record.members.get(name) {
@@ -184,7 +191,7 @@ impl Reader<'_> {
             Some(other) => {
                 record.is_good = false;
                 let message = format!("expected a list, found {}", kind(other));
-                self.findings.push(Finding { severity: record.severity, path, message });
+                self.tell(record.severity, path, message);
                 None
             }
         }

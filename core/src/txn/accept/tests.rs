@@ -10,7 +10,10 @@ struct Play {
 
 impl Play {
     fn new(events: &[Event]) -> Self {
-        let config = Config { accept_port: 4666, max_transactions: 2, ..Config::default() };
+        Self::with(Config { accept_port: 4666, max_transactions: 2, ..Config::default() }, events)
+    }
+
+    fn with(config: Config, events: &[Event]) -> Self {
         let mut play = Self { machine: Accept::new(config), now: first_instant() };
         for event in events {
             play.on(event.clone());
@@ -37,6 +40,10 @@ impl Play {
 
 fn incoming(conn: u64) -> Event {
     Event::Incoming { conn }
+}
+
+fn complete(conn: u64) -> Event {
+    Event::HeadComplete { conn }
 }
 
 fn ended(conn: u64) -> Event {
@@ -100,22 +107,27 @@ fn rows() {
         ("listening, one", incoming(1), "listening", vec![]),
         ("listening, one", incoming(2), "paused", vec![Spawn { conn: 2 }]),
         ("listening, one", failed(AcceptFault::Aborted), "listening", vec![AcceptMore]),
+        ("listening, one", complete(1), "listening", vec![]),
         ("listening, one", ended(1), "listening", vec![]),
         ("listening, one", Event::Drain, "draining", vec![StopListening]),
         //
         ("paused", incoming(2), "paused", vec![]),
         ("paused", incoming(3), "paused", vec![Refuse { conn: 3 }]),
+        ("paused", complete(1), "paused", vec![]),
         ("paused", ended(1), "listening", vec![AcceptMore]),
         ("paused", Event::Drain, "draining", vec![StopListening]),
         //
         ("backing_off", incoming(3), "backing_off", vec![Refuse { conn: 3 }]),
         ("backing_off", Event::Drain, "stopped", vec![StopListening, finished()]),
         ("backing_off, one", incoming(3), "backing_off", vec![Refuse { conn: 3 }]),
+        ("backing_off, one", complete(1), "backing_off", vec![]),
         ("backing_off, one", ended(1), "backing_off", vec![]),
         ("backing_off, one", Event::Drain, "draining", vec![StopListening]),
         //
         ("draining", incoming(3), "draining", vec![Refuse { conn: 3 }]),
+        ("draining", complete(1), "draining", vec![]),
         ("draining", ended(1), "draining", vec![]),
+        ("draining, the last", complete(1), "draining", vec![]),
         ("draining, the last", incoming(3), "draining", vec![Refuse { conn: 3 }]),
         ("draining, the last", ended(1), "stopped", vec![finished()]),
         //
@@ -135,7 +147,8 @@ fn rows() {
             let before = (play.machine.state(), play.machine.fingerprint());
             assert_eq!(play.on(event.clone()), vec![], "in {situation:?} on {event:?}");
             assert_eq!((play.machine.state(), play.machine.fingerprint()), before, "in {situation:?} on {event:?}");
-            let is_counted = situation != "stopped" || matches!(event, Event::Ended { .. });
+            let is_counted =
+                situation != "stopped" || matches!(event, Event::Ended { .. } | Event::HeadComplete { .. });
             assert_eq!(play.machine.unexpected, u64::from(is_counted), "in {situation:?} on {event:?}");
         }
     }
@@ -149,6 +162,53 @@ fn a_pause_when_files_run_out() {
         assert_eq!(play.wait(Duration::from_millis(1)), [Action::AcceptMore]);
         assert_eq!((play.machine.state(), play.machine.poll_timeout()), ("listening", None));
     }
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn where_all_places_are_taken_the_oldest_slow_head_gives_way() {
+    let mut play = Play::new(&way("listening, one"));
+    play.now += 300 * MS;
+    assert_eq!(play.on(incoming(2)), [Action::Spawn { conn: 2 }]);
+    assert_eq!(play.wait(199 * MS), vec![], "its head may still come");
+    assert_eq!(play.wait(MS), [Action::GiveWay { conn: 1 }]);
+    assert_eq!(play.machine.poll_timeout(), None, "one place is enough");
+    assert_eq!(play.on(ended(1)), [Action::AcceptMore]);
+    // The next one takes the free place; then it is the turn of the second.
+    assert_eq!(play.on(incoming(3)), [Action::Spawn { conn: 3 }]);
+    assert_eq!(play.wait(300 * MS), [Action::GiveWay { conn: 2 }]);
+    play.on(ended(2));
+    // Whose head is slow when somebody comes gives way at once.
+    play.now += 10_000 * MS;
+    assert_eq!(play.on(incoming(4)), [Action::Spawn { conn: 4 }, Action::GiveWay { conn: 3 }]);
+}
+
+#[test]
+fn who_has_said_what_it_wants_keeps_its_place() {
+    let mut play = Play::new(&way("paused"));
+    play.on(complete(1));
+    assert_eq!(play.wait(500 * MS), [Action::GiveWay { conn: 2 }]);
+    play.on(ended(2));
+    play.on(incoming(3));
+    play.on(complete(3));
+    assert_eq!((play.machine.state(), play.machine.poll_timeout()), ("paused", None));
+    assert_eq!(play.wait(100_000 * MS), vec![]);
+}
+
+#[test]
+fn heads_do_not_take_all_places() {
+    let config = Config { max_transactions: 100, max_heads: 2, ..Config::default() };
+    let mut play = Play::with(config, &[Event::Start, incoming(1)]);
+    assert_eq!(play.on(incoming(2)), [Action::Spawn { conn: 2 }], "as many heads as there may be");
+    assert_eq!(play.machine.state(), "paused");
+    assert_eq!(play.on(complete(1)), [Action::AcceptMore]);
+    play.on(incoming(3));
+    assert_eq!(play.wait(500 * MS), [Action::GiveWay { conn: 2 }]);
+    assert_eq!(play.on(ended(2)), [Action::AcceptMore]);
+    let mut play = Play::new(&way("paused"));
+    play.on(Event::Drain);
+    assert_eq!(play.wait(29_999 * MS), vec![], "nobody comes any more who needs a place");
 }
 
 #[test]

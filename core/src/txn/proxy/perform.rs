@@ -8,6 +8,7 @@ use crate::{
     txn::{
         accept,
         cache::WriteError,
+        lookups::Order,
         record::{Lookup, Record},
         transaction::{Action, Event, Flight, Limit, Outcome, WriteRefusal},
     },
@@ -39,6 +40,7 @@ impl Proxy {
                     self.counters.refused += 1;
                     self.remove(ConnId(conn));
                 }
+                accept::Action::GiveWay { conn } => self.work.push_back((ConnId(conn), Event::GiveWay)),
                 accept::Action::StopListening => {
                     self.wants_accept = false;
                     self.notices.push_back(Notice::StopListening);
@@ -71,13 +73,32 @@ impl Proxy {
 
     /// Does the work that machines make for one another.
     pub(super) fn settle(&mut self, now: Instant) {
-        while let Some((id, event)) = self.work.pop_front() {
-            if let Some(conn) = self.conn(id) {
-                conn.machine.handle_event(now, event);
-                self.perform(now, id);
+        loop {
+            while let Some((id, event)) = self.work.pop_front() {
+                if let Some(conn) = self.conn(id) {
+                    conn.machine.handle_event(now, event);
+                    self.perform(now, id);
+                }
+            }
+            match self.lookups.poll(now) {
+                Some(Order::Ask { id, name, seq }) => {
+                    self.commands.push_back(Command::Resolve { conn: id, name, seq });
+                }
+                Some(Order::GiveWay { id }) => self.work.push_back((id, Event::GiveWay)),
+                None => break,
             }
         }
+        self.deadlines.arm(&mut self.lookups_armed, self.lookups.poll_timeout(), Due::Lookups);
         self.notices.extend(self.stopped.take());
+    }
+
+    /// The question for a connection's name is over; says what has been learnt of that name.
+    pub(super) fn end_lookup(&mut self, id: ConnId, has_addresses: bool) {
+        let asked = self.conn(id).and_then(|conn| conn.machine.asked()).map(|request| request.server.clone());
+        if let Some(name) = asked {
+            self.lookups.learn(&name, has_addresses);
+        }
+        self.lookups.end(id);
     }
 
     /// Drains a transaction.
@@ -97,9 +118,15 @@ impl Proxy {
                     self.commands.push_back(Command::CloseClient { conn: id, how, unread });
                 }
                 Action::Resolve { name, seq } => {
-                    self.commands.push_back(Command::Resolve { conn: id, name, seq });
+                    if let Some(client) = self.conn(id).map(|conn| conn.client) {
+                        self.lookups.want(now, id, client, name, seq);
+                    }
                 }
-                Action::CancelResolve => self.commands.push_back(Command::CancelResolve { conn: id }),
+                Action::CancelResolve => {
+                    // Its name is slow, or its client is: it is no name that others should wait for.
+                    self.end_lookup(id, false);
+                    self.commands.push_back(Command::CancelResolve { conn: id });
+                }
                 Action::Connect { addr, port, seq } => {
                     self.commands.push_back(Command::Connect { conn: id, address: (addr, port).into(), seq });
                 }
@@ -173,6 +200,14 @@ impl Proxy {
                 Action::Finished { outcome } => break Some(outcome),
             }
         };
+        if let Some(conn) = self.conn(id)
+            && conn.has_open_head
+            && conn.machine.asked().is_some()
+        {
+            conn.has_open_head = false;
+            self.accept.handle_event(now, accept::Event::HeadComplete { conn: id.0 });
+            self.perform_accept();
+        }
         if let Some(key) = aborted {
             self.land(id, &key, &finished.map_or(Flight::Abandoned, shared));
         }
@@ -270,6 +305,7 @@ impl Proxy {
         let conn = slot.conn.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.index() as u32);
+        self.lookups.end(id);
         if let Some(of_client) = self.clients.get_mut(&conn.client) {
             *of_client -= 1;
             if *of_client == 0 {
@@ -279,7 +315,7 @@ impl Proxy {
         let live = self.slots.len() - self.free.len();
         let slots = &self.slots;
         self.deadlines.sweep(live, |due| match due {
-            Due::Accept => true,
+            Due::Accept | Due::Lookups => true,
             Due::Conn(id) => slots
                 .get(id.index())
                 .is_some_and(|slot| slot.conn.is_some() && ConnId::new(id.index() as u32, slot.generation) == *id),

@@ -2,6 +2,7 @@
 
 mod ending;
 mod flights;
+mod slow;
 
 use std::time::Duration;
 
@@ -138,8 +139,8 @@ fn a_miss_and_a_hit() {
     let start = bench.now;
     let (conn, does) = bench.ask("f");
     assert_eq!(does, ["0 read_client 65536", "0 connect 192.0.2.9:8080 #3"]);
-    assert_eq!(bench.on(conn, Event::Connected { seq: Some(3) }), [r"0 write_origin 192.0.2.9 f\r\n\r\n"]);
-    assert_eq!(bench.on(conn, Event::OriginSent { len: 15 }), ["0 read_origin 65536"]);
+    assert_eq!(bench.on(conn, Event::Connected { seq: Some(3) }), [r"0 write_origin 192.0.2.9 f \r\n\r\n"]);
+    assert_eq!(bench.on(conn, Event::OriginSent { len: 16 }), ["0 read_origin 65536"]);
     assert_eq!(bench.on(conn, origin("hello")), ["0 write_client hello"]);
     assert_eq!(bench.on(conn, sent("hello")), ["0 read_origin 65536"]);
     bench.now += Duration::from_millis(7);
@@ -285,7 +286,7 @@ fn eviction_and_purge_leave_readers_alone() {
     let body = "abcd";
     let (conn, _) = bench.ask("f");
     bench.on(conn, Event::Connected { seq: None });
-    bench.on(conn, Event::OriginSent { len: 15 });
+    bench.on(conn, Event::OriginSent { len: 16 });
     for piece in ["ab", "cd"] {
         bench.on(conn, origin(piece));
         bench.on(conn, sent(piece));
@@ -298,7 +299,7 @@ fn eviction_and_purge_leave_readers_alone() {
     assert_eq!(does, ["0 read_client 2", "0 write_client ab"]);
     let (other, _) = bench.ask("g");
     bench.on(other, Event::Connected { seq: None });
-    bench.on(other, Event::OriginSent { len: 15 });
+    bench.on(other, Event::OriginSent { len: 16 });
     for _ in 0..8 {
         bench.on(other, origin("xy"));
         bench.on(other, sent("xy"));

@@ -26,7 +26,8 @@ impl KeyMode {
     #[must_use]
     pub fn key(self, request: &Request) -> Bytes {
         match self {
-            Self::File => request.file.clone(),
+            // A copy: a part of the head would keep the whole of it in memory for as long as the object is kept.
+            Self::File => Bytes::copy_from_slice(&request.file),
             Self::ServerAndFile => {
                 let mut key = BytesMut::with_capacity(request.server.len() + request.file.len() + 5);
                 key.put_slice(request.server.len().to_string().as_bytes());
@@ -67,6 +68,8 @@ pub struct Config {
     pub serve: Serve,
     /// Whether a third name in a head makes it malformed (W3).
     pub strict_head: bool,
+    /// Whether an origin gets a head without the space before its terminator when the client has sent it so (O2).
+    pub forward_as_spaced: bool,
     /// Whether a miss waits while another transaction fetches the same (P3).
     pub single_flight: bool,
     /// Whether a fetch whose client has gone is finished and stored (P4).
@@ -119,6 +122,7 @@ impl Default for Config {
             key_mode: KeyMode::default(),
             serve: Serve::default(),
             strict_head: false,
+            forward_as_spaced: false,
             single_flight: true,
             finish_fetch: true,
             head_max: 2050,
@@ -138,13 +142,15 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The choices of the original (P11): file-only keys, stored delivery, no waiting for another's fetch, every origin.
+    /// The choices of the original (P11): file-only keys, heads forwarded with or without their last space, stored delivery, no waiting
+    /// for another's fetch, every origin.
     #[must_use]
     pub fn sample(self) -> Self {
         Self {
             key_mode: KeyMode::File,
             serve: Serve::Stored,
             strict_head: false,
+            forward_as_spaced: true,
             single_flight: false,
             allow: Allow::everything(),
             ..self

@@ -117,6 +117,7 @@ impl Describe for Transaction {
             Event::OriginData { bytes: bytes("a") },
             Event::OriginEof,
             Event::OriginError { kind: Fault::Reset },
+            Event::GiveWay,
             Event::Shutdown,
         ]
     }

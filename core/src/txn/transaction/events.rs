@@ -133,6 +133,8 @@ pub enum Event {
         #[serde(default)]
         kind: Fault,
     },
+    /// Its head, or its server's name, is slow, and others need its place.
+    GiveWay,
     /// The proxy ends.
     Shutdown,
 }
@@ -375,7 +377,8 @@ pub enum Outcome {
     RefusedOrigin,
     /// E5: the cache failed.
     CacheFailed,
-    /// E4, P3: another transaction is fetching it, and this one may not wait.
+    /// E4, P3: another transaction is fetching it, and this one may not wait. P9: its head or its server's name was slow, and others needed
+    /// its place.
     Busy,
     /// T1, T7, T9: it took too long.
     TimedOut {

@@ -18,6 +18,9 @@ use crate::{
 /// The head of the request that is played.
 pub(crate) const HEAD: &str = "s f\r\n\r\n";
 
+/// What its origin gets of it.
+pub(crate) const FORWARDED: &str = "s f \r\n\r\n";
+
 /// Bounds so small that lives come upon them.
 pub(crate) fn config(serve: Serve) -> Config {
     Config {
@@ -125,7 +128,7 @@ impl Host {
             Action::CancelConnect => self.connects = None,
             Action::WriteOrigin { bytes } => {
                 must(self.origin_is_open && self.to_origin == 0, "a write to no origin")?;
-                must(&bytes[..] == HEAD.as_bytes(), "not the head")?;
+                must(&bytes[..] == FORWARDED.as_bytes(), "not the head")?;
                 self.to_origin = bytes.len();
                 self.fetches += 1;
                 must(self.fetches == 1, "a second fetch")?;
@@ -190,6 +193,7 @@ impl Host {
             answers.push(Event::Resolved { addrs, seq });
             answers.push(Event::Resolved { addrs: Vec::new(), seq });
             answers.push(Event::ResolveFailed { why: Fault::NoSuchName, seq });
+            answers.push(Event::GiveWay);
         }
         if let seq @ Some(_) = self.connects {
             answers.extend([Event::Connected { seq }, Event::ConnectFailed { why: Fault::Refused, seq }]);
@@ -242,7 +246,7 @@ impl Host {
                 }
             }
             Event::OriginEof => self.origin_ended |= std::mem::take(&mut self.reads_origin),
-            Event::OriginError { .. } | Event::Accepted | Event::Shutdown => {}
+            Event::OriginError { .. } | Event::Accepted | Event::GiveWay | Event::Shutdown => {}
         }
     }
 

@@ -23,7 +23,7 @@ impl Transaction {
     pub(super) fn start(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::Accepted => {}
-            other @ (Event::Shutdown | on!(client lookup read room store flight name dial origin)) => {
+            other @ (Event::GiveWay | Event::Shutdown | on!(client lookup read room store flight name dial origin)) => {
                 return self.unexpected(State::Start, &other);
             }
         }
@@ -247,7 +247,8 @@ impl Transaction {
         match event {
             Event::Connected { .. } => {
                 self.timers.stop(Timer::Connect);
-                let head = connecting.fetch.request.head.clone();
+                let request = &connecting.fetch.request;
+                let head = if self.config.forward_as_spaced { request.head_as_spaced() } else { request.head() };
                 let unsent = head.len() as u64;
                 self.actions.push(Action::WriteOrigin { bytes: head });
                 self.timers.set(Timer::Origin, now + self.config.origin_idle_timeout);

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use towline_core::{
     quic::Epoch,
     txn::{
+        accept,
         allow::{Allow, Name, Net},
         hosts::{Hosts, HostsError},
         proxy::{Config, Counters, Notice},
@@ -296,7 +297,10 @@ fn config(arguments: &Arguments) -> Config {
     ] {
         *time = given.unwrap_or(*time);
     }
-    config.accept.max_transactions = arguments.max_transactions.unwrap_or(config.accept.max_transactions);
+    if let Some(places) = arguments.max_transactions {
+        config.accept.max_transactions = places;
+        config.accept.max_heads = accept::Config::share_of_heads(places);
+    }
     config.max_per_client = arguments.max_per_client.unwrap_or(config.max_per_client);
     config.cache.max_bytes = arguments.cache_size.unwrap_or(config.cache.max_bytes);
     config

@@ -154,7 +154,7 @@ proptest! {
                     Event::Accepted | Event::ClientData { .. } | Event::ClientEof | Event::ClientError { .. }
                     | Event::CacheReadFailed | Event::CacheWriteRefused { .. } | Event::CacheWriteFailed
                     | Event::FlightDone(_) | Event::ResolveFailed { .. } | Event::ConnectFailed { .. }
-                    | Event::OriginError { .. } | Event::Shutdown => false,
+                    | Event::OriginError { .. } | Event::GiveWay | Event::Shutdown => false,
                 });
                 let Some(event) = next else { break };
                 life.on(event)?;

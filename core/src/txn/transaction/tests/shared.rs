@@ -19,7 +19,7 @@ pub(super) fn ways() -> Ways {
         ("connect", "resolve", vec![resolved(&["127.0.0.1", "::1"])]),
         ("connect, the last", "connect", vec![connect_failed()]),
         ("send_request", "connect", vec![connected()]),
-        ("read_origin, nothing yet", "send_request", vec![origin_sent(7)]),
+        ("read_origin, nothing yet", "send_request", vec![origin_sent(8)]),
         ("drain_client", "cache_read, everything given", vec![Event::Shutdown]),
         ("done", "start", vec![Event::Shutdown]),
     ]
@@ -42,6 +42,7 @@ pub(super) fn rows() -> Rows {
         ("read_request", client("t f\r\n\r\n"), "done", "close_client fin; finished refused_origin"),
         ("read_request", Event::ClientEof, "done", "close_client fin; finished client_left"),
         ("read_request", client_error(), "done", "finished client_left"),
+        ("read_request", Event::GiveWay, "done", "close_client fin; finished busy"),
         ("read_request", Event::Shutdown, "done", "close_client fin; finished shut_down"),
         //
         ("cache_lookup", hit(6), "cache_read", "log f s 1; read_cache 4"),
@@ -113,14 +114,15 @@ pub(super) fn rows() -> Rows {
         ("resolve", resolved(&[]), "done", "abort_cache; close_client fin; finished resolve_failed"),
         ("resolve", resolve_failed(), "done", "abort_cache; close_client fin; finished resolve_failed"),
         ("resolve", client_error(), "resolve", ""),
+        ("resolve", Event::GiveWay, "done", "cancel_resolve; abort_cache; close_client fin; finished busy"),
         ("resolve", Event::Shutdown, "done", "cancel_resolve; abort_cache; close_client fin; finished shut_down"),
         //
-        ("connect", connected(), "send_request", r"write_origin s f\r\n\r\n"),
+        ("connect", connected(), "send_request", r"write_origin s f \r\n\r\n"),
         ("connect", connect_failed(), "connect", "connect ::1 8080 #5"),
         ("connect", client_error(), "connect", ""),
         ("connect", Event::Shutdown, "done", "cancel_connect; abort_cache; close_client fin; finished shut_down"),
         //
-        ("connect, the last", connected(), "send_request", r"write_origin s f\r\n\r\n"),
+        ("connect, the last", connected(), "send_request", r"write_origin s f \r\n\r\n"),
         ("connect, the last", connect_failed(), "done", "abort_cache; close_client fin; finished connect_failed"),
         ("connect, the last", client_error(), "connect", ""),
         (
@@ -131,7 +133,7 @@ pub(super) fn rows() -> Rows {
         ),
         //
         ("send_request", origin_sent(3), "send_request", ""),
-        ("send_request", origin_sent(7), "read_origin", "read_origin 4"),
+        ("send_request", origin_sent(8), "read_origin", "read_origin 4"),
         (
             "send_request",
             Event::OriginEof,

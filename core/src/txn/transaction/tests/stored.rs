@@ -124,7 +124,7 @@ fn a_miss_is_logged_twice() {
         ready(),
         resolved(&["::1"]),
         connected(),
-        origin_sent(7),
+        origin_sent(8),
         origin("abcd"),
         stored(4),
         Event::OriginEof,

@@ -13,7 +13,7 @@ fn rows() {
         ("read_origin, unstored", "read_origin, both", vec![client_sent(4)]),
         ("read_origin, owed", "read_origin, both", vec![stored(4)]),
         ("read_origin, asked", "read_origin, unstored", vec![stored(4)]),
-        ("read_origin, not stored, nothing yet", "send_request, not stored", vec![origin_sent(7)]),
+        ("read_origin, not stored, nothing yet", "send_request, not stored", vec![origin_sent(8)]),
         ("read_origin, not stored, owed", "read_origin, not stored, nothing yet", vec![origin("abcd")]),
         ("read_origin, not stored, asked", "read_origin, not stored, owed", vec![client_sent(4)]),
         ("read_origin, gone, asked", "read_origin, asked", vec![client_error()]),
@@ -47,14 +47,15 @@ fn rows() {
         ("resolve, not stored", resolved(&["::1"]), "connect", "connect ::1 8080 #4"),
         ("resolve, not stored", resolve_failed(), "done", "close_client fin; finished resolve_failed"),
         ("resolve, not stored", client_error(), "done", "cancel_resolve; finished client_left"),
+        ("resolve, not stored", Event::GiveWay, "done", "cancel_resolve; close_client fin; finished busy"),
         ("resolve, not stored", Event::Shutdown, "done", "cancel_resolve; close_client fin; finished shut_down"),
         //
-        ("connect, not stored", connected(), "send_request", r"write_origin s f\r\n\r\n"),
+        ("connect, not stored", connected(), "send_request", r"write_origin s f \r\n\r\n"),
         ("connect, not stored", connect_failed(), "done", "close_client fin; finished connect_failed"),
         ("connect, not stored", client_error(), "done", "cancel_connect; finished client_left"),
         ("connect, not stored", Event::Shutdown, "done", "cancel_connect; close_client fin; finished shut_down"),
         //
-        ("send_request, not stored", origin_sent(7), "read_origin", "read_origin 4"),
+        ("send_request, not stored", origin_sent(8), "read_origin", "read_origin 4"),
         (
             "send_request, not stored",
             Event::OriginEof,
@@ -199,7 +200,7 @@ fn without_single_flight_it_does_not_wait() {
     let config = Config { single_flight: false, ..config(Serve::Streamed) };
     let mut play = Play::new(config).after([Event::Accepted, client(HEAD), miss()]);
     assert_eq!(play.on(refused(WriteRefusal::Locked)), "resolve s #3");
-    play = play.after([resolved(&["::1"]), connected(), origin_sent(7)]);
+    play = play.after([resolved(&["::1"]), connected(), origin_sent(8)]);
     assert_eq!(play.on(origin("abcd")), "write_client abcd");
     assert_eq!(play.on(client_sent(4)), "read_origin 4");
     assert_eq!(play.on(Event::OriginEof), "close_origin fin; close_client fin; finished served miss 4");
@@ -214,7 +215,7 @@ fn without_finish_fetch_a_client_takes_its_fetch_with_it() {
     assert_eq!(play.on(client_error()), "cancel_resolve; abort_cache; finished client_left");
     let mut play = fetching.clone().after([resolved(&["::1"])]);
     assert_eq!(play.on(client_error()), "cancel_connect; abort_cache; finished client_left");
-    let mut play = fetching.after([resolved(&["::1"]), connected(), origin_sent(7), origin("abcd")]);
+    let mut play = fetching.after([resolved(&["::1"]), connected(), origin_sent(8), origin("abcd")]);
     assert_eq!(play.on(client_error()), "abort_cache; close_origin abort; finished client_left");
 }
 

@@ -11,7 +11,7 @@ fn miss_until(serve: Serve, steps: usize) -> Play {
         ready(),
         resolved(&["127.0.0.1", "::1"]),
         connected(),
-        origin_sent(7),
+        origin_sent(8),
         origin("abcd"),
     ]
     .into_iter()
@@ -82,7 +82,7 @@ fn t7_a_client_reads_too_slowly() {
     // Unless there is nothing to fetch it for.
     let config = Config { finish_fetch: false, ..config(Serve::Streamed) };
     let mut play = Play::new(config).after([Event::Accepted, client(HEAD), miss(), ready(), resolved(&["::1"])]);
-    play = play.after([connected(), origin_sent(7), origin("abcd"), stored(4)]);
+    play = play.after([connected(), origin_sent(8), origin("abcd"), stored(4)]);
     let cut = "close_client abort; abort_cache; close_origin abort; finished timed_out ClientWrite";
     fires(play, 30_000, cut, "done");
 }
@@ -132,7 +132,7 @@ fn t9_a_transaction_takes_its_time() {
             format!("abort_cache; close_origin abort; close_client fin; {late}"),
         ),
         (
-            vec![miss(), ready(), resolved(&["::1"]), connected(), origin_sent(7), origin("abcd")],
+            vec![miss(), ready(), resolved(&["::1"]), connected(), origin_sent(8), origin("abcd")],
             format!("abort_cache; close_origin abort; close_client abort; {late}"),
         ),
     ];
@@ -189,7 +189,7 @@ fn late_answers_change_nothing() {
     let mut play = miss_until(Serve::Streamed, 5);
     assert_eq!(play.on(Event::ConnectFailed { why: Fault::Refused, seq: Some(4) }), "connect ::1 8080 #5");
     assert_eq!(play.on(Event::Connected { seq: Some(4) }), "", "the first address, after all");
-    assert_eq!(play.on(Event::Connected { seq: Some(5) }), r"write_origin s f\r\n\r\n");
+    assert_eq!(play.on(Event::Connected { seq: Some(5) }), r"write_origin s f \r\n\r\n");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn t10_another_takes_too_long() {
     let waiting = || Play::new(config(Serve::Streamed)).after([Event::Accepted, client(HEAD), miss(), locked()]);
     let mut play = fires(waiting(), 5000, "leave_flight; resolve s #3", "resolve");
     assert_eq!(play.on(Event::FlightDone(Flight::Ok)), "", "it does not wait any more");
-    let mut play = play.after([resolved(&["::1"]), connected(), origin_sent(7)]);
+    let mut play = play.after([resolved(&["::1"]), connected(), origin_sent(8)]);
     assert_eq!(play.on(origin("abcd")), "write_client abcd", "past the cache");
 
     // The time is one and the same, however many lead.
