@@ -94,9 +94,7 @@ impl UserHalf {
     /// The connection was broken off.
     pub fn poll_read(&self, cx: &mut Context<'_>, mut buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut pipe = lock(&self.0);
-        if let Some(code) = pipe.broken {
-            return Poll::Ready(Err(broken(code)));
-        }
+        let was_broken = pipe.broken;
         let flow = &mut pipe.down;
         let (wanted, mut taken) = (buffer.len(), 0);
         while let Some(chunk) = flow.chunks.front_mut() {
@@ -115,6 +113,10 @@ impl UserHalf {
         if taken > 0 {
             flow.took(taken);
         } else if !flow.is_finished && wanted > 0 {
+            // What came before the break comes first.
+            if let Some(code) = was_broken {
+                return Poll::Ready(Err(broken(code)));
+            }
             flow.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -203,12 +205,12 @@ impl LoopHalf {
     /// What the user has written.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Local> {
         let mut pipe = lock(&self.0);
-        if let Some(code) = pipe.dropped {
-            return Poll::Ready(Local::Broken(code));
-        }
         if let Some(chunk) = pipe.up.chunks.pop_front() {
             pipe.up.took(chunk.len());
             return Poll::Ready(Local::Data(chunk));
+        }
+        if let Some(code) = pipe.dropped {
+            return Poll::Ready(Local::Broken(code));
         }
         if pipe.up.is_finished {
             return Poll::Ready(Local::End);
@@ -253,11 +255,28 @@ impl LoopHalf {
         wake(&mut pipe.up.writer);
     }
 
-    /// The connection was broken off, with this code.
-    pub fn break_off(&mut self, code: u64) {
+    /// The connection was broken off, with this code, after these last chunks.
+    pub fn break_off(&mut self, last: &mut VecDeque<Bytes>, code: u64) {
         let mut pipe = lock(&self.0);
+        for chunk in last.drain(..) {
+            pipe.down.push(chunk);
+        }
         pipe.broken.get_or_insert(code);
         wake(&mut pipe.up.writer);
+        wake(&mut pipe.down.reader);
+    }
+    /// The connection is over, after these last chunks and, perhaps, an end in good order; what the user writes is wanted no more.
+    pub fn part(&mut self, last: &mut VecDeque<Bytes>, is_finished: bool) {
+        if !is_finished {
+            return self.break_off(last, code::PEER_ABORTED);
+        }
+        let code = lock(&self.0).up.stopped.unwrap_or(code::PEER_ABORTED);
+        self.stopped(code);
+        let mut pipe = lock(&self.0);
+        for chunk in last.drain(..) {
+            pipe.down.push(chunk);
+        }
+        pipe.down.is_finished = true;
         wake(&mut pipe.down.reader);
     }
 }
@@ -267,10 +286,10 @@ impl Drop for LoopHalf {
     fn drop(&mut self) {
         let is_over = {
             let pipe = lock(&self.0);
-            pipe.up.is_finished && pipe.down.is_finished
+            (pipe.up.is_finished || pipe.up.stopped.is_some()) && pipe.down.is_finished
         };
         if !is_over {
-            self.break_off(code::PARTNER_LOST);
+            self.break_off(&mut VecDeque::new(), code::PARTNER_LOST);
         }
     }
 }

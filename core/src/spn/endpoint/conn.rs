@@ -13,6 +13,7 @@ use super::{
     flow::Unread,
     ledger::Ledger,
     link::LinkId,
+    parting::Parting,
     resume::Asked,
 };
 use crate::{
@@ -70,6 +71,10 @@ pub(super) struct Conn {
     waits: bool,
     /// The reset that the host was shown.
     broken: Option<u64>,
+    /// The last bytes were given to a stream then.
+    pub(super) last_sent: Option<Instant>,
+    /// The host wants it reset, once they are delivered.
+    pub(super) parting: Option<Parting>,
 }
 
 /// The stream that carries a connection.
@@ -136,6 +141,8 @@ impl Endpoint {
                 reminded: false,
                 waits: false,
                 broken: None,
+                last_sent: None,
+                parting: None,
             });
         }
         self.open += 1;
@@ -431,6 +438,7 @@ impl Endpoint {
         if let Some(conn) = self.conn_mut(id) {
             conn.sent_end = true;
             self.conn_event(now, id, Event::StreamAcked);
+            self.note_delivered(id);
         }
     }
 

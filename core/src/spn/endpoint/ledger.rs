@@ -81,6 +81,11 @@ impl Ledger {
         }
     }
 
+    /// Whether our direction ends at what has been sent.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     /// Our direction ends at what has been sent.
     pub(super) fn finish(&mut self) {
         self.finished = true;

@@ -181,6 +181,9 @@ impl Endpoint {
     /// Of what was to be held since `from`, only what was taken is kept.
     fn note_sent(&mut self, now: Instant, id: ConnId, from: usize, bytes: usize, release: bool) {
         let Some(conn) = self.conn_mut(id) else { return };
+        if bytes > 0 {
+            conn.last_sent = Some(now);
+        }
         let mut left = bytes;
         for chunk in conn.held.iter_mut().skip(from) {
             chunk.truncate(left);
