@@ -17,6 +17,7 @@ use crate::{
     spn::{
         code,
         endpoint::{ConnId, Endpoint},
+        kept::OF_READS,
     },
 };
 
@@ -123,6 +124,8 @@ pub struct Bridge<T> {
     pub waker: ConnWaker<ConnId>,
     /// Read from the local end, not yet taken by QUIC.
     up: Option<Bytes>,
+    /// That is a copy, or most of its buffer.
+    is_up_own: bool,
     /// It is among those that are looked after because nothing is read from them.
     is_watched: bool,
     up_state: Direction,
@@ -146,6 +149,7 @@ impl<T: LocalTcp> Bridge<T> {
             local,
             waker,
             up: None,
+            is_up_own: false,
             is_watched: false,
             up_state: Direction::Open,
             down: VecDeque::new(),
@@ -292,7 +296,9 @@ impl<T: LocalTcp> Bridge<T> {
                     WriteOutcome::Written { .. } => {}
                     WriteOutcome::Blocked { .. } => {
                         let [rest] = chunks;
-                        self.up = Some(rest);
+                        // A few bytes must not keep a whole read buffer for as long as QUIC has no room.
+                        let is_own = std::mem::replace(&mut self.is_up_own, true) || rest.len() >= OF_READS;
+                        self.up = Some(if is_own { rest } else { Bytes::copy_from_slice(&rest) });
                         return false;
                     }
                     WriteOutcome::Stopped(_) | WriteOutcome::Gone => self.up_state = Direction::Discarding,
@@ -303,7 +309,9 @@ impl<T: LocalTcp> Bridge<T> {
             }
             match self.local.poll_read(cx, read_buffer) {
                 Poll::Pending => return false,
-                Poll::Ready(Local::Data(chunk)) if self.up_state == Direction::Open => self.up = Some(chunk),
+                Poll::Ready(Local::Data(chunk)) if self.up_state == Direction::Open => {
+                    (self.up, self.is_up_own) = (Some(chunk), false);
+                }
                 // Its neighbours have better things to do than to wait for what is thrown away.
                 Poll::Ready(Local::Data(_)) => return true,
                 Poll::Ready(Local::End) => {

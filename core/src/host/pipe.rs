@@ -7,9 +7,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
-use crate::spn::code;
+use crate::spn::{
+    code,
+    kept::{Kept, OF_DATAGRAMS},
+};
 
 /// Bytes that a stream holds in each direction before it pushes back.
 const CAPACITY: usize = 256 * 1024;
@@ -39,7 +42,7 @@ struct Pipe {
 
 #[derive(Debug, Default)]
 struct Flow {
-    chunks: VecDeque<Bytes>,
+    chunks: Kept,
     bytes: usize,
     is_finished: bool,
     /// The reader has gone, with this code.
@@ -51,7 +54,7 @@ struct Flow {
 impl Flow {
     fn push(&mut self, chunk: Bytes) {
         self.bytes += chunk.len();
-        self.chunks.push_back(chunk);
+        self.chunks.push(chunk, OF_DATAGRAMS);
         wake(&mut self.reader);
     }
 
@@ -92,24 +95,11 @@ impl UserHalf {
     ///
     /// # Errors
     /// The connection was broken off.
-    pub fn poll_read(&self, cx: &mut Context<'_>, mut buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut pipe = lock(&self.0);
         let was_broken = pipe.broken;
         let flow = &mut pipe.down;
-        let (wanted, mut taken) = (buffer.len(), 0);
-        while let Some(chunk) = flow.chunks.front_mut() {
-            let length = chunk.len().min(buffer.len());
-            let (now, later) = buffer.split_at_mut(length);
-            if now.is_empty() {
-                break;
-            }
-            chunk.copy_to_slice(now);
-            buffer = later;
-            taken += length;
-            if chunk.is_empty() {
-                flow.chunks.pop_front();
-            }
-        }
+        let (wanted, taken) = (buffer.len(), flow.chunks.read(buffer));
         if taken > 0 {
             flow.took(taken);
         } else if !flow.is_finished && wanted > 0 {
@@ -142,7 +132,14 @@ impl UserHalf {
             return Poll::Pending;
         }
         if length > 0 {
-            flow.push(Bytes::copy_from_slice(data.get(..length).unwrap_or_default()));
+            let data = data.get(..length).unwrap_or_default();
+            if length < OF_DATAGRAMS {
+                flow.bytes += length;
+                flow.chunks.copy(data);
+                wake(&mut flow.reader);
+            } else {
+                flow.push(Bytes::copy_from_slice(data));
+            }
         }
         Poll::Ready(Ok(length))
     }
@@ -205,7 +202,7 @@ impl LoopHalf {
     /// What the user has written.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Local> {
         let mut pipe = lock(&self.0);
-        if let Some(chunk) = pipe.up.chunks.pop_front() {
+        if let Some(chunk) = pipe.up.chunks.pop() {
             pipe.up.took(chunk.len());
             return Poll::Ready(Local::Data(chunk));
         }
@@ -233,8 +230,9 @@ impl LoopHalf {
                 pipe.down.writer = Some(cx.waker().clone());
                 return Poll::Pending;
             }
-            pipe.down.push(chunk.clone());
-            chunks.pop_front();
+            if let Some(chunk) = chunks.pop_front() {
+                pipe.down.push(chunk);
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -22,6 +22,7 @@ use crate::{
     spn::{
         ConnKey, Protocol, Role,
         frame::{Frame, flag},
+        kept::Kept,
         preamble::{Collector, Preamble},
     },
 };
@@ -42,7 +43,7 @@ pub(super) struct Conn {
     /// FIN follows when `out` is empty.
     finish: bool,
     /// What was sent, as long as it may have to be sent again.
-    held: Vec<Bytes>,
+    held: Kept,
     held_bytes: usize,
     holding: bool,
     /// The machine knows that the host is there (provider).
@@ -122,7 +123,7 @@ impl Endpoint {
                 ahead: Bytes::new(),
                 out: VecDeque::new(),
                 finish: false,
-                held: Vec::new(),
+                held: Kept::default(),
                 held_bytes: 0,
                 holding: self.config.role == Role::Consumer,
                 opened: self.config.role == Role::Consumer,
@@ -278,9 +279,9 @@ impl Endpoint {
                 Action::Announce => self.notices.push_back(Notice::Incoming(id)),
                 Action::OpenStream => self.begin_stream(now, id),
                 Action::SendHeld => {
-                    conn.out.extend(conn.held.iter().cloned());
+                    conn.out.extend(conn.held.all());
                     if let Some(ledger) = &mut conn.ledger {
-                        ledger.keep(conn.held.iter().cloned());
+                        ledger.keep(conn.held.all());
                     }
                     self.account(id);
                     self.flush_conn(id);
@@ -295,7 +296,7 @@ impl Endpoint {
                     self.ask_resume(id);
                 }
                 Action::SendKept => {
-                    if let Some(ledger) = &conn.ledger {
+                    if let Some(ledger) = &mut conn.ledger {
                         conn.out.extend(ledger.again());
                     }
                     self.on_writable(id);
