@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod frame;
 pub mod hub;
 pub mod inventory;
+pub(crate) mod kept;
 pub mod preamble;
 pub mod record;
 mod types;

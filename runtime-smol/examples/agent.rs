@@ -46,7 +46,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         }
         "consumer" => {
             let config = Config::new(Role::Consumer, host, identity, roots);
-            let (_control, local, task) = consumer_agent(config, hubs, address.parse()?, tell)?;
+            let (_control, local, task) = consumer_agent(config, hubs, address.parse::<SocketAddr>()?, tell)?;
             eprintln!("listening on {local}");
             smol::block_on(task);
         }

@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSlice, Read, Write},
     net::TcpStream,
+    os::fd::AsFd,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -10,7 +11,8 @@ use std::{
 use async_io::{Async, Timer};
 use bytes::Bytes;
 use futures_lite::future;
-use socket2::SockRef;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use socket2::{SockRef, TcpKeepalive};
 use towline_core::host::{LocalEnd, LocalTcp, ReadBuffer};
 
 /// One read from TCP.
@@ -18,7 +20,42 @@ pub(crate) const READ: usize = 64 * 1024;
 /// How long a provider may dial.
 const DIAL: Duration = Duration::from_secs(10);
 
-/// A connected socket.
+/// Probes without an answer that end a connection; they are sent in the course of one more of those times.
+const PROBES: u32 = 4;
+
+/// Sets what every local socket has; those that a listener accepts inherit it.
+pub(crate) fn set_up(socket: &SockRef<'_>, keepalive: Option<Duration>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    // Closing it is a reset until both directions have ended: also when this process is killed.
+    socket.set_linger(Some(Duration::ZERO))?;
+    if let Some(idle) = keepalive {
+        let probes = TcpKeepalive::new()
+            .with_time(idle)
+            .with_interval((idle / PROBES).max(Duration::from_secs(1)))
+            .with_retries(PROBES);
+        socket.set_tcp_keepalive(&probes)?;
+    }
+    Ok(())
+}
+
+/// Whether the kernel has sent all that was written.
+#[cfg(target_os = "linux")]
+fn is_drained(socket: &impl AsFd) -> bool {
+    // With this mark a socket is writable when nothing is unsent. It fails when the peer has gone, and then nothing is left to send.
+    if SockRef::from(socket).set_tcp_notsent_lowat(1).is_err() {
+        return true;
+    }
+    let mut polled = [PollFd::new(socket, PollFlags::OUT)];
+    !matches!(rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+}
+
+/// Whether the kernel has sent all that was written: nobody says so here.
+#[cfg(not(target_os = "linux"))]
+fn is_drained(_: &impl AsFd) -> bool {
+    true
+}
+
+/// A connected socket, on which [`set_up`] has been called.
 pub(crate) struct Tcp {
     socket: Async<TcpStream>,
     /// There may be something to read: until a read has brought less than it might have.
@@ -26,7 +63,7 @@ pub(crate) struct Tcp {
 }
 
 /// Dials a local service.
-pub(crate) fn dial(address: &str) -> LocalEnd<Tcp> {
+pub(crate) fn dial(address: &str, keepalive: Option<Duration>) -> LocalEnd<Tcp> {
     let address = address.to_owned();
     LocalEnd::Dialing(Box::pin(async move {
         let late = async {
@@ -35,6 +72,10 @@ pub(crate) fn dial(address: &str) -> LocalEnd<Tcp> {
         };
         future::or(connect(&address), late)
             .await
+            .inspect(|tcp| {
+                // It fails when the peer has gone already; reading will tell.
+                let _ = set_up(&SockRef::from(tcp.socket.get_ref()), keepalive);
+            })
             .inspect_err(|error| tracing::warn!(%address, %error, "cannot reach the service; the connection is reset"))
     }))
 }
@@ -53,8 +94,6 @@ async fn connect(address: &str) -> io::Result<Tcp> {
 
 impl Tcp {
     pub(crate) fn new(socket: Async<TcpStream>) -> Self {
-        // It fails when the peer has gone already; reading will tell.
-        let _ = socket.get_ref().set_nodelay(true);
         Self { socket, is_readable: true }
     }
 }
@@ -94,9 +133,13 @@ impl LocalTcp for Tcp {
         let _ = SockRef::from(self.socket.get_ref()).shutdown(std::net::Shutdown::Write);
     }
 
-    fn break_off(&mut self) {
-        // With a linger time of 0, closing sends RST.
-        let _ = SockRef::from(self.socket.get_ref()).set_linger(Some(Duration::ZERO));
+    fn close(&mut self) {
+        // It fails when the peer has gone, and then there is nobody to tell.
+        let _ = SockRef::from(self.socket.get_ref()).set_linger(None);
+    }
+
+    fn is_drained(&self) -> bool {
+        is_drained(self.socket.get_ref())
     }
 
     fn take_error(&self) -> Option<io::Error> {

@@ -16,8 +16,6 @@ use towline_core::quic::{EcnCodepoint, Received, Transmit};
 const SOCKET_BUFFER: usize = 4 << 20;
 /// One receive buffer: as much as GRO ever puts together.
 const RECEIVE_BUFFER: usize = 1 << 16;
-/// A batch of datagrams larger than this is handed on as it is; smaller ones are copied, so that no byte pins a whole buffer.
-const SPLIT_ABOVE: usize = 6 * 1024;
 
 /// A UDP socket that belongs to a reactor.
 pub(crate) struct Udp {
@@ -26,7 +24,7 @@ pub(crate) struct Udp {
     is_readable: bool,
     state: UdpSocketState,
     is_v6: bool,
-    buffers: Vec<BytesMut>,
+    buffers: Vec<Vec<u8>>,
     metas: Vec<RecvMeta>,
 }
 
@@ -57,7 +55,7 @@ impl Udp {
             is_readable: true,
             state,
             is_v6: address.is_ipv6(),
-            buffers: (0..BATCH_SIZE).map(|_| BytesMut::zeroed(RECEIVE_BUFFER)).collect(),
+            buffers: (0..BATCH_SIZE).map(|_| vec![0; RECEIVE_BUFFER]).collect(),
             metas: vec![RecvMeta::default(); BATCH_SIZE],
         })
     }
@@ -99,19 +97,13 @@ impl Udp {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         };
-        for (buffer, meta) in self.buffers.iter_mut().zip(&self.metas).take(count) {
-            let mut data = if meta.len > SPLIT_ABOVE {
-                let mut full = std::mem::replace(buffer, BytesMut::zeroed(RECEIVE_BUFFER));
-                full.truncate(meta.len);
-                full
-            } else {
-                BytesMut::from(&buffer[..meta.len])
-            };
+        for (buffer, meta) in self.buffers.iter().zip(&self.metas).take(count) {
             let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
             let (remote, local_ip) = (canonical(meta.addr), meta.dst_ip.map(|ip| ip.to_canonical()));
-            while !data.is_empty() {
-                let data = data.split_to(meta.stride.clamp(1, data.len()));
-                sink(Received { remote, local_ip, ecn, data });
+            // Each has memory of its own: what is kept of one, for a reader that is slow, must not keep the others. And the buffers, which
+            // the processor has at hand, are used again and again.
+            for data in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                sink(Received { remote, local_ip, ecn, data: BytesMut::from(data) });
             }
         }
         Poll::Ready(Ok(()))

@@ -11,13 +11,14 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc, oneshot},
-    time::Interval,
+    time::{Interval, MissedTickBehavior},
 };
 use towline_core::{
-    host::{AcceptPause, Bridge, ConnWaker, LocalEnd, LocalTcp, Turn, Wakes, pair},
+    host::{AcceptPause, Bridge, ConnWaker, LocalEnd, Turn, Wakes, pair},
     quic::{Identity, Roots},
     spn::{
         Role, code,
@@ -26,7 +27,7 @@ use towline_core::{
 };
 
 use crate::{
-    bridge::{Tcp, dial},
+    bridge::{Tcp, dial, set_up},
     hub::{epoch, seed},
     reactor::{Reactor, TURNS},
     resolve::{ResolveError, Resolver},
@@ -41,8 +42,10 @@ const RESOLVE: Duration = Duration::from_secs(60);
 const RESOLVE_ON_DEMAND: Duration = Duration::from_secs(1);
 /// The same, while it has no answer.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
-/// How often local ends are looked after from which nothing is read.
-const WATCH: Duration = Duration::from_secs(1);
+/// How often local ends are looked after that may break off unheard, or have only so much time.
+const WATCH: Duration = Duration::from_millis(250);
+/// How long an endpoint that has ended in order waits for local ends that have not got everything yet.
+const LEFT_OVER: Duration = Duration::from_secs(3);
 /// Connections that wait in [`Provider::accept`]'s queue; more are reset.
 const BACKLOG: usize = 1024;
 
@@ -83,12 +86,48 @@ impl From<u16> for Hubs {
     }
 }
 
+/// How long a TCP peer of an agent may be silent before TCP asks whether it is still there, unless it is said.
+pub const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Where an agent listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bind {
+    /// The TCP address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// How long a client may be silent before TCP asks whether it is still there; one that does not answer for as long again is given up.
+    /// `None`: it is never asked, and a machine that has vanished is not noticed.
+    pub keepalive: Option<Duration>,
+}
+
+impl From<SocketAddr> for Bind {
+    /// With a keep-alive of a minute.
+    fn from(address: SocketAddr) -> Self {
+        Self { address, keepalive: Some(KEEPALIVE) }
+    }
+}
+
+/// What an agent dials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// The service, `host:port`.
+    pub address: String,
+    /// The same as in [`Bind`], for the service's machine.
+    pub keepalive: Option<Duration>,
+}
+
+impl From<String> for Forward {
+    /// With a keep-alive of a minute.
+    fn from(address: String) -> Self {
+        Self { address, keepalive: Some(KEEPALIVE) }
+    }
+}
+
 /// Where connections come from and go to.
 enum Local {
     /// A consumer's TCP listener.
     Listener(TcpListener),
     /// A provider's TCP service.
-    Forward(String),
+    Forward(Forward),
     /// A consumer of the library.
     Connect(mpsc::Receiver<oneshot::Sender<Result<Stream, ConnectError>>>),
     /// A provider of the library.
@@ -260,12 +299,15 @@ impl Drop for Provider {
 pub async fn consumer_agent(
     mut config: Config,
     hubs: impl Into<Hubs>,
-    bind: SocketAddr,
+    bind: impl Into<Bind>,
     notices: impl FnMut(SessionNotice) + Send + 'static,
 ) -> Result<(Control, SocketAddr, impl Future<Output = ()> + Send), StartError> {
     config.role = Role::Consumer;
-    let listener = TcpListener::bind(bind).await.map_err(|error| StartError::Listen { address: bind, error })?;
-    let local = listener.local_addr().map_err(|error| StartError::Listen { address: bind, error })?;
+    let Bind { address, keepalive } = bind.into();
+    let failed = |error| StartError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    set_up(&SockRef::from(&listener), keepalive).map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
     let (control, task) = prepare(config, hubs.into(), Local::Listener(listener), notices)?;
     Ok((control, local, task))
 }
@@ -277,11 +319,11 @@ pub async fn consumer_agent(
 pub fn provider_agent(
     mut config: Config,
     hubs: impl Into<Hubs>,
-    forward: String,
+    forward: impl Into<Forward>,
     notices: impl FnMut(SessionNotice) + Send + 'static,
 ) -> Result<(Control, impl Future<Output = ()> + Send), StartError> {
     config.role = Role::Provider;
-    prepare(config, hubs.into(), Local::Forward(forward), notices)
+    prepare(config, hubs.into(), Local::Forward(forward.into()), notices)
 }
 
 fn prepare(
@@ -316,6 +358,8 @@ fn prepare(
         stale: stale.clone(),
         commands: commands.downgrade(),
     });
+    let mut watch = tokio::time::interval(WATCH);
+    watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let driver = Driver {
         reactor: Reactor::new(endpoint, udp),
         local,
@@ -327,10 +371,12 @@ fn prepare(
         woken: Vec::new(),
         read_buffer: BytesMut::new(),
         scratch: Vec::new(),
-        blocked: Vec::new(),
+        watched: Vec::new(),
         pause: AcceptPause::default(),
         alarm: Alarm::new(),
-        watch: tokio::time::interval(WATCH),
+        watch,
+        closed: None,
+        is_stopped: false,
     };
     let task = async move {
         let lookup = lookup.map(|lookup| tokio::spawn(lookup.run()));
@@ -395,12 +441,16 @@ struct Driver<N> {
     woken: Vec<ConnId>,
     read_buffer: BytesMut,
     scratch: Vec<Bytes>,
-    /// Connections from whose local ends nothing is read at the moment, so that a reset has to be asked for.
-    blocked: Vec<ConnId>,
+    /// Connections whose local ends are looked after now and then.
+    watched: Vec<ConnId>,
     /// The listener's.
     pause: AcceptPause,
     alarm: Alarm,
     watch: Interval,
+    /// The endpoint has ended, and what is left over has until then.
+    closed: Option<Instant>,
+    /// Nobody waits for what is left over.
+    is_stopped: bool,
 }
 
 impl<N: FnMut(SessionNotice)> Driver<N> {
@@ -409,8 +459,10 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
         if let Err(error) = ended {
             tracing::error!(%error, "the endpoint's socket failed; the endpoint has ended");
         }
+        let now = Instant::now();
         for bridge in self.bridges.values_mut() {
-            bridge.break_off(code::PARTNER_LOST);
+            // TCP peers are reset when their sockets are closed, which follows.
+            bridge.break_off(now, code::PARTNER_LOST);
         }
     }
 
@@ -424,12 +476,13 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
             self.reactor.poll_output(cx, now)?;
             while let Some(notice) = self.reactor.binding.poll_notice() {
                 progress = true;
-                if self.notice(now, notice) {
-                    return Poll::Ready(Ok(()));
-                }
+                self.notice(now, notice);
             }
             progress |= self.serve(now);
             progress |= self.watch(cx, now);
+            if self.closed.is_some_and(|until| self.is_stopped || until <= now || !self.has_left_over()) {
+                return Poll::Ready(Ok(()));
+            }
             if !progress && !self.reactor.poll_deadline(cx) {
                 return Poll::Pending;
             }
@@ -455,6 +508,7 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 }
                 Command::Stop => {
                     self.local.close();
+                    self.is_stopped = true;
                     endpoint.stop(now);
                 }
             }
@@ -480,13 +534,10 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                             tracing::info!("TCP connections are accepted again");
                         }
                         let connected = self.reactor.binding.connect(now);
-                        let local = LocalEnd::Tcp(Tcp::new(tcp));
                         match connected {
-                            Ok(id) => self.bridge(id, local),
-                            Err(error) => {
-                                tracing::warn!(%error, "TCP connection refused");
-                                self.refuse(local);
-                            }
+                            Ok(id) => self.bridge(id, LocalEnd::Tcp(Tcp(tcp))),
+                            // To close it is to reset it.
+                            Err(error) => tracing::warn!(%error, "TCP connection refused"),
                         }
                     }
                     Poll::Ready(Err(error)) => {
@@ -521,19 +572,22 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
         self.bridges.insert(id, Bridge::new(local, waker));
     }
 
-    /// Breaks a local connection off that has no connection to go with.
-    fn refuse(&mut self, mut local: LocalEnd<Tcp>) {
-        if let LocalEnd::Tcp(tcp) = &mut local {
-            tcp.break_off();
-        }
+    /// Whether a local end has not got everything yet of a connection that is over.
+    fn has_left_over(&self) -> bool {
+        self.bridges.values().any(Bridge::is_left_over)
     }
 
-    /// Says whether the endpoint has ended.
-    fn notice(&mut self, now: Instant, notice: Notice) -> bool {
+    fn notice(&mut self, now: Instant, notice: Notice) {
         match notice {
             Notice::Incoming(id) => self.incoming(now, id),
-            Notice::Readable(id) | Notice::Writable(id) | Notice::Ended(id) => {
+            Notice::Readable(id) | Notice::Writable(id) => {
                 if let Some(bridge) = self.bridges.get(&id) {
+                    bridge.waker.wake();
+                }
+            }
+            Notice::Ended(id) => {
+                if let Some(bridge) = self.bridges.get_mut(&id) {
+                    bridge.ended();
                     bridge.waker.wake();
                 }
             }
@@ -544,24 +598,23 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 }
             }
             Notice::Reset(id, code) => {
-                if let Some(mut bridge) = self.bridges.remove(&id) {
-                    bridge.break_off(code);
+                if self.bridges.get_mut(&id).is_some_and(|bridge| !bridge.break_off(now, code)) {
+                    self.bridges.remove(&id);
                 }
             }
-            Notice::Closed => return true,
+            Notice::Closed => self.closed = Some(now + LEFT_OVER),
             notice @ (Notice::SessionWaiting { .. } | Notice::SessionEnded { .. }) => {
                 self.stale.notify_one();
                 (self.notices)(notice);
             }
             notice @ (Notice::SessionUp { .. } | Notice::Limit { .. }) => (self.notices)(notice),
         }
-        false
     }
 
     fn incoming(&mut self, now: Instant, id: ConnId) {
         match &mut self.local {
-            Local::Forward(address) => {
-                let local = dial(address);
+            Local::Forward(forward) => {
+                let local = dial(&forward.address, forward.keepalive);
                 self.bridge(id, local);
             }
             Local::Accept(accepted) => {
@@ -578,21 +631,13 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
         }
     }
 
-    /// Looks now and then whether somebody has broken off whose bytes are not wanted at the moment; says whether it has looked.
+    /// Looks after local ends now and then; says whether it has looked.
     fn watch(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.blocked.is_empty() || self.watch.poll_tick(cx).is_pending() {
+        if (self.watched.is_empty() && self.closed.is_none()) || self.watch.poll_tick(cx).is_pending() {
             return false;
         }
-        let (bridges, endpoint) = (&mut self.bridges, &mut self.reactor.binding);
-        self.blocked.retain(|id| {
-            let Some(bridge) = bridges.get_mut(id) else { return false };
-            if let Some(code) = bridge.watch() {
-                endpoint.reset(now, *id, code);
-                bridges.remove(id);
-                return false;
-            }
-            bridge.is_blocked()
-        });
+        let bridges = &mut self.bridges;
+        self.watched.retain(|id| bridges.get_mut(id).is_some_and(|bridge| bridge.watch(now)));
         true
     }
 
@@ -605,7 +650,7 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
             let Some(bridge) = self.bridges.get_mut(&id) else { continue };
             let endpoint = &mut self.reactor.binding;
             match bridge.turn(now, endpoint, id, &mut self.read_buffer, &mut self.scratch) {
-                Turn::Wait if bridge.wants_watch() => self.blocked.push(id),
+                Turn::Wait if bridge.wants_watch() => self.watched.push(id),
                 Turn::Wait => {}
                 Turn::Again => bridge.waker.wake(),
                 Turn::Over => drop(self.bridges.remove(&id)),

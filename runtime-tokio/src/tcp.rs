@@ -20,6 +20,8 @@ use towline_core::host::ReadBuffer;
 
 /// Connections that the kernel keeps while nobody accepts them.
 const BACKLOG: i32 = 1024;
+/// With a linger time of 0, closing is a reset: the end of a connection is the end of its message here, and a part of one must not look whole.
+const RESET: Option<Duration> = Some(Duration::ZERO);
 
 /// A listening socket.
 pub(crate) struct Listener(TcpListener);
@@ -33,6 +35,7 @@ impl Listener {
         socket.set_reuse_address(true)?;
         // Those that are accepted inherit it.
         socket.set_tcp_nodelay(true)?;
+        socket.set_linger(RESET)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -55,6 +58,7 @@ impl Tcp {
     pub(crate) async fn connect(address: SocketAddr) -> io::Result<Self> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
+        SockRef::from(&socket).set_linger(RESET)?;
         Ok(Self(socket))
     }
 
@@ -82,14 +86,14 @@ impl Tcp {
 
     /// Closes it in good order. Up to `unread` bytes that wait to be read are thrown away first.
     pub(crate) fn close(self, unread: usize) {
-        discard(&SockRef::from(&self.0), unread);
+        let socket = SockRef::from(&self.0);
+        discard(&socket, unread);
+        // It fails when the peer has gone, and then there is nobody to tell.
+        let _ = socket.set_linger(None);
     }
 
-    /// Closes it with a reset.
-    pub(crate) fn abort(self) {
-        // It fails when the peer has gone, and then there is nobody to tell.
-        let _ = SockRef::from(&self.0).set_linger(Some(Duration::ZERO));
-    }
+    /// Closes it with a reset, as does everything that closes it, and be it the end of the process, but [`close`](Self::close).
+    pub(crate) fn abort(self) {}
 }
 
 /// Reads what is there, at most so many bytes.

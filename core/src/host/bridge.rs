@@ -6,7 +6,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
@@ -17,6 +17,7 @@ use crate::{
     spn::{
         code,
         endpoint::{ConnId, Endpoint},
+        kept::OF_READS,
     },
 };
 
@@ -24,8 +25,14 @@ use crate::{
 const BATCH: usize = 32;
 /// Reads and writes of one direction before others have their turn.
 const ROUNDS: usize = 16;
+/// How long a local end that is to be reset may take for what comes before that, and what a local end that has failed had said may take to
+/// be passed on.
+const PARTING: Duration = Duration::from_secs(3);
 
 /// A TCP socket of a runtime, as a bridge wants it.
+///
+/// Whatever becomes of its owner, its peer must not take half of the bytes for all of them: closing it is a reset (`SO_LINGER` with a time of
+/// 0) from the beginning on, until [`close`](Self::close) takes that back. So a process that is killed in the middle resets its peers, too.
 pub trait LocalTcp {
     /// What its reads go through; all sockets of a loop share one.
     type Buffer;
@@ -45,8 +52,11 @@ pub trait LocalTcp {
     /// Ends the writing direction.
     fn finish(&mut self);
 
-    /// Closing it is to be a reset.
-    fn break_off(&mut self);
+    /// Everything has been said in both directions: closing it is no reset any more, and what it still has to send goes out.
+    fn close(&mut self);
+
+    /// Whether everything that was written has gone out, so that a reset destroys nothing.
+    fn is_drained(&self) -> bool;
 
     /// The error that the kernel has for it, if any.
     fn take_error(&self) -> Option<io::Error>;
@@ -83,6 +93,21 @@ pub enum Turn {
     Over,
 }
 
+/// What else is known of a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Whole,
+    /// The local end has broken it off, with this code: what it had said is read and passed on, until then, and nothing is written to it.
+    Failed {
+        code: u64,
+        until: Instant,
+    },
+    /// The connection is over, and the local end is to be reset: it gets what came before, until then.
+    Parting {
+        until: Instant,
+    },
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Open,
@@ -99,6 +124,8 @@ pub struct Bridge<T> {
     pub waker: ConnWaker<ConnId>,
     /// Read from the local end, not yet taken by QUIC.
     up: Option<Bytes>,
+    /// That is a copy, or most of its buffer.
+    is_up_own: bool,
     /// It is among those that are looked after because nothing is read from them.
     is_watched: bool,
     up_state: Direction,
@@ -106,6 +133,9 @@ pub struct Bridge<T> {
     down: VecDeque<Bytes>,
     down_finished: bool,
     down_state: Direction,
+    fate: Fate,
+    /// The endpoint has forgotten the connection.
+    is_ended: bool,
 }
 
 /// The local end broke the connection off.
@@ -119,11 +149,14 @@ impl<T: LocalTcp> Bridge<T> {
             local,
             waker,
             up: None,
+            is_up_own: false,
             is_watched: false,
             up_state: Direction::Open,
             down: VecDeque::new(),
             down_finished: false,
             down_state: Direction::Open,
+            fate: Fate::Whole,
+            is_ended: false,
         }
     }
 
@@ -138,7 +171,13 @@ impl<T: LocalTcp> Bridge<T> {
     ) -> Turn {
         let waker = self.waker.begin();
         let mut cx = Context::from_waker(&waker);
+        if matches!(self.fate, Fate::Parting { .. }) {
+            return self.part(now, &mut cx);
+        }
         if let LocalEnd::Dialing(dialing) = &mut self.local {
+            if self.is_ended {
+                return Turn::Over;
+            }
             match dialing.as_mut().poll(&mut cx) {
                 Poll::Pending => return Turn::Wait,
                 Poll::Ready(Ok(tcp)) => self.local = LocalEnd::Tcp(tcp),
@@ -148,37 +187,96 @@ impl<T: LocalTcp> Bridge<T> {
                 }
             }
         }
-        let moved = self
-            .pump_up(now, &mut cx, endpoint, id, read_buffer)
-            .and_then(|up| Ok(self.pump_down(now, &mut cx, endpoint, id, scratch)? || up));
-        match moved {
-            Err(Broken(code)) => {
+        let up = self.pump_up(now, &mut cx, endpoint, id, read_buffer);
+        let down = self.pump_down(now, &mut cx, endpoint, id, scratch);
+        match (self.fate, self.up_state, self.down_state) {
+            (Fate::Parting { .. }, _, _) => self.part(now, &mut cx),
+            // All that it had said is on its way, or nobody wants it.
+            (Fate::Failed { code, .. }, Direction::Discarding | Direction::Over, _) if self.up.is_none() => {
+                endpoint.reset_delivered(now, id, code);
+                Turn::Over
+            }
+            (Fate::Failed { code, until }, _, _) if until <= now => {
                 endpoint.reset(now, id, code);
                 Turn::Over
             }
-            Ok(_) if self.up_state == Direction::Over && self.down_state == Direction::Over => Turn::Over,
-            Ok(true) => Turn::Again,
-            Ok(false) => Turn::Wait,
+            (Fate::Whole, Direction::Over, Direction::Over) => {
+                self.local.close();
+                Turn::Over
+            }
+            // Nobody is left who wants to hear or to say anything.
+            (Fate::Whole, Direction::Discarding, Direction::Over) => self.begin_parting(now, &mut cx),
+            (Fate::Whole, Direction::Discarding, _) if self.is_ended => self.begin_parting(now, &mut cx),
+            (Fate::Whole, _, Direction::Open) if self.is_ended && !self.down_finished => {
+                self.begin_parting(now, &mut cx)
+            }
+            (Fate::Whole | Fate::Failed { .. }, _, _) if up || down => Turn::Again,
+            (Fate::Whole | Fate::Failed { .. }, _, _) => Turn::Wait,
         }
     }
 
-    /// QUIC takes nothing, so nothing is read, and a reset of the local end would go unheard.
-    #[must_use]
-    pub fn is_blocked(&self) -> bool {
-        self.up.is_some() && matches!(self.local, LocalEnd::Tcp(_))
+    /// Whether the local end may break off unheard: nothing is read from it at the moment. And a time that is set wants to be looked at.
+    fn is_to_be_watched(&self) -> bool {
+        let is_unread = self.up.is_some() || self.up_state == Direction::Over;
+        matches!(self.local, LocalEnd::Tcp(_)) && (is_unread || self.fate != Fate::Whole)
     }
 
-    /// Says once that it has to be looked after.
+    /// Says once that it has to be looked after: call [`watch`](Self::watch) now and then, until that says no.
     pub fn wants_watch(&mut self) -> bool {
-        self.is_blocked() && !std::mem::replace(&mut self.is_watched, true)
+        self.is_to_be_watched() && !std::mem::replace(&mut self.is_watched, true)
     }
 
-    /// Looks after it: the code with which the local end broke it off, if it did. Without an answer of its own it is watched no more.
-    pub fn watch(&mut self) -> Option<u64> {
-        self.is_watched = self.is_blocked();
-        match &self.local {
-            LocalEnd::Tcp(tcp) if self.is_watched => tcp.take_error().map(|_| code::PEER_ABORTED),
-            LocalEnd::Tcp(_) | LocalEnd::Dialing(_) | LocalEnd::Stream(_) => None,
+    /// Looks after it, and wakes it if something has happened; says whether it is to be watched further.
+    pub fn watch(&mut self, now: Instant) -> bool {
+        self.is_watched = self.is_to_be_watched();
+        if let LocalEnd::Tcp(tcp) = &self.local
+            && self.is_watched
+        {
+            let has_news = match self.fate {
+                Fate::Whole => tcp.take_error().is_some(),
+                Fate::Failed { until, .. } => until <= now,
+                Fate::Parting { .. } => true,
+            };
+            if has_news {
+                if self.fate == Fate::Whole {
+                    self.fail(now, code::PEER_ABORTED);
+                }
+                self.waker.wake();
+            }
+        }
+        self.is_watched
+    }
+
+    /// The local end has broken it off.
+    fn fail(&mut self, now: Instant, code: u64) {
+        if self.fate == Fate::Whole {
+            self.fate = Fate::Failed { code, until: now + PARTING };
+        }
+        self.down.clear();
+    }
+
+    /// The local end is to be reset, and gets what came before.
+    fn begin_parting(&mut self, now: Instant, cx: &mut Context<'_>) -> Turn {
+        match &mut self.local {
+            LocalEnd::Stream(half) => {
+                half.part(&mut self.down, self.down_finished);
+                return Turn::Over;
+            }
+            LocalEnd::Dialing(_) => return Turn::Over,
+            LocalEnd::Tcp(_) => self.fate = Fate::Parting { until: now + PARTING },
+        }
+        self.part(now, cx)
+    }
+
+    fn part(&mut self, now: Instant, cx: &mut Context<'_>) -> Turn {
+        let (Fate::Parting { until }, LocalEnd::Tcp(_)) = (self.fate, &self.local) else { return Turn::Over };
+        if until <= now {
+            return Turn::Over;
+        }
+        match self.local.poll_write(cx, &mut self.down) {
+            Poll::Pending => Turn::Wait,
+            Poll::Ready(Ok(())) if !self.local.is_drained() => Turn::Wait,
+            Poll::Ready(Ok(()) | Err(Broken(_))) => Turn::Over,
         }
     }
 
@@ -190,7 +288,7 @@ impl<T: LocalTcp> Bridge<T> {
         endpoint: &mut Endpoint,
         id: ConnId,
         read_buffer: &mut T::Buffer,
-    ) -> Result<bool, Broken> {
+    ) -> bool {
         for _ in 0..ROUNDS {
             if let Some(chunk) = self.up.take() {
                 let mut chunks = [chunk];
@@ -198,29 +296,38 @@ impl<T: LocalTcp> Bridge<T> {
                     WriteOutcome::Written { .. } => {}
                     WriteOutcome::Blocked { .. } => {
                         let [rest] = chunks;
-                        self.up = Some(rest);
-                        return Ok(false);
+                        // A few bytes must not keep a whole read buffer for as long as QUIC has no room.
+                        let is_own = std::mem::replace(&mut self.is_up_own, true) || rest.len() >= OF_READS;
+                        self.up = Some(if is_own { rest } else { Bytes::copy_from_slice(&rest) });
+                        return false;
                     }
                     WriteOutcome::Stopped(_) | WriteOutcome::Gone => self.up_state = Direction::Discarding,
                 }
             }
             if self.up_state == Direction::Over {
-                return Ok(false);
+                return false;
             }
             match self.local.poll_read(cx, read_buffer) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(Local::Data(chunk)) if self.up_state == Direction::Open => self.up = Some(chunk),
-                Poll::Ready(Local::Data(_)) => {}
+                Poll::Pending => return false,
+                Poll::Ready(Local::Data(chunk)) if self.up_state == Direction::Open => {
+                    (self.up, self.is_up_own) = (Some(chunk), false);
+                }
+                // Its neighbours have better things to do than to wait for what is thrown away.
+                Poll::Ready(Local::Data(_)) => return true,
                 Poll::Ready(Local::End) => {
-                    if self.up_state == Direction::Open {
+                    // After a failure this is where the bytes stop, and no end that the other side may take for one.
+                    if self.up_state == Direction::Open && self.fate == Fate::Whole {
                         endpoint.finish(now, id);
                     }
                     self.up_state = Direction::Over;
                 }
-                Poll::Ready(Local::Broken(code)) => return Err(Broken(code)),
+                Poll::Ready(Local::Broken(code)) => {
+                    self.fail(now, code);
+                    self.up_state = Direction::Over;
+                }
             }
         }
-        Ok(true)
+        true
     }
 
     /// QUIC to local end; says whether there may be more at once.
@@ -231,10 +338,10 @@ impl<T: LocalTcp> Bridge<T> {
         endpoint: &mut Endpoint,
         id: ConnId,
         scratch: &mut Vec<Bytes>,
-    ) -> Result<bool, Broken> {
+    ) -> bool {
         for _ in 0..ROUNDS {
-            if self.down_state == Direction::Over {
-                return Ok(false);
+            if self.down_state == Direction::Over || self.fate != Fate::Whole {
+                return false;
             }
             let mut is_empty = false;
             if self.down.is_empty() && !self.down_finished {
@@ -246,25 +353,31 @@ impl<T: LocalTcp> Bridge<T> {
                     ReadOutcome::Finished => self.down_finished = true,
                     // Notice::Reset says it, too; whichever comes first.
                     ReadOutcome::Reset(code) => {
-                        self.break_off(code);
-                        return Ok(false);
+                        self.break_off(now, code);
+                        return false;
                     }
-                    ReadOutcome::Gone => return Ok(false),
+                    // A notice says, or has said, what became of it.
+                    ReadOutcome::Gone => return false,
                 }
             }
             match self.local.poll_write(cx, &mut self.down) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(result) => result?,
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(Broken(code))) => {
+                    // It may have said something before.
+                    self.fail(now, code);
+                    return true;
+                }
             }
             if self.down.is_empty() && self.down_finished {
                 self.local.finish();
                 self.down_state = Direction::Over;
             }
             if is_empty {
-                return Ok(false);
+                return false;
             }
         }
-        Ok(true)
+        true
     }
 
     /// The other side reads no more.
@@ -278,14 +391,37 @@ impl<T: LocalTcp> Bridge<T> {
         }
     }
 
-    /// The connection was broken off: so is the local end, and never by a clean end.
-    pub fn break_off(&mut self, code: u64) {
-        match &mut self.local {
-            LocalEnd::Dialing(_) => {}
-            LocalEnd::Tcp(tcp) => tcp.break_off(),
-            LocalEnd::Stream(half) => half.break_off(code),
+    /// The endpoint has forgotten the connection, which has ended in order.
+    pub fn ended(&mut self) {
+        self.is_ended = true;
+        if self.up_state == Direction::Open {
+            self.up_state = Direction::Discarding;
+            self.up = None;
+        }
+    }
+
+    /// The connection was broken off: so is the local end, after what came before, and never by a clean end. Says whether that takes another
+    /// turn, for which it is woken; if not, the bridge is over.
+    pub fn break_off(&mut self, now: Instant, code: u64) -> bool {
+        match (&mut self.local, self.fate) {
+            (LocalEnd::Tcp(_), Fate::Whole) => {
+                self.up = None;
+                self.fate = Fate::Parting { until: now + PARTING };
+                self.waker.wake();
+                return true;
+            }
+            (LocalEnd::Tcp(_), Fate::Parting { .. }) => return true,
+            (LocalEnd::Stream(half), _) => half.break_off(&mut self.down, code),
+            (LocalEnd::Dialing(_), _) | (LocalEnd::Tcp(_), Fate::Failed { .. }) => {}
         }
         (self.up_state, self.down_state) = (Direction::Over, Direction::Over);
+        false
+    }
+
+    /// Whether it is only there because its local end has not got everything yet.
+    #[must_use]
+    pub fn is_left_over(&self) -> bool {
+        self.is_ended || matches!(self.fate, Fate::Parting { .. })
     }
 }
 
@@ -334,6 +470,19 @@ impl<T: LocalTcp> LocalEnd<T> {
             Self::Dialing(_) => {}
             Self::Tcp(tcp) => tcp.finish(),
             Self::Stream(half) => half.finish(),
+        }
+    }
+
+    fn close(&mut self) {
+        if let Self::Tcp(tcp) = self {
+            tcp.close();
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.is_drained(),
+            Self::Dialing(_) | Self::Stream(_) => true,
         }
     }
 }

@@ -7,9 +7,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
-use crate::spn::code;
+use crate::spn::{
+    code,
+    kept::{Kept, OF_DATAGRAMS},
+};
 
 /// Bytes that a stream holds in each direction before it pushes back.
 const CAPACITY: usize = 256 * 1024;
@@ -39,7 +42,7 @@ struct Pipe {
 
 #[derive(Debug, Default)]
 struct Flow {
-    chunks: VecDeque<Bytes>,
+    chunks: Kept,
     bytes: usize,
     is_finished: bool,
     /// The reader has gone, with this code.
@@ -51,7 +54,7 @@ struct Flow {
 impl Flow {
     fn push(&mut self, chunk: Bytes) {
         self.bytes += chunk.len();
-        self.chunks.push_back(chunk);
+        self.chunks.push(chunk, OF_DATAGRAMS);
         wake(&mut self.reader);
     }
 
@@ -92,29 +95,18 @@ impl UserHalf {
     ///
     /// # Errors
     /// The connection was broken off.
-    pub fn poll_read(&self, cx: &mut Context<'_>, mut buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut pipe = lock(&self.0);
-        if let Some(code) = pipe.broken {
-            return Poll::Ready(Err(broken(code)));
-        }
+        let was_broken = pipe.broken;
         let flow = &mut pipe.down;
-        let (wanted, mut taken) = (buffer.len(), 0);
-        while let Some(chunk) = flow.chunks.front_mut() {
-            let length = chunk.len().min(buffer.len());
-            let (now, later) = buffer.split_at_mut(length);
-            if now.is_empty() {
-                break;
-            }
-            chunk.copy_to_slice(now);
-            buffer = later;
-            taken += length;
-            if chunk.is_empty() {
-                flow.chunks.pop_front();
-            }
-        }
+        let (wanted, taken) = (buffer.len(), flow.chunks.read(buffer));
         if taken > 0 {
             flow.took(taken);
         } else if !flow.is_finished && wanted > 0 {
+            // What came before the break comes first.
+            if let Some(code) = was_broken {
+                return Poll::Ready(Err(broken(code)));
+            }
             flow.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -140,7 +132,14 @@ impl UserHalf {
             return Poll::Pending;
         }
         if length > 0 {
-            flow.push(Bytes::copy_from_slice(data.get(..length).unwrap_or_default()));
+            let data = data.get(..length).unwrap_or_default();
+            if length < OF_DATAGRAMS {
+                flow.bytes += length;
+                flow.chunks.copy(data);
+                wake(&mut flow.reader);
+            } else {
+                flow.push(Bytes::copy_from_slice(data));
+            }
         }
         Poll::Ready(Ok(length))
     }
@@ -203,12 +202,12 @@ impl LoopHalf {
     /// What the user has written.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Local> {
         let mut pipe = lock(&self.0);
-        if let Some(code) = pipe.dropped {
-            return Poll::Ready(Local::Broken(code));
-        }
-        if let Some(chunk) = pipe.up.chunks.pop_front() {
+        if let Some(chunk) = pipe.up.chunks.pop() {
             pipe.up.took(chunk.len());
             return Poll::Ready(Local::Data(chunk));
+        }
+        if let Some(code) = pipe.dropped {
+            return Poll::Ready(Local::Broken(code));
         }
         if pipe.up.is_finished {
             return Poll::Ready(Local::End);
@@ -231,8 +230,9 @@ impl LoopHalf {
                 pipe.down.writer = Some(cx.waker().clone());
                 return Poll::Pending;
             }
-            pipe.down.push(chunk.clone());
-            chunks.pop_front();
+            if let Some(chunk) = chunks.pop_front() {
+                pipe.down.push(chunk);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -253,11 +253,28 @@ impl LoopHalf {
         wake(&mut pipe.up.writer);
     }
 
-    /// The connection was broken off, with this code.
-    pub fn break_off(&mut self, code: u64) {
+    /// The connection was broken off, with this code, after these last chunks.
+    pub fn break_off(&mut self, last: &mut VecDeque<Bytes>, code: u64) {
         let mut pipe = lock(&self.0);
+        for chunk in last.drain(..) {
+            pipe.down.push(chunk);
+        }
         pipe.broken.get_or_insert(code);
         wake(&mut pipe.up.writer);
+        wake(&mut pipe.down.reader);
+    }
+    /// The connection is over, after these last chunks and, perhaps, an end in good order; what the user writes is wanted no more.
+    pub fn part(&mut self, last: &mut VecDeque<Bytes>, is_finished: bool) {
+        if !is_finished {
+            return self.break_off(last, code::PEER_ABORTED);
+        }
+        let code = lock(&self.0).up.stopped.unwrap_or(code::PEER_ABORTED);
+        self.stopped(code);
+        let mut pipe = lock(&self.0);
+        for chunk in last.drain(..) {
+            pipe.down.push(chunk);
+        }
+        pipe.down.is_finished = true;
         wake(&mut pipe.down.reader);
     }
 }
@@ -267,10 +284,10 @@ impl Drop for LoopHalf {
     fn drop(&mut self) {
         let is_over = {
             let pipe = lock(&self.0);
-            pipe.up.is_finished && pipe.down.is_finished
+            (pipe.up.is_finished || pipe.up.stopped.is_some()) && pipe.down.is_finished
         };
         if !is_over {
-            self.break_off(code::PARTNER_LOST);
+            self.break_off(&mut VecDeque::new(), code::PARTNER_LOST);
         }
     }
 }

@@ -18,6 +18,7 @@ mod flow;
 mod incoming;
 mod ledger;
 mod link;
+mod parting;
 mod resume;
 pub mod session;
 #[cfg(test)]
@@ -118,6 +119,8 @@ enum Due {
     Stall(ConnId),
     /// Progress is to be reported.
     Report(ConnId),
+    /// It is to be reset when its partner has what was written.
+    Parting(ConnId),
     /// PAUSE_REQ for a connection that was not known.
     StrayPause(LinkId, ConnKey),
     Tomb(ConnKey),
@@ -260,6 +263,7 @@ impl Endpoint {
                 Due::Preamble(id, stream) => self.expire_preamble(id, stream),
                 Due::Stall(id) => self.expire_stall(now, id),
                 Due::Report(id) => self.expire_report(id),
+                Due::Parting(id) => self.part(now, id),
                 Due::StrayPause(id, key) => self.expire_stray_pause(now, id, key),
                 Due::Tomb(key) => self.expire_tomb(now, key),
             }

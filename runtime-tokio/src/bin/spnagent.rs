@@ -16,7 +16,7 @@ use towline_core::{
     spn::{Role, endpoint::Config},
 };
 use towline_tokio::{
-    endpoint::{Control, Hubs, SessionNotice, StartError, consumer_agent, provider_agent},
+    endpoint::{Bind, Control, Forward, Hubs, KEEPALIVE, SessionNotice, StartError, consumer_agent, provider_agent},
     log, process,
     settings::{EnvFile, SettingsError, host_and_port, read_text},
 };
@@ -97,6 +97,10 @@ struct Common {
     /// How long a connection may be without a hub before its TCP end is reset, in seconds; 0: as soon as its session is lost.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pause_max: u32,
+    /// How long a local TCP peer may be silent before it is asked whether it is still there, in seconds; 60 unless given [env: SPN_TCP_KEEPALIVE].
+    /// One that does not answer for as long again is given up. 0: it is never asked.
+    #[arg(long, value_name = "SECONDS")]
+    tcp_keepalive: Option<String>,
     /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
     #[arg(long, value_enum, default_value_t)]
     log_format: log::Format,
@@ -154,6 +158,7 @@ async fn run(command: Command) -> Result<(), Error> {
             let forward = host_and_port(&forward)
                 .map_err(|expected| value(("forward-address", "FORWARD_ADDRESS"), forward, expected))?;
             tracing::info!(hub = %config.server_name, port = hubs.port, %forward, "providing");
+            let forward = Forward { keepalive: keepalive(&common, &file)?, ..forward.into() };
             let (control, agent) = provider_agent(config, hubs, forward, tell)?;
             let again = move || {
                 let file = env_file(&common)?;
@@ -170,6 +175,7 @@ async fn run(command: Command) -> Result<(), Error> {
             )?;
             let bind: SocketAddr =
                 bind.parse().map_err(|_| value(("bind-address", "BIND_ADDRESS"), bind.clone(), "IP:PORT"))?;
+            let bind = Bind { keepalive: keepalive(&common, &file)?, ..bind.into() };
             let hub = config.server_name.clone();
             let (control, local, agent) = consumer_agent(config, hubs, bind, tell).await?;
             tracing::info!(%hub, port = hubs.port, "listening on {local}");
@@ -177,6 +183,16 @@ async fn run(command: Command) -> Result<(), Error> {
             until_signal(control, agent, again).await
         }
     }
+}
+
+/// The keep-alive of local sockets: a minute unless it is said, and none for 0.
+fn keepalive(common: &Common, file: &EnvFile) -> Result<Option<Duration>, Error> {
+    let setting = ("tcp-keepalive", "SPN_TCP_KEEPALIVE");
+    let Some(text) = file.text(common.tcp_keepalive.as_deref(), setting.1) else { return Ok(Some(KEEPALIVE)) };
+    // The kernel takes no more.
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= 32_767);
+    let seconds: u64 = seconds.ok_or_else(|| value(setting, text, "seconds, 0 to 32767"))?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
 /// A provider's weight: 100 unless it is said.

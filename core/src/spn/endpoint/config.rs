@@ -100,6 +100,8 @@ pub struct Limits {
     pub retain_total: u64,
     /// How long the preamble of a stream may take.
     pub preamble: Duration,
+    /// How long a reset may wait for what was written before it.
+    pub parting: Duration,
     /// The base window of a session grows up to this, in bytes, where the round-trip time asks for it.
     pub window_max: u32,
     /// Bytes that the host leaves unread, over all connections, beyond which windows are raised no more for them.
@@ -118,6 +120,7 @@ impl Default for Limits {
             retain_min: 64 * 1024,
             retain_total: 256 * 1024 * 1024,
             preamble: Duration::from_secs(10),
+            parting: Duration::from_secs(3),
             window_max: 8 * 1024 * 1024,
             parked_bytes: 256 * 1024 * 1024,
             control_backlog: 64 * 1024,

@@ -13,6 +13,7 @@ use super::{
     flow::Unread,
     ledger::Ledger,
     link::LinkId,
+    parting::Parting,
     resume::Asked,
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     spn::{
         ConnKey, Protocol, Role, Tag,
         frame::{Frame, flag},
+        kept::Kept,
         preamble::{Collector, Preamble},
     },
 };
@@ -43,7 +45,7 @@ pub(super) struct Conn {
     /// FIN follows when `out` is empty.
     finish: bool,
     /// What was sent, as long as it may have to be sent again.
-    held: Vec<Bytes>,
+    held: Kept,
     held_bytes: usize,
     holding: bool,
     /// The machine knows that the host is there (provider).
@@ -74,6 +76,10 @@ pub(super) struct Conn {
     waits: bool,
     /// The reset that the host was shown.
     broken: Option<u64>,
+    /// The last bytes were given to a stream then.
+    pub(super) last_sent: Option<Instant>,
+    /// The host wants it reset, once they are delivered.
+    pub(super) parting: Option<Parting>,
 }
 
 /// The stream that carries a connection.
@@ -122,7 +128,7 @@ impl Endpoint {
                 ahead_end: false,
                 out: VecDeque::new(),
                 finish: false,
-                held: Vec::new(),
+                held: Kept::default(),
                 held_bytes: 0,
                 holding: self.config.role == Role::Consumer,
                 opened: self.config.role == Role::Consumer,
@@ -142,6 +148,8 @@ impl Endpoint {
                 reminded: false,
                 waits: false,
                 broken: None,
+                last_sent: None,
+                parting: None,
             });
         }
         self.open += 1;
@@ -278,9 +286,9 @@ impl Endpoint {
                 Action::Announce => self.notices.push_back(Notice::Incoming(id)),
                 Action::OpenStream => self.begin_stream(now, id),
                 Action::SendHeld => {
-                    conn.out.extend(conn.held.iter().cloned());
+                    conn.out.extend(conn.held.all());
                     if let Some(ledger) = &mut conn.ledger {
-                        ledger.keep(conn.held.iter().cloned());
+                        ledger.keep(conn.held.all());
                     }
                     self.account(id);
                     self.flush_conn(id);
@@ -295,7 +303,7 @@ impl Endpoint {
                     self.ask_resume(id);
                 }
                 Action::SendKept => {
-                    if let Some(ledger) = &conn.ledger {
+                    if let Some(ledger) = &mut conn.ledger {
                         conn.out.extend(ledger.again());
                     }
                     self.on_writable(id);
@@ -438,6 +446,7 @@ impl Endpoint {
         if let Some(conn) = self.conn_mut(id) {
             conn.sent_end = true;
             self.conn_event(now, id, Event::StreamAcked);
+            self.note_delivered(id);
         }
     }
 

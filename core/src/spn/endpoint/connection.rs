@@ -195,6 +195,18 @@ impl Connection {
         matches!(self.state, State::Disconnected)
     }
 
+    /// Whether our direction is over where it counts: its end has arrived, or nobody wants more of it.
+    #[must_use]
+    pub fn has_delivered(&self) -> bool {
+        matches!(self.flow.sending, Sending::Delivered | Sending::Stopped)
+    }
+
+    /// Whether the local side has finished, and the end is on its way.
+    #[must_use]
+    pub fn is_finishing(&self) -> bool {
+        self.flow.sending == Sending::Finished
+    }
+
     /// Whether it waits for the end of its stream.
     #[must_use]
     pub fn is_disconnecting(&self) -> bool {

@@ -1,13 +1,16 @@
 //! The bytes of one resumable connection at one end, over all its legs (docs/protocols/spn.md, Pause and resume).
 //!
-//! Payload is counted from the start of the connection. Of what we send, everything from *acknowledged* on is kept, as the same [`Bytes`]; of
+//! Payload is counted from the start of the connection. Of what we send, everything from *acknowledged* on is kept, large pieces as the same [`Bytes`]; of
 //! what we receive, the local side gets each byte once, whatever a new leg repeats.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 
-use crate::spn::frame::flag;
+use crate::spn::{
+    frame::flag,
+    kept::{Kept, OF_READS},
+};
 
 /// A receiver reports when the local side has taken so many bytes since the last report,
 pub(super) const REPORT_BYTES: u64 = 64 * 1024;
@@ -38,7 +41,7 @@ pub(super) struct Ledger {
     pub(super) generation: u32,
     sent: u64,
     acknowledged: u64,
-    kept: VecDeque<Bytes>,
+    kept: Kept,
     finished: bool,
     received: u64,
     /// What the present leg repeats.
@@ -75,10 +78,13 @@ impl Ledger {
     pub(super) fn keep(&mut self, chunks: impl IntoIterator<Item = Bytes>) {
         for chunk in chunks {
             self.sent += chunk.len() as u64;
-            if !chunk.is_empty() {
-                self.kept.push_back(chunk);
-            }
+            self.kept.push(chunk, OF_READS);
         }
+    }
+
+    /// Whether our direction ends at what has been sent.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
     }
 
     /// Our direction ends at what has been sent.
@@ -91,15 +97,8 @@ impl Ledger {
         if offset > self.sent {
             return Err(Mismatch);
         }
-        while self.acknowledged < offset {
-            let Some(chunk) = self.kept.front_mut() else { break };
-            let free = usize::try_from(offset - self.acknowledged).unwrap_or(usize::MAX).min(chunk.len());
-            chunk.advance(free);
-            self.acknowledged += free as u64;
-            if chunk.is_empty() {
-                self.kept.pop_front();
-            }
-        }
+        let fresh = usize::try_from(offset.saturating_sub(self.acknowledged)).unwrap_or(usize::MAX);
+        self.acknowledged += self.kept.advance(fresh) as u64;
         Ok(())
     }
 
@@ -110,8 +109,8 @@ impl Ledger {
     }
 
     /// What a new leg begins with: everything from *acknowledged* on.
-    pub(super) fn again(&self) -> impl Iterator<Item = Bytes> {
-        self.kept.iter().cloned()
+    pub(super) fn again(&mut self) -> impl Iterator<Item = Bytes> {
+        self.kept.all()
     }
 
     /// A new leg, on which the partner begins at `offset`. What was read of it before is skipped.
@@ -168,6 +167,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use proptest::prelude::*;
 
     use super::*;

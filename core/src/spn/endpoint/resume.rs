@@ -228,6 +228,7 @@ impl Endpoint {
             Ok(()) if is_over => self.conn_event(now, id, Event::SentOver),
             Ok(()) => {}
         }
+        self.note_delivered(id);
         self.conn_mut(id).is_some()
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     quic::{ReadOutcome, WriteOutcome},
-    spn::Protocol,
+    spn::{Protocol, kept::OF_READS},
 };
 
 impl Endpoint {
@@ -124,7 +124,7 @@ impl Endpoint {
         let Some(conn) = self.conn_mut(id) else { return };
         if !std::mem::replace(&mut conn.has_received, true) {
             conn.holding = false;
-            conn.held = Vec::new();
+            conn.held.clear();
             self.conn_event(now, id, Event::BytesReceived);
         }
     }
@@ -157,12 +157,9 @@ impl Endpoint {
         let release = conn.holding && (carrier.protocol == Protocol::Sc01 || conn.held_bytes + size > most);
         if release {
             conn.holding = false;
-            conn.held = Vec::new();
+            conn.held.clear();
         }
-        let from = conn.held.len();
-        if conn.holding {
-            conn.held.extend(chunks.iter().cloned());
-        }
+        let offered = if conn.holding { chunks.to_vec() } else { Vec::new() };
         let outcome = match &conn.ledger {
             Some(_) => self.write_kept(id, carrier, chunks),
             None => self.quic.write(carrier.handle, carrier.stream, chunks),
@@ -171,7 +168,7 @@ impl Endpoint {
             WriteOutcome::Written { bytes } | WriteOutcome::Blocked { bytes, .. } => bytes,
             WriteOutcome::Stopped(_) | WriteOutcome::Gone => 0,
         };
-        self.note_sent(now, id, from, bytes, release);
+        self.note_sent(now, id, offered, bytes, release);
         self.note_taken(now, carrier, bytes);
         match outcome {
             WriteOutcome::Written { .. } => {
@@ -191,16 +188,19 @@ impl Endpoint {
         }
     }
 
-    /// Of what was to be held since `from`, only what was taken is kept.
-    fn note_sent(&mut self, now: Instant, id: ConnId, from: usize, bytes: usize, release: bool) {
+    /// Of what was `offered`, to be held, only what was taken is kept.
+    fn note_sent(&mut self, now: Instant, id: ConnId, offered: Vec<Bytes>, bytes: usize, release: bool) {
         let Some(conn) = self.conn_mut(id) else { return };
-        let mut left = bytes;
-        for chunk in conn.held.iter_mut().skip(from) {
-            chunk.truncate(left);
-            left -= chunk.len();
+        if bytes > 0 {
+            conn.last_sent = Some(now);
         }
         if conn.holding {
-            conn.held.retain(|chunk| !chunk.is_empty());
+            let mut left = bytes;
+            for mut chunk in offered {
+                chunk.truncate(left);
+                left -= chunk.len();
+                conn.held.push(chunk, OF_READS);
+            }
             conn.held_bytes += bytes;
         }
         if bytes > 0 && !std::mem::replace(&mut conn.has_sent, true) {
