@@ -74,7 +74,13 @@ fn readers_that_have_gone_end_no_program() {
     };
     let inventory = realm.file("inventory.yaml");
     let start = |program: &str, arguments: &[&str]| {
-        Command::new(path_of(program)).args(arguments).stdin(Stdio::null()).stdout(gone()).stderr(gone()).spawn().unwrap()
+        Command::new(path_of(program))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(gone())
+            .stderr(gone())
+            .spawn()
+            .unwrap()
     };
     let mut hub = start("spnhub", &["-c", &inventory]);
     // A service that is not there is a line for each connection.
@@ -90,7 +96,8 @@ fn readers_that_have_gone_end_no_program() {
     assert_eq!(provider.try_wait().unwrap(), None, "it lives");
     signal(provider.id(), "INT");
     assert_eq!(end(&mut provider).code(), Some(0));
-    let mut other = start("spnagent", &["provider", "--env-file", &file, "--forward-address", &serve(echo).to_string()]);
+    let mut other =
+        start("spnagent", &["provider", "--env-file", &file, "--forward-address", &serve(echo).to_string()]);
     until("a connection", || says(address, "hello").is_ok());
     for child in [&mut other, &mut hub] {
         assert_eq!(child.try_wait().unwrap(), None, "it lives");
@@ -241,9 +248,10 @@ fn a_line_that_comes_again_and_again_is_counted() {
     provider.wait();
     let lines = provider.err();
     let said = lines.iter().filter(|line| line.contains("WARN cannot reach the service")).count();
-    let counted = lines.iter().filter_map(|line| line.split_once(" more times in ")).map(|(before, _)| {
-        before.rsplit(' ').next().and_then(|count| count.parse::<usize>().ok()).expect("a count")
-    });
+    let counted = lines
+        .iter()
+        .filter_map(|line| line.split_once(" more times in "))
+        .map(|(before, _)| before.rsplit(' ').next().and_then(|count| count.parse::<usize>().ok()).expect("a count"));
     let counted: usize = counted.sum();
     assert!((20..60).contains(&said) && said + counted >= 100, "{said} said, {counted} counted: {lines:#?}");
 }
@@ -305,11 +313,7 @@ fn serve_pages(listener: TcpListener, pages: BTreeMap<&'static str, String>) {
             let length = tcp.read(&mut head).unwrap_or_default();
             let head = String::from_utf8_lossy(&head[..length]).into_owned();
             let body = pages.get(head.split(' ').nth(1).unwrap_or_default()).cloned().unwrap_or_default();
-            let _ = write!(
-                tcp,
-                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                body.len()
-            );
+            let _ = write!(tcp, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
         }
     });
 }
