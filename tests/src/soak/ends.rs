@@ -138,7 +138,7 @@ impl Place {
                     self.burst(500_000, 3_000_000, output).await?;
                     output.finish().await
                 };
-                return tokio::try_join!(sending, input.to_the_end()).map(|_| ());
+                return tokio::try_join!(sending, input.rest()).map(|_| ());
             }
             Kind::HalfClosed => output.write(1 + self.random.below(100_000)).await?,
             Kind::Short => output.write(1 + self.random.below(2_000)).await?,
@@ -149,7 +149,7 @@ impl Place {
             Kind::SlowService => output.write(50_000 + self.random.below(300_000)).await?,
         }
         output.finish().await?;
-        input.to_the_end().await
+        input.rest().await
     }
 
     async fn service(&mut self, kind: Kind, output: &mut Output<'_>, input: &mut Input<'_>) -> Result<(), Failure> {
@@ -161,23 +161,23 @@ impl Place {
                 }
             },
             Kind::BulkUp => {
-                input.to_the_end().await?;
+                input.rest().await?;
                 output.write(16).await?;
             }
             Kind::BulkDown => {
                 self.burst(500_000, 4_000_000, output).await?;
                 output.finish().await?;
-                return input.to_the_end().await;
+                return input.rest().await;
             }
             Kind::BulkBoth => {
                 let sending = async {
                     self.burst(500_000, 3_000_000, output).await?;
                     output.finish().await
                 };
-                return tokio::try_join!(sending, input.to_the_end()).map(|_| ());
+                return tokio::try_join!(sending, input.rest()).map(|_| ());
             }
             Kind::HalfClosed => {
-                input.to_the_end().await?;
+                input.rest().await?;
                 for _ in 0..10 {
                     output.write(1 + self.random.below(5_000)).await?;
                     let pause = self.between(100, 6_000);
@@ -189,15 +189,15 @@ impl Place {
                 if self.random.chance(50) {
                     output.write(1 + self.random.below(20_000)).await?;
                     output.finish().await?;
-                    return input.to_the_end().await;
+                    return input.rest().await;
                 }
-                input.to_the_end().await?;
+                input.rest().await?;
                 output.write(1 + self.random.below(20_000)).await?;
             }
             Kind::SlowReader => {
                 output.write(50_000 + self.random.below(300_000)).await?;
                 output.finish().await?;
-                return input.to_the_end().await;
+                return input.rest().await;
             }
             Kind::SlowService => {
                 self.sip(input).await?;
@@ -254,7 +254,7 @@ impl Place {
     /// Reads to the end, and ends then.
     async fn after(&mut self, output: &mut Output<'_>, input: &mut Input<'_>) -> Result<(), Failure> {
         if !input.is_over() {
-            input.to_the_end().await?;
+            input.rest().await?;
         }
         output.finish().await
     }
@@ -336,7 +336,7 @@ impl Input<'_> {
         Ok(length)
     }
 
-    async fn to_the_end(&mut self) -> Result<(), Failure> {
+    async fn rest(&mut self) -> Result<(), Failure> {
         while self.some(PIECE).await? > 0 {}
         Ok(())
     }
