@@ -150,9 +150,8 @@ impl<N: FnMut(&Proxy, Notice)> Driver<N> {
         for _ in 0..TURNS {
             let now = Instant::now();
             let mut progress = self.obey_wishes(now);
-            // First those who are here: a head that has come must not count as slow when the next one comes.
-            progress |= self.serve(now);
             progress |= self.accept(cx, now);
+            progress |= self.serve(now);
             if self.proxy.poll_timeout().is_some_and(|due| due <= now) {
                 self.proxy.handle_timeout(now);
                 progress = true;

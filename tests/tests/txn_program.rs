@@ -337,6 +337,6 @@ fn it_listens_on_both_families() {
         let line = proxy.err_line(&format!("listening on {ip}"));
         let address: SocketAddr = line.split("listening on ").nth(1).and_then(|text| text.parse().ok()).unwrap();
         assert!(matches!(address.ip(), IpAddr::V4(_)) == ip.starts_with('1'));
-        assert_eq!(fetch(address, b"127.0.0.1 echo\r\n\r\n").unwrap(), b"127.0.0.1 echo\r\n\r\n");
+        assert_eq!(fetch(address, b"127.0.0.1 echo\r\n\r\n").unwrap(), b"127.0.0.1 echo \r\n\r\n");
     }
 }

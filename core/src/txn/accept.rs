@@ -230,6 +230,8 @@ pub struct Accept {
     /// Their numbers in that table.
     arrivals: BTreeMap<u64, u64>,
     arrived: u64,
+    /// Who has been told to give way, and is not over yet.
+    yields: Option<u64>,
     timers: Timers<Timer, 3>,
     actions: Actions<Action, 3>,
     unexpected: u64,
@@ -295,6 +297,7 @@ impl Accept {
             heads: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             arrived: 0,
+            yields: None,
             timers: Timers::default(),
             actions: Actions::default(),
             unexpected: 0,
@@ -309,7 +312,8 @@ impl Accept {
 
     /// A head is complete, or its connection is over; says whether it was known as incomplete.
     fn forget_head(&mut self, conn: u64) -> bool {
-        self.arrivals.remove(&conn).and_then(|nth| self.heads.remove(&nth)).is_some()
+        let has_yielded = self.yields.take_if(|yields| *yields == conn).is_some();
+        self.arrivals.remove(&conn).and_then(|nth| self.heads.remove(&nth)).is_some() || has_yielded
     }
 
     fn idle(&mut self, now: Instant, event: Event) -> State {
@@ -397,12 +401,15 @@ impl Accept {
             self.actions.push(Action::AcceptMore);
             return State::Listening;
         }
-        if let Some((&nth, &(conn, came))) = self.heads.first_key_value() {
+        if self.yields.is_none()
+            && let Some((&nth, &(conn, came))) = self.heads.first_key_value()
+        {
             let due = came + self.config.slow_head;
             if due > now {
                 self.timers.set(Timer::SlowHead, due);
             } else {
-                // Whatever becomes of it now, its place will be free.
+                // Its place will be free in a moment, and one is enough.
+                self.yields = Some(conn);
                 self.heads.remove(&nth);
                 self.arrivals.remove(&conn);
                 self.actions.push(Action::GiveWay { conn });
@@ -458,7 +465,7 @@ impl Describe for Accept {
     }
 
     fn small() -> Config {
-        Config { max_transactions: 2, max_heads: 2, ..Config::default() }
+        Config { max_transactions: 3, max_heads: 2, ..Config::default() }
     }
 
     fn state(&self) -> &'static str {
@@ -478,7 +485,13 @@ impl Describe for Accept {
 
     fn fingerprint(&self) -> String {
         let heads: Vec<_> = self.heads.values().map(|(conn, _)| conn).collect();
-        format!("{:?} {:?} {heads:?} {:?}", self.state, self.live, self.timers.armed().collect::<Vec<_>>())
+        format!(
+            "{:?} {:?} {heads:?} {:?} {:?}",
+            self.state,
+            self.live,
+            self.yields,
+            self.timers.armed().collect::<Vec<_>>()
+        )
     }
 
     fn alphabet() -> Vec<Event> {

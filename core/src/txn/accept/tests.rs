@@ -185,6 +185,16 @@ fn where_all_places_are_taken_the_oldest_slow_head_gives_way() {
 }
 
 #[test]
+fn one_at_a_time_gives_way() {
+    let config = Config { max_transactions: 3, ..Config::default() };
+    let mut play = Play::with(config, &[Event::Start, incoming(1), incoming(2), incoming(3)]);
+    assert_eq!(play.wait(500 * MS), [Action::GiveWay { conn: 1 }]);
+    assert_eq!(play.on(complete(2)), vec![], "the place of the first is enough");
+    assert_eq!(play.on(ended(1)), [Action::AcceptMore]);
+    assert_eq!(play.on(incoming(4)), [Action::Spawn { conn: 4 }, Action::GiveWay { conn: 3 }]);
+}
+
+#[test]
 fn who_has_said_what_it_wants_keeps_its_place() {
     let mut play = Play::new(&way("paused"));
     play.on(complete(1));
