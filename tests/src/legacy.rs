@@ -1,12 +1,13 @@
 //! The deployed programs of `sc01`, played on the `quinn` crate (docs/protocols/spn.md, Legacy protocol).
 //!
 //! What they do wrong they do wrong here, too, where a peer can see it: the provider waits for a byte before it dials, and a
-//! direction that breaks ends like one that is done.
+//! direction that breaks ends like one that is done. The consumer goes on with a client on another stream when one breaks.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -223,8 +224,7 @@ async fn consume(connection: Connection, journal: Arc<Journal>, listener: Arc<Tc
                 if std::mem::take(&mut is_first) {
                     connection.send_datagram(Bytes::from_static(b"request_provider_start")).expect("a word");
                 }
-                let Ok((send, recv)) = connection.open_bi().await else { return };
-                tokio::spawn(splice(tcp, send, recv));
+                tokio::spawn(carry(tcp, connection.clone(), journal.clone()));
             }
             word = connection.read_datagram() => {
                 let Ok(word) = word else { return };
@@ -235,6 +235,34 @@ async fn consume(connection: Connection, journal: Arc<Journal>, listener: Arc<Tc
                     connection.close(0u32.into(), b"Graceful Shutdown: Completed");
                 }
             }
+        }
+    }
+}
+
+/// A client's connection. A stream that breaks is taken for a failed try, whatever has passed on it: another one goes on in its place.
+async fn carry(tcp: TcpStream, connection: Connection, journal: Arc<Journal>) {
+    let (mut from_tcp, mut to_tcp) = tcp.into_split();
+    let began = Instant::now();
+    for attempt in 0..4 {
+        if attempt > 0 {
+            journal.note("another stream for the same client");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        if began.elapsed() > Duration::from_secs(30) {
+            return;
+        }
+        let Ok((mut send, mut recv)) = connection.open_bi().await else { continue };
+        let up = async {
+            tokio::io::copy(&mut from_tcp, &mut send).await?;
+            let _ = send.finish();
+            Ok::<_, io::Error>(())
+        };
+        let down = async {
+            tokio::io::copy(&mut recv, &mut to_tcp).await?;
+            to_tcp.shutdown().await
+        };
+        if tokio::try_join!(up, down).is_ok() {
+            return;
         }
     }
 }

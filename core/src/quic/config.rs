@@ -3,7 +3,10 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -137,6 +140,7 @@ impl EndpointConfig {
     /// The library's form, and where it leaves the connection id that it made last.
     pub(super) fn build(&mut self) -> (quinn_proto::EndpointConfig, LastCid) {
         let last = LastCid::default();
+        let marks = self.cid_generator.is_none();
         let inner = self.cid_generator.take().unwrap_or_else(|| Box::new(SeededCids::new(self.seed)));
         let mut config = quinn_proto::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.reset_key)));
         // The library asks for a generator once per endpoint.
@@ -146,6 +150,7 @@ impl EndpointConfig {
             let inner = generator.lock().ok().and_then(|mut slot| slot.take());
             Box::new(RecordedCids {
                 inner: inner.unwrap_or_else(|| Box::new(SeededCids::new(seed))),
+                marks,
                 last: recorder.clone(),
             })
         });
@@ -265,35 +270,50 @@ impl fmt::Debug for ClientConfig {
     }
 }
 
-/// The connection id that was made last.
+/// The connection id that was made last, and of which kind the next ones are.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LastCid(Arc<Mutex<ConnectionIdText>>);
-
-type ConnectionIdText = Option<ConnectionId>;
+pub(super) struct LastCid {
+    id: Arc<Mutex<Option<ConnectionId>>>,
+    quiet: Arc<AtomicBool>,
+}
 
 impl LastCid {
     /// Its bytes in hex.
     pub(super) fn hex(&self) -> String {
-        self.0.lock().ok().and_then(|id| id.map(|id| id.to_string())).unwrap_or_default()
+        self.id.lock().ok().and_then(|id| id.map(|id| id.to_string())).unwrap_or_default()
+    }
+
+    /// Whether ids made from now on are such that a restarted process leaves their packets unanswered, instead of with a stateless reset.
+    pub(super) fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
     }
 }
 
+/// Connection ids that say of which kind they are, in their last bit; those of a generator of the host's say nothing, and none of them is quiet.
 struct RecordedCids {
     inner: Box<dyn ConnectionIdGenerator>,
+    marks: bool,
     last: LastCid,
 }
 
 impl ConnectionIdGenerator for RecordedCids {
     fn generate_cid(&mut self) -> ConnectionId {
-        let id = self.inner.generate_cid();
-        if let Ok(mut last) = self.last.0.lock() {
+        let mut id = self.inner.generate_cid();
+        if self.marks
+            && let Some((mark, rest)) = id.split_last()
+        {
+            let mark = mark & !1 | u8::from(self.last.quiet.load(Ordering::Relaxed));
+            id = ConnectionId::new(&[rest, &[mark]].concat());
+        }
+        if let Ok(mut last) = self.last.id.lock() {
             *last = Some(id);
         }
         id
     }
 
     fn validate(&self, id: &ConnectionId) -> Result<(), quinn_proto::InvalidCid> {
-        self.inner.validate(id)
+        let is_quiet = self.marks && id.last().is_some_and(|mark| mark & 1 == 1);
+        if is_quiet { Err(quinn_proto::InvalidCid) } else { self.inner.validate(id) }
     }
 
     fn cid_len(&self) -> usize {

@@ -396,7 +396,11 @@ impl Endpoint {
             }
             Verdict::Accept | Verdict::Retry => {}
         }
-        match self.quic.accept(incoming, now, answer, None) {
+        // The id of the handshake is quiet: see `change_id`.
+        self.last_cid.set_quiet(true);
+        let accepted = self.quic.accept(incoming, now, answer, None);
+        self.last_cid.set_quiet(false);
+        match accepted {
             Ok((ch, conn)) => {
                 let handle = self.add(ch, conn);
                 self.half_open.add(now, handle, remote, validated);

@@ -298,12 +298,29 @@ fn a_restarted_server_is_believed() {
     let key = |config: &mut EndpointConfig| config.reset_key = [9; 32];
     let mut pair = Pair::new(key);
     let (client, _) = pair.connected();
+    pair.client.change_id(client);
+    pair.drive();
     let mut config = EndpointConfig::new([7; 32], pair.clock.clone());
     key(&mut config);
     pair.server = Endpoint::new(config, Some(server_config(&pair.ca, &pair.clock)));
     pair.client.ping(client);
     pair.drive();
     assert_eq!(pair.client_events.pop_back(), Some((client, Event::Closed(CloseReason::Reset))));
+}
+
+#[test]
+fn a_restarted_server_says_nothing_to_who_has_not_asked_for_it() {
+    let key = |config: &mut EndpointConfig| config.reset_key = [9; 32];
+    let mut pair = Pair::new(key);
+    let (client, _) = pair.connected();
+    let mut config = EndpointConfig::new([7; 32], pair.clock.clone());
+    key(&mut config);
+    pair.server = Endpoint::new(config, Some(server_config(&pair.ca, &pair.clock)));
+    pair.client.ping(client);
+    pair.wait(Duration::from_secs(10));
+    assert!(pair.client_events.is_empty(), "{:?}", pair.client_events);
+    pair.wait(Duration::from_secs(20));
+    assert_eq!(pair.client_events.pop_back(), Some((client, Event::Closed(CloseReason::TimedOut))));
 }
 
 #[test]

@@ -82,6 +82,8 @@ enum Due {
     Scheduled(usize),
     /// Suppressed refusals are to be told.
     Refusals,
+    /// A drain is nearly over.
+    LegacyEnds,
 }
 
 /// Counts refusals, second by second.
@@ -133,6 +135,9 @@ impl std::fmt::Debug for Hub {
         f.debug_struct("Hub").field("realm", &self.realm).field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// So long before the end of a drain the connections of `sc01` consumers end, so that their ends come before that of the session.
+const LEGACY_END: Duration = Duration::from_secs(2);
 
 /// `sc02` before `sc01`, and in each the provider first: the order of preference.
 fn alpn() -> [&'static [u8]; 4] {
@@ -402,6 +407,8 @@ impl Hub {
         for handle in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.session_event(now, handle, session::Event::HubDraining { deadline_ms, resumable });
         }
+        let end = Duration::from_millis(u64::from(deadline_ms)).saturating_sub(LEGACY_END);
+        self.remind(now + end, Due::LegacyEnds);
         // What waits for a provider need not wait here; what has one runs on when it cannot be paused.
         let leaving = self.connections.iter().filter(|(_, it)| resumable || it.machine.is_choosing());
         for id in leaving.map(|(id, _)| *id).collect::<Vec<_>>() {
@@ -436,6 +443,7 @@ impl Hub {
             Due::Managed(service) => self.managed_timeout(now, at, service),
             Due::Scheduled(service) => self.scheduled(now, at, service),
             Due::Refusals => self.tell_suppressed(now),
+            Due::LegacyEnds => self.end_legacy_connections(now),
         }
     }
 

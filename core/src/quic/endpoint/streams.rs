@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn_proto::{Dir, ReadError, StreamId, WriteError};
+use quinn_proto::{Dir, FinishError, ReadError, StreamId, WriteError};
 
 use super::{CloseReason, Endpoint, Handle, ReadOutcome, WriteOutcome, varint};
 
@@ -84,6 +84,17 @@ impl Endpoint {
         }
     }
 
+    /// Ends our direction in good order even though it is cut short, unless the peer has stopped it: that must be answered by a reset.
+    pub fn finish_or_reset(&mut self, handle: Handle, id: StreamId, code: u64) {
+        if let Some(conn) = self.live(handle) {
+            let mut stream = conn.quic.send_stream(id);
+            if matches!(stream.finish(), Err(FinishError::Stopped(_))) {
+                let _ = stream.reset(varint(code));
+            }
+            self.wants_to_send(handle);
+        }
+    }
+
     /// Aborts our direction (RESET_STREAM).
     pub fn reset(&mut self, handle: Handle, id: StreamId, code: u64) {
         if let Some(conn) = self.live(handle) {
@@ -146,6 +157,15 @@ impl Endpoint {
     pub fn set_send_window(&mut self, handle: Handle, bytes: u64) {
         if let Some(conn) = self.live(handle) {
             conn.quic.set_send_window(bytes);
+            self.wants_to_send(handle);
+        }
+    }
+
+    /// Uses another of the peer's connection ids from now on, if one has come. For packets with the one of the handshake our servers send no
+    /// stateless reset after a restart: it would only hurry those who do harm then (docs/protocols/spn.md, *Ends towards `sc01`*).
+    pub fn change_id(&mut self, handle: Handle) {
+        if let Some(conn) = self.live(handle) {
+            conn.quic.local_address_changed();
             self.wants_to_send(handle);
         }
     }

@@ -252,6 +252,10 @@ impl Endpoint {
         link.reason.clear();
         let Some(wire) = &mut link.wire else { return };
         (wire.up, wire.usable, wire.standby) = (true, true, standby);
+        if wire.protocol == Protocol::Sc02 {
+            // A hub that has restarted says so at once to those that go on elsewhere, and to nobody else.
+            self.quic.change_id(wire.handle);
+        }
         self.notices.push_back(Notice::SessionUp {
             remote: link.remote,
             protocol: wire.protocol,

@@ -273,13 +273,13 @@ impl Hub {
                 }
                 Action::Abort { to, code } => {
                     if let Some(leg) = leg(to) {
-                        self.quic.reset(leg.session, leg.stream, code);
+                        self.abort_stream(leg.session, leg.stream, code);
                     }
                     self.unstall(id, to.other());
                 }
                 Action::StopSending { to, code } => {
                     if let Some(leg) = leg(to) {
-                        self.quic.stop(leg.session, leg.stream, code);
+                        self.stop_stream(leg.session, leg.stream, code);
                     }
                 }
                 Action::SendCloseReq { to, code } => {

@@ -67,6 +67,8 @@ pub(super) struct Session {
     pub(super) is_open: bool,
     unflushed: bool,
     pub(super) streams: BTreeMap<StreamId, DataStream>,
+    /// `sc01`: streams on which comes what nobody wants any more.
+    pub(super) discarded: BTreeSet<StreamId>,
     /// Connections on it, those included whose streams have ended.
     pub(super) connections: BTreeSet<u64>,
     /// It retains what its partners have not acknowledged.
@@ -170,6 +172,7 @@ impl Hub {
             is_open: false,
             unflushed: false,
             streams: BTreeMap::new(),
+            discarded: BTreeSet::new(),
             connections: BTreeSet::new(),
             can_resume: false,
             wants_partners: false,

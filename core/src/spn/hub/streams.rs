@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
 
-use super::{Due, Hub, connection::Event};
+use super::{
+    Due, Hub,
+    connection::{Event, Loss},
+    connections::Connection,
+};
 use crate::{
     quic::{Handle, ReadOutcome, StreamId},
     spn::{
@@ -65,7 +69,7 @@ impl Hub {
         };
         // The control stream and streams that are about to be refused count, too.
         let max = self.config.limits.connections_per_session.saturating_add(1);
-        let used = session.streams.len() as u64 + 1;
+        let used = (session.streams.len() + session.discarded.len()) as u64 + 1;
         if used * 4 > u64::from(session.credit) * 3 && session.credit < max {
             session.credit = session.credit.saturating_mul(2).min(max);
             self.quic.set_max_streams(handle, session.credit);
@@ -76,8 +80,66 @@ impl Hub {
         if let Some(session) = self.sessions.get_mut(&handle) {
             session.streams.remove(&stream);
         }
-        self.quic.reset(handle, stream, code);
-        self.quic.stop(handle, stream, code);
+        self.abort_stream(handle, stream, code);
+        self.stop_stream(handle, stream, code);
+    }
+
+    /// A deployed consumer takes a broken stream for a failed try: it opens another one for the same client, in mid-connection, and so joins the
+    /// client to a second connection of the service (docs/protocols/spn.md, *Ends towards `sc01`*). It must not see one.
+    fn is_legacy_consumer(&self, handle: Handle) -> bool {
+        let session = self.sessions.get(&handle);
+        session.is_some_and(|session| (session.protocol, session.role) == (Protocol::Sc01, Role::Consumer))
+    }
+
+    /// Ends our direction of a stream before its time.
+    pub(super) fn abort_stream(&mut self, handle: Handle, stream: StreamId, code: u64) {
+        if self.is_legacy_consumer(handle) {
+            self.quic.finish_or_reset(handle, stream, code);
+        } else {
+            self.quic.reset(handle, stream, code);
+        }
+    }
+
+    /// Nobody wants what still comes on a stream.
+    pub(super) fn stop_stream(&mut self, handle: Handle, stream: StreamId, code: u64) {
+        if !self.is_legacy_consumer(handle) {
+            return self.quic.stop(handle, stream, code);
+        }
+        if let Some(session) = self.sessions.get_mut(&handle) {
+            session.discarded.insert(stream);
+        }
+        self.discard(handle, stream);
+    }
+
+    /// The hub is about to close its sessions. A deployed consumer would go on with what is still open on the next one: it sees the end first.
+    pub(super) fn end_legacy_connections(&mut self, now: Instant) {
+        let is_its = |connection: &&Connection| {
+            connection.leg(Side::Consumer).is_some_and(|leg| self.is_legacy_consumer(leg.session))
+        };
+        let open = self.connections.iter().filter(|(_, connection)| is_its(connection));
+        let open: Vec<_> = open.map(|(id, connection)| (*id, connection.leg(Side::Provider))).collect();
+        for (id, provider) in open {
+            if let Some(leg) = provider {
+                self.abort_stream(leg.session, leg.stream, code::PARTNER_LOST);
+                self.stop_stream(leg.session, leg.stream, code::PARTNER_LOST);
+            }
+            self.connection_event(now, id, Event::SessionLost { side: Side::Provider, loss: Loss::Left });
+        }
+    }
+
+    /// Reads what nobody wants, and says whether it was such a stream. A stream window is the most that there is at once.
+    fn discard(&mut self, handle: Handle, stream: StreamId) -> bool {
+        let Some(session) = self.sessions.get_mut(&handle).filter(|session| session.discarded.contains(&stream)) else {
+            return false;
+        };
+        match self.quic.read(handle, stream, &mut self.scratch, usize::MAX) {
+            ReadOutcome::More | ReadOutcome::Blocked => {}
+            ReadOutcome::Finished | ReadOutcome::Reset(_) | ReadOutcome::Gone => {
+                session.discarded.remove(&stream);
+            }
+        }
+        self.scratch.clear();
+        true
     }
 
     pub(super) fn preamble_timeout(&mut self, handle: Handle, stream: StreamId) {
@@ -174,6 +236,10 @@ impl Hub {
         if session.control.as_ref().is_some_and(|control| control.stream() == stream) {
             return self.read_control(now, handle);
         }
+        if self.discard(handle, stream) {
+            return;
+        }
+        let Some(session) = self.sessions.get(&handle) else { return };
         match session.streams.get(&stream) {
             Some(DataStream::Preamble(_)) => self.read_preamble(now, handle, stream),
             Some(DataStream::Silent) => self.read_silent(now, handle, stream),

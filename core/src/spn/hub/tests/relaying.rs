@@ -75,6 +75,11 @@ fn half_closes_and_totals_in_all_pairs() {
     }
 }
 
+/// How a consumer sees the end of what is not all: a deployed one would open another stream for the same client if it saw a reset.
+fn cut_short(consumer: Protocol, code: u64) -> ReadOutcome {
+    if consumer == Protocol::Sc01 { ReadOutcome::Finished } else { ReadOutcome::Reset(code) }
+}
+
 #[test]
 fn codes_are_copied_between_equals_and_translated_from_sc01() {
     for (consumer, provider) in PAIRS {
@@ -88,7 +93,8 @@ fn codes_are_copied_between_equals_and_translated_from_sc01() {
                 (Protocol::Sc01, Protocol::Sc01) if code == 0x27 => 0x20,
                 _ => code,
             };
-            assert_eq!(bench.reset_code(c, up), Some(expected), "{provider:?} to {consumer:?}");
+            let outcome = bench.read(c, up).1;
+            assert_eq!(outcome, cut_short(consumer, expected), "{provider:?} to {consumer:?}");
             // One way only.
             bench.write(c, up, b"more");
             assert_eq!(bench.read(p, down).0, b"more");
@@ -149,7 +155,7 @@ fn a_lost_session_resets_the_partner_at_once() {
         let it = &mut bench.hands[p];
         it.quic.close(now, it.session, 0, "bye");
         bench.settle();
-        assert_eq!(bench.reset_code(c, up), Some(0x21));
+        assert_eq!(bench.read(c, up).1, cut_short(consumer, 0x21));
         assert_eq!(end(&bench).2, DisconnectReason::Error);
     }
 }
@@ -297,7 +303,7 @@ fn a_provider_that_dies_without_a_word_is_a_reset_within_the_idle_timeout() {
         assert_eq!(bench.reset_code(c, up), None);
         // The first PING that is not answered begins the idle time once more (RFC 9000 §10.1).
         bench.wait(Duration::from_secs(6));
-        assert_eq!(bench.reset_code(c, up), Some(0x21), "never a clean end");
+        assert_eq!(bench.read(c, up).1, cut_short(consumer, 0x21), "never a clean end, where that can be said");
         assert_eq!(end(&bench).2, DisconnectReason::Error);
     }
 }
@@ -336,9 +342,9 @@ fn a_connection_waits_a_minute_for_a_provider() {
     let c = bench.dial(b"sc01-consumer", "c");
     let stream = bench.stream(c, b"x");
     bench.wait(Duration::from_secs(59));
-    assert_eq!(bench.reset_code(c, stream), None);
+    assert_eq!(bench.read(c, stream).1, ReadOutcome::Blocked);
     bench.wait(Duration::from_secs(2));
-    assert_eq!(bench.reset_code(c, stream), Some(0x28));
+    assert_eq!(bench.read(c, stream).1, ReadOutcome::Finished);
     assert!(!bench.records.iter().any(|record| matches!(record, RecordEvent::StartConnection(_))));
 }
 
@@ -598,4 +604,84 @@ fn a_stream_of_sc01_is_a_connection_from_its_first_own_byte_or_its_end() {
         assert_eq!((bench.hub.status().connections, bench.opened(p).len()), (3, 3));
         bench.hub.check().unwrap();
     }
+}
+
+/// A deployed consumer that sees a stream break opens another one for the same client, in mid-connection.
+#[test]
+fn a_consumer_of_sc01_sees_an_end_and_never_a_break() {
+    for provider in [Protocol::Sc01, Protocol::Sc02] {
+        let ends: [fn(&mut Bench, usize, StreamId); 4] = [
+            // Its service resets, or it cannot dial.
+            |bench, p, down| {
+                let it = &mut bench.hands[p];
+                it.quic.reset(it.session, down, 1);
+                it.quic.stop(it.session, down, 0);
+            },
+            |bench, p, down| {
+                let it = &mut bench.hands[p];
+                it.quic.stop(it.session, down, 0);
+                it.quic.finish(it.session, down);
+            },
+            // It is lost, or leaves.
+            |bench, p, _| {
+                bench.kill(p);
+                bench.wait(Duration::from_secs(30));
+            },
+            |bench, p, _| {
+                let (now, it) = (bench.now, &mut bench.hands[p]);
+                it.quic.close(now, it.session, 0, "");
+            },
+        ];
+        for end in ends {
+            let (mut bench, (c, up), (p, down)) = joined(Protocol::Sc01, provider);
+            bench.write(p, down, b"half of it");
+            end(&mut bench, p, down);
+            bench.settle();
+            assert_eq!(bench.read(c, up), (b"half of it".to_vec(), ReadOutcome::Finished));
+            let was_stopped =
+                |bench: &Bench| bench.hands[c].events.iter().any(|event| matches!(event, quic::Event::Stopped(..)));
+            // It may go on writing as long as it likes: more than any window lets through without a reader.
+            for _ in 0..40 {
+                bench.write(c, up, &[0; 100_000]);
+                bench.wait(Duration::from_millis(100));
+            }
+            bench.finish(c, up);
+            bench.wait(Duration::from_millis(100));
+            assert!(!was_stopped(&bench), "{provider:?}");
+            assert!(bench.hands[c].events.contains(&quic::Event::Acked(up)), "all of it was taken");
+            assert_eq!((bench.hub.status().connections, bench.hub.status().consumers), (0, 1));
+            assert!(bench.hub.sessions.values().all(|session| session.discarded.is_empty()), "nothing is left of it");
+            bench.hub.check().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_consumer_of_sc01_that_stops_is_heard() {
+    let (mut bench, (c, up), (p, down)) = joined(Protocol::Sc01, Protocol::Sc02);
+    let it = &mut bench.hands[c];
+    it.quic.stop(it.session, up, 9);
+    bench.settle();
+    assert!(bench.was_stopped(p, down, 0x20));
+    bench.finish(c, up);
+    assert_eq!(bench.hub.status().connections, 0);
+}
+
+#[test]
+fn what_consumers_of_sc01_have_open_ends_before_a_drain_does() {
+    let (mut bench, (c, up), (p, down)) = joined(Protocol::Sc01, Protocol::Sc02);
+    let (modern, now) = (bench.session(Role::Consumer, "c2"), bench.now);
+    let stays = bench.connect(modern, 9, b"x");
+    bench.hub.shutdown(now);
+    bench.settle();
+    bench.wait(Duration::from_secs(27));
+    bench.write(p, down, b"half of it");
+    assert_eq!(bench.read(c, up), (b"half of it".to_vec(), ReadOutcome::Blocked));
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.read(c, up), (vec![], ReadOutcome::Finished));
+    assert_eq!((bench.close_code(c), end(&bench).2), (None, DisconnectReason::Error));
+    assert!(bench.was_stopped(p, down, 0x21));
+    assert_eq!(bench.reset_code(modern, stays), None, "others have their time");
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.close_code(c), Some(0));
 }
