@@ -36,6 +36,7 @@ impl Endpoint {
                 self.read_preamble(now, id, stream);
             }
         }
+        self.grant(id);
     }
 
     /// SESSION_ACK is in: looks at the streams that came before it.
@@ -117,7 +118,6 @@ impl Endpoint {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         wire.streams.insert(stream, conn);
         let (handle, protocol) = (wire.handle, wire.protocol);
-        self.grant(id);
         if let Some((key, _)) = key {
             self.by_key.insert(key, conn);
         }
@@ -126,6 +126,7 @@ impl Endpoint {
             conn.key = key.map(|(key, _)| key);
             conn.ahead = rest;
         }
+        self.listen(now, id);
         self.link_event(now, id, session::Event::ConnectionOpened);
         self.conn_event(now, conn, connection::Event::Incoming { protocol });
         if key.is_some_and(|(_, resumable)| resumable) {
@@ -133,13 +134,21 @@ impl Endpoint {
         }
     }
 
-    /// Lets the hub open more streams before it runs out of them. Each costs memory as soon as it is allowed, so not all at once.
-    fn grant(&mut self, id: LinkId) {
+    /// Lets the hub open more streams before it runs out of them, whatever they begin with: what waits for its next stream may come back here.
+    /// Each costs memory as soon as it is allowed, so not all at once.
+    pub(super) fn grant(&mut self, id: LinkId) {
+        if self.config.role == Role::Consumer {
+            return;
+        }
         let most = u32::try_from(self.config.limits.connections).unwrap_or(u32::MAX);
+        let paused = self.paused;
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
-        let used = u32::try_from(wire.streams.len() + wire.openings.len()).unwrap_or(u32::MAX);
-        if wire.granted < most && used >= wire.granted / 4 * 3 {
-            wire.granted = wire.granted.saturating_mul(2).min(most);
+        let used = (wire.streams.len() + wire.openings.len() + paused) as u64;
+        let before = wire.granted;
+        while wire.granted < most && used * 4 >= u64::from(wire.granted) * 3 {
+            wire.granted = wire.granted.saturating_mul(2).clamp(1, most);
+        }
+        if wire.granted > before {
             self.quic.set_max_streams(wire.handle, wire.granted);
         }
     }

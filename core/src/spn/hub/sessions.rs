@@ -66,6 +66,8 @@ pub(super) struct Session {
     pub(super) streams: BTreeMap<StreamId, DataStream>,
     /// Connections on it, those included whose streams have ended.
     pub(super) connections: BTreeSet<u64>,
+    /// A provider's: connections whose next leg waits for a stream of it.
+    pub(super) legs: BTreeSet<u64>,
     /// It retains what its partners have not acknowledged.
     pub(super) can_resume: bool,
     /// Connections that it has asked to resume,
@@ -152,6 +154,7 @@ impl Hub {
             unflushed: false,
             streams: BTreeMap::new(),
             connections: BTreeSet::new(),
+            legs: BTreeSet::new(),
             can_resume: false,
             parked: BTreeSet::new(),
             parked_reminded: false,
@@ -460,6 +463,10 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         let side = session.side();
         session.streams.clear();
+        for id in std::mem::take(&mut session.legs) {
+            self.connection_event(now, id, connection::Event::SessionLost { side, loss });
+        }
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
         for id in std::mem::take(&mut session.connections) {
             let Some(connection) = self.connections.get(&id) else { continue };
             let speaks_for_itself = loss == Loss::Drained && connection.machine.is_resumable();
