@@ -1,9 +1,8 @@
 //! What becomes of connections when their hub or their provider is killed: many of them, and new ones.
 
 use std::{
-    collections::BTreeMap,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 

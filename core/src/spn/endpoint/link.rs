@@ -31,8 +31,8 @@ pub(super) type LinkId = u32;
 
 /// The least time between the beginnings of two sessions with an address.
 const BREATH: Duration = Duration::from_secs(1);
-/// A provider whose hub has said nothing for so long asks for a sign of life while it has connections: a hub that was restarted answers with a
-/// stateless reset, and then they go on, whichever end has something to say first. QUIC's own probes come later and later.
+/// An endpoint whose hub has said nothing for so long asks for a sign of life: a provider while it has connections, a consumer while what it has
+/// sent may be unheard. A hub that was restarted answers with a stateless reset, and the connections go on. QUIC's own probes come later and later.
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// A session with a hub address, in whatever state.
@@ -559,6 +559,7 @@ impl Endpoint {
             // First of all: `request_provider_start` goes before the first stream.
             self.link_event(now, id, Event::ConnectionOpened);
             self.carry(now, conn, Carrier { link: id, handle, stream, protocol });
+            self.listen(now, id);
         }
     }
 
@@ -577,7 +578,7 @@ impl Endpoint {
         best.map(|(_, id)| id)
     }
 
-    /// A provider's session has a connection: from now on silence is looked for.
+    /// Something is being said, or the session has a connection: from now on silence is looked for.
     pub(super) fn listen(&mut self, now: Instant, id: LinkId) {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         if wire.listened.is_none() && wire.protocol == Protocol::Sc02 {
@@ -589,11 +590,11 @@ impl Endpoint {
     pub(super) fn expire_silence(&mut self, now: Instant, id: LinkId) {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         let Some(before) = wire.listened else { return };
-        if wire.streams.is_empty() {
+        let heard = self.quic.received_datagrams(wire.handle);
+        if wire.streams.is_empty() || self.config.role == Role::Consumer && heard > before {
             wire.listened = None;
             return;
         }
-        let heard = self.quic.received_datagrams(wire.handle);
         if heard == before {
             self.quic.ping(wire.handle);
         }

@@ -455,6 +455,7 @@ impl Endpoint {
         }
         self.link_event(now, link, session::Event::ConnectionOpened);
         self.begin_leg(now, id, Carrier { link, handle, stream, protocol: Protocol::Sc02 });
+        self.listen(now, link);
     }
 
     /// There is stream credit again: what waits for it goes on, in order.

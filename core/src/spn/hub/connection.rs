@@ -103,7 +103,10 @@ enum State {
     /// No provider yet.
     Choosing,
     /// The next leg, for which the provider's session has no stream credit at the moment.
-    Waiting,
+    Waiting {
+        /// Its consumer reads no more, with this code.
+        stopped: Option<u64>,
+    },
     Relaying {
         flow: Flow,
     },
@@ -156,7 +159,7 @@ impl HubConnection {
     /// Whether it is a next leg that waits for a stream of its provider.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.state == State::Waiting
+        matches!(self.state, State::Waiting { .. })
     }
 
     /// Whether both ends can resume it.
@@ -174,7 +177,7 @@ impl HubConnection {
             }
             State::Idle
             | State::Choosing
-            | State::Waiting
+            | State::Waiting { .. }
             | State::Pausing { .. }
             | State::Finishing { .. }
             | State::Ended => false,
@@ -201,7 +204,7 @@ impl HubConnection {
             }
             Event::ResumeStream => self.resume(),
             Event::ResumeWaits => {
-                self.state = State::Waiting;
+                self.state = State::Waiting { stopped: None };
                 self.arm(now, Timer::Choosing, self.config.choosing_ms);
             }
             Event::ProviderChosen { .. }
@@ -224,7 +227,10 @@ impl HubConnection {
     fn choosing(&mut self, event: &Event) {
         match *event {
             Event::ProviderChosen { resumable } => self.begin(resumable, Flow::default()),
-            Event::Reset { side: Side::Consumer, code } | Event::Stop { side: Side::Consumer, code } => {
+            Event::Reset { side: Side::Consumer, code } => self.end_consumer(code),
+            // It reads no more, and may have finished: then it hears nothing of its stream's end.
+            Event::Stop { side: Side::Consumer, code } => {
+                self.actions.push(Action::SendCloseReq { to: Side::Consumer, code: aborted(code) });
                 self.end_consumer(code);
             }
             Event::CloseReq { side: Side::Consumer, code, .. } => {
@@ -257,12 +263,21 @@ impl HubConnection {
     }
 
     /// Nothing of this leg has gone to the provider: whoever leaves it, its consumer asks for the next one.
-    fn waiting(&mut self, event: &Event) {
+    fn waiting(&mut self, stopped: Option<u64>, event: &Event) {
         match *event {
-            Event::ResumeStream => self.resume(),
-            Event::Reset { side: Side::Consumer, code } | Event::Stop { side: Side::Consumer, code } => {
+            Event::ResumeStream => {
+                self.resume();
+                if let Some(code) = stopped {
+                    let flow = Flow { answered: true, ..Flow::default() };
+                    let flow = self.pass_on(flow, &Event::Stop { side: Side::Consumer, code });
+                    self.state = State::Relaying { flow };
+                }
+            }
+            Event::Reset { side: Side::Consumer, code }
+            | Event::Stop { side: Side::Consumer, code: code @ code::PAUSED } => {
                 self.end_consumer(code);
             }
+            Event::Stop { side: Side::Consumer, code } => self.state = State::Waiting { stopped: Some(code) },
             // It tells the provider by RESUME_REQ: there is no stream that could.
             Event::CloseReq { side: Side::Consumer, code, .. } => {
                 self.actions.push(Action::SendCloseAck { to: Side::Consumer });
@@ -272,7 +287,7 @@ impl HubConnection {
             Event::SessionLost { side: Side::Provider, .. }
             | Event::PauseWanted
             | Event::ResumeReq { .. }
-            | Event::Superseded => self.end_consumer(code::PAUSED),
+            | Event::Superseded => self.stop_waiting(stopped),
             Event::ConnectStream
             | Event::ProviderChosen { .. }
             | Event::ResumeWaits
@@ -286,6 +301,14 @@ impl HubConnection {
             | Event::CloseAck { .. }
             | Event::PauseAck { .. } => {}
         }
+    }
+
+    fn stop_waiting(&mut self, stopped: Option<u64>) {
+        // Who reads no more, and has finished, hears nothing of its stream's end.
+        if stopped.is_some() {
+            self.actions.push(Action::SendPauseReq { to: Side::Consumer });
+        }
+        self.end_consumer(code::PAUSED);
     }
 
     fn relaying(&mut self, now: Instant, mut flow: Flow, event: &Event) {
@@ -597,7 +620,7 @@ impl Machine for HubConnection {
         match self.state {
             State::Idle => self.idle(now, &event),
             State::Choosing => self.choosing(&event),
-            State::Waiting => self.waiting(&event),
+            State::Waiting { stopped } => self.waiting(stopped, &event),
             State::Relaying { flow } => self.relaying(now, flow, &event),
             State::Pausing { flow, answered, gone, reason } => {
                 self.pausing(now, (flow, answered, gone, reason), &event)
@@ -611,7 +634,7 @@ impl Machine for HubConnection {
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(timer) = self.timers.expire(now) {
             match (timer, self.state) {
-                (Timer::Choosing, State::Waiting) => self.end_consumer(code::PAUSED),
+                (Timer::Choosing, State::Waiting { stopped }) => self.stop_waiting(stopped),
                 (Timer::Choosing, _) => self.end_consumer(code::NOT_STARTED),
                 (Timer::Closing, State::Closing { flow, code, .. }) => {
                     self.end_both(flow, code, DisconnectReason::ClosedByPeer);

@@ -160,6 +160,9 @@ impl Endpoint {
         };
         self.note_sent(now, id, from, bytes, release);
         self.note_taken(now, carrier, bytes);
+        if bytes > 0 {
+            self.listen(now, carrier.link);
+        }
         match outcome {
             WriteOutcome::Written { .. } => {
                 if let Some(conn) = self.conn_mut(id) {

@@ -3,7 +3,6 @@
 use super::*;
 
 const HUB: &str = "192.0.2.1:4433";
-const OTHER: &str = "192.0.2.2:4433";
 
 /// Endpoints that can resume: an echoing provider and consumers, with so much stream credit at first.
 fn world(hubs: &[&str], consumers: usize, streams: u32) -> (World, SocketAddr, Vec<SocketAddr>) {
