@@ -120,6 +120,13 @@ impl World {
                 (config.certificate, config.key) = made.hub.clone();
                 config.client_ca.clone_from(&made.ca);
                 config.services = vec![service.clone()];
+                if kind == Kind::Resuming {
+                    // Less credit than what is open, for a moment or for good.
+                    config.transport.max_streams = 2 + random.below(4) as u32;
+                    if random.chance(30) {
+                        config.limits.connections_per_session = 2 + random.below(4) as u32;
+                    }
+                }
                 Seat::new(start, address, config, random.seed())
             })
             .collect();
@@ -135,6 +142,9 @@ impl World {
             let roots = Roots::from_pem(&made.ca).expect("roots");
             let mut config = EndpointConfig::new(role, "hub.example", identity, roots);
             config.resume = kind == Kind::Resuming;
+            if config.resume {
+                config.transport.max_streams = 1 + random.below(4) as u32;
+            }
             let mut endpoint = Endpoint::new(config, random.seed(), epoch()).expect("an endpoint");
             endpoint.handle_addresses(start, &addresses);
             let own = SocketAddr::from(([192, 0, 2, 10 + nth as u8], 999));

@@ -124,6 +124,8 @@ enum Due {
     /// PAUSE_REQ for a connection that was not known.
     StrayPause(LinkId, ConnKey),
     Tomb(ConnKey),
+    /// A provider's session may have fallen silent under its connections.
+    Silence(LinkId),
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -266,6 +268,7 @@ impl Endpoint {
                 Due::Parting(id) => self.part(now, id),
                 Due::StrayPause(id, key) => self.expire_stray_pause(now, id, key),
                 Due::Tomb(key) => self.expire_tomb(now, key),
+                Due::Silence(id) => self.expire_silence(now, id),
             }
             self.settle(now);
         }

@@ -410,7 +410,7 @@ impl Hub {
         let end = Duration::from_millis(u64::from(deadline_ms)).saturating_sub(LEGACY_END);
         self.remind(now + end, Due::LegacyEnds);
         // What waits for a provider need not wait here; what has one runs on when it cannot be paused.
-        let leaving = self.connections.iter().filter(|(_, it)| resumable || it.machine.is_choosing());
+        let leaving = self.connections.iter().filter(|(_, it)| resumable || it.is_held());
         for id in leaving.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.connection_event(now, id, connection::Event::PauseWanted);
         }

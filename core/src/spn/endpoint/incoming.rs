@@ -36,6 +36,7 @@ impl Endpoint {
         // Before SESSION_ACK it has overtaken it: streams do not keep order among each other. QUIC's credit bounds how many.
         wire.openings.insert(stream, Opening::default());
         self.read_preamble(now, id, stream);
+        self.grant(id);
     }
 
     /// `sc01`: there is no preamble, the stream is the connection, and a server that speaks first is dialled at once. But a stream is open as soon
@@ -165,7 +166,6 @@ impl Endpoint {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         wire.streams.insert(stream, conn);
         let (handle, protocol) = (wire.handle, wire.protocol);
-        self.grant(id);
         if let Some((key, ..)) = key {
             self.by_key.insert(key, conn);
         }
@@ -175,6 +175,7 @@ impl Endpoint {
             conn.partner = key.and_then(|(.., owner)| owner);
             (conn.ahead, conn.ahead_end) = (ahead, ahead_end);
         }
+        self.listen(now, id);
         self.link_event(now, id, session::Event::ConnectionOpened);
         self.conn_event(now, conn, connection::Event::Incoming { protocol });
         if key.is_some_and(|(_, resumable, _)| resumable) {
@@ -182,13 +183,21 @@ impl Endpoint {
         }
     }
 
-    /// Lets the hub open more streams before it runs out of them. Each costs memory as soon as it is allowed, so not all at once.
-    fn grant(&mut self, id: LinkId) {
+    /// Lets the hub open more streams before it runs out of them, whatever they begin with: what waits for its next stream may come back here.
+    /// Each costs memory as soon as it is allowed, so not all at once.
+    pub(super) fn grant(&mut self, id: LinkId) {
+        if self.config.role == Role::Consumer {
+            return;
+        }
         let most = u32::try_from(self.config.limits.connections).unwrap_or(u32::MAX);
+        let paused = self.paused;
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
-        let used = u32::try_from(wire.streams.len() + wire.openings.len()).unwrap_or(u32::MAX);
-        if wire.granted < most && used >= wire.granted / 4 * 3 {
-            wire.granted = wire.granted.saturating_mul(2).min(most);
+        let used = (wire.streams.len() + wire.openings.len() + paused) as u64;
+        let before = wire.granted;
+        while wire.granted < most && used * 4 >= u64::from(wire.granted) * 3 {
+            wire.granted = wire.granted.saturating_mul(2).clamp(1, most);
+        }
+        if wire.granted > before {
             self.quic.set_max_streams(wire.handle, wire.granted);
         }
     }

@@ -31,6 +31,9 @@ pub(super) type LinkId = u32;
 
 /// The least time between the beginnings of two sessions with an address.
 const BREATH: Duration = Duration::from_secs(1);
+/// An endpoint whose hub has said nothing for so long asks for a sign of life: a provider while it has connections, a consumer while what it has
+/// sent may be unheard. A hub that was restarted answers with a stateless reset, and the connections go on. QUIC's own probes come later and later.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// A session with a hub address, in whatever state.
 pub(super) struct Link {
@@ -78,6 +81,10 @@ pub(super) struct Wire {
     pub(super) streams: BTreeMap<StreamId, ConnId>,
     /// Streams of the hub whose preamble is not complete, or that have overtaken SESSION_ACK.
     pub(super) openings: BTreeMap<StreamId, Opening>,
+    /// Datagrams that had come when it was last looked for silence, if it is.
+    listened: Option<u64>,
+    /// Connections that may go on here as soon as there is stream credit.
+    pub(super) legs: BTreeSet<ConnId>,
 }
 
 impl Endpoint {
@@ -312,6 +319,7 @@ impl Endpoint {
             self.work.push_back(Work::Conn(conn, event.clone()));
         }
         wire.openings.clear();
+        wire.legs.clear();
         self.forget_session(id);
     }
 
@@ -391,6 +399,7 @@ impl Endpoint {
             quic::Event::StreamsAvailable => {
                 wire.exhausted = false;
                 self.serve = true;
+                self.serve_legs(now, id);
             }
             quic::Event::Readable(stream) if control == Some(stream) => self.read_control(now, id),
             quic::Event::Readable(stream) => match wire.streams.get(&stream) {
@@ -557,6 +566,7 @@ impl Endpoint {
             // First of all: `request_provider_start` goes before the first stream.
             self.link_event(now, id, Event::ConnectionOpened);
             self.carry(now, conn, Carrier { link: id, handle, stream, protocol });
+            self.listen(now, id);
         }
     }
 
@@ -573,6 +583,30 @@ impl Endpoint {
             }
         }
         best.map(|(_, id)| id)
+    }
+
+    /// Something is being said, or the session has a connection: from now on silence is looked for.
+    pub(super) fn listen(&mut self, now: Instant, id: LinkId) {
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        if wire.listened.is_none() && wire.protocol == Protocol::Sc02 {
+            wire.listened = Some(self.quic.received_datagrams(wire.handle));
+            self.deadlines.push(now + SILENCE, Due::Silence(id));
+        }
+    }
+
+    pub(super) fn expire_silence(&mut self, now: Instant, id: LinkId) {
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        let Some(before) = wire.listened else { return };
+        let heard = self.quic.received_datagrams(wire.handle);
+        if wire.streams.is_empty() || self.config.role == Role::Consumer && heard > before {
+            wire.listened = None;
+            return;
+        }
+        if heard == before {
+            self.quic.ping(wire.handle);
+        }
+        wire.listened = Some(heard);
+        self.deadlines.push(now + SILENCE, Due::Silence(id));
     }
 
     /// A connection has left the stream that carried it.
@@ -617,6 +651,8 @@ impl Wire {
             granted: transport.max_streams,
             streams: BTreeMap::new(),
             openings: BTreeMap::new(),
+            listened: None,
+            legs: BTreeSet::new(),
         }
     }
 

@@ -294,6 +294,7 @@ impl Endpoint {
         self.leave(id);
         for link in self.askable() {
             self.ask_session(link, id);
+            self.grant(link);
         }
     }
 
@@ -302,6 +303,9 @@ impl Endpoint {
         let Some(request) = conn.request() else { return };
         let partner = conn.partner;
         conn.asked.insert(link);
+        if let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()) {
+            wire.legs.remove(&id);
+        }
         self.send(link, &request.frame(partner));
         self.work.push_back(Work::Conn(id, Event::ResumeAsked));
     }
@@ -316,6 +320,7 @@ impl Endpoint {
         for id in paused {
             self.ask_session(link, id);
         }
+        self.grant(link);
         let lost: Vec<_> = self.tombs.values().filter(|tomb| tomb.link.is_none()).map(Tomb::frame).collect();
         for request in lost {
             self.send(link, &request);
@@ -461,7 +466,9 @@ impl Endpoint {
         let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()) else { return };
         let handle = wire.handle;
         let Some(stream) = self.quic.open(handle) else {
-            return self.conn_event(now, id, Event::ResumeRefused);
+            // It is as if the answer had been on its way for longer.
+            wire.legs.insert(id);
+            return;
         };
         wire.streams.insert(stream, id);
         if let Some(conn) = self.conn_mut(id) {
@@ -472,6 +479,20 @@ impl Endpoint {
         }
         self.link_event(now, link, session::Event::ConnectionOpened);
         self.begin_leg(now, id, Carrier { link, handle, stream, protocol: Protocol::Sc02 });
+        self.listen(now, link);
+    }
+
+    /// There is stream credit again: what waits for it goes on, in order.
+    pub(super) fn serve_legs(&mut self, now: Instant, link: LinkId) {
+        loop {
+            let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()) else { return };
+            let Some(id) = wire.legs.pop_first() else { return };
+            self.open_leg(now, link, id);
+            let wire = self.links.get(&link).and_then(|link| link.wire.as_ref());
+            if wire.is_some_and(|wire| wire.legs.contains(&id)) {
+                return;
+            }
+        }
     }
 
     /// Begins a stream with RESUME, and goes on where the partner has stopped.
@@ -522,6 +543,7 @@ impl Endpoint {
         let wire = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()).ok_or(code::PAUSED)?;
         wire.streams.insert(stream, id);
         let carrier = Carrier { link, handle: wire.handle, stream, protocol: Protocol::Sc02 };
+        self.listen(now, link);
         self.link_event(now, link, session::Event::ConnectionOpened);
         if let Some(conn) = self.conn_mut(id) {
             conn.ahead = rest;

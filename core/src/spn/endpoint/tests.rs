@@ -1,6 +1,7 @@
 //! The binding over a network in memory: against our hub, and against a server end that a test plays by hand.
 
 mod bridged;
+mod lifeline;
 mod played;
 mod random;
 mod resume;
@@ -174,6 +175,9 @@ struct World {
     lossy: Option<Dice>,
     /// Its endpoints can resume.
     resume: bool,
+    /// Of all hubs: the next one at an address shows that it is not the last.
+    server: (String, String),
+    hubs: u8,
 }
 
 /// SplitMix64.
@@ -218,17 +222,24 @@ fn address(text: &str) -> SocketAddr {
 impl World {
     fn new() -> Self {
         let ca = Ca::new("ca");
-        Self { now: first_instant(), ca, nodes: BTreeMap::new(), dead: BTreeSet::new(), lossy: None, resume: false }
+        let server = ca.server();
+        let (nodes, dead) = (BTreeMap::new(), BTreeSet::new());
+        Self { now: first_instant(), ca, nodes, dead, lossy: None, resume: false, server, hubs: 0 }
     }
 
     fn epoch(&self) -> Epoch {
         Epoch { instant: self.now, unix: pki::UNIX }
     }
 
+    /// A hub; one that was there before has been killed.
     fn add_hub(&mut self, at: &str) -> SocketAddr {
+        self.add_hub_with(at, |_| {})
+    }
+
+    fn add_hub_with(&mut self, at: &str, change: impl FnOnce(&mut hub::Config)) -> SocketAddr {
         let at = address(at);
         let mut config = hub::Config::new("realm", "hub", at);
-        (config.certificate, config.key) = self.ca.server();
+        (config.certificate, config.key) = self.server.clone();
         config.client_ca = self.ca.pem();
         let names = |kind: &str| (0..4).map(|n| format!("{kind}{n}")).collect();
         config.services.push(Service {
@@ -238,7 +249,9 @@ impl World {
             singleton: false,
             availability: None,
         });
-        let hub = Hub::new(self.now, config, [9; 32], self.epoch()).unwrap();
+        change(&mut config);
+        self.hubs += 1;
+        let hub = Hub::new(self.now, config, [8 + self.hubs; 32], self.epoch()).unwrap();
         self.nodes.insert(at, Side::Hub(Box::new(hub)));
         at
     }

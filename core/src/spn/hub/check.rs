@@ -34,6 +34,10 @@ impl Hub {
             if !session.connections.iter().all(is_its) {
                 return Err(format!("{handle:?} has connections that are not its own"));
             }
+            let waits = |id: &u64| self.connections.get(id).is_some_and(|connection| connection.machine.is_waiting());
+            if !session.legs.iter().all(waits) {
+                return Err(format!("{handle:?}: legs are waited for that do not wait"));
+            }
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long a connection waits for a provider, in milliseconds.
+    /// How long a connection waits for a provider, or the next leg for a stream of its provider, in milliseconds.
     pub choosing_ms: u32,
     /// How long CLOSE_ACK may take, in milliseconds.
     pub closing_ms: u32,
@@ -102,6 +102,11 @@ enum State {
     Idle,
     /// No provider yet.
     Choosing,
+    /// The next leg, for which the provider's session has no stream credit at the moment.
+    Waiting {
+        /// Its consumer reads no more, with this code.
+        stopped: Option<u64>,
+    },
     Relaying {
         flow: Flow,
     },
@@ -151,6 +156,12 @@ impl HubConnection {
         self.state == State::Choosing
     }
 
+    /// Whether it is a next leg that waits for a stream of its provider.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting { .. })
+    }
+
     /// Whether both ends can resume it.
     #[must_use]
     pub fn is_resumable(&self) -> bool {
@@ -164,7 +175,12 @@ impl HubConnection {
             State::Relaying { flow } | State::Closing { flow, .. } | State::Pausing { flow, gone: None, .. } => {
                 !flow.over.has(source)
             }
-            State::Idle | State::Choosing | State::Pausing { .. } | State::Finishing { .. } | State::Ended => false,
+            State::Idle
+            | State::Choosing
+            | State::Waiting { .. }
+            | State::Pausing { .. }
+            | State::Finishing { .. }
+            | State::Ended => false,
         }
     }
 
@@ -177,7 +193,7 @@ impl HubConnection {
     /// Whether the next leg may take its place.
     #[must_use]
     pub fn may_be_superseded(&self) -> bool {
-        self.resumable && matches!(self.state, State::Relaying { .. } | State::Finishing { .. })
+        self.is_waiting() || self.resumable && matches!(self.state, State::Relaying { .. } | State::Finishing { .. })
     }
 
     fn idle(&mut self, now: Instant, event: &Event) {
@@ -186,8 +202,11 @@ impl HubConnection {
                 self.state = State::Choosing;
                 self.arm(now, Timer::Choosing, self.config.choosing_ms);
             }
-            // The provider has asked for it, so it knows it.
-            Event::ResumeStream => self.begin(true, Flow { answered: true, ..Flow::default() }),
+            Event::ResumeStream => self.resume(),
+            Event::ResumeWaits => {
+                self.state = State::Waiting { stopped: None };
+                self.arm(now, Timer::Choosing, self.config.choosing_ms);
+            }
             Event::ProviderChosen { .. }
             | Event::NoneAvailable
             | Event::SessionLost { .. }
@@ -208,7 +227,10 @@ impl HubConnection {
     fn choosing(&mut self, event: &Event) {
         match *event {
             Event::ProviderChosen { resumable } => self.begin(resumable, Flow::default()),
-            Event::Reset { side: Side::Consumer, code } | Event::Stop { side: Side::Consumer, code } => {
+            Event::Reset { side: Side::Consumer, code } => self.end_consumer(code),
+            // It reads no more, and may have finished: then it hears nothing of its stream's end.
+            Event::Stop { side: Side::Consumer, code } => {
+                self.actions.push(Action::SendCloseReq { to: Side::Consumer, code: aborted(code) });
                 self.end_consumer(code);
             }
             Event::CloseReq { side: Side::Consumer, code, .. } => {
@@ -224,6 +246,7 @@ impl HubConnection {
             }
             Event::ConnectStream
             | Event::ResumeStream
+            | Event::ResumeWaits
             | Event::NoneAvailable
             | Event::SessionLost { side: Side::Provider, .. }
             | Event::Answered
@@ -237,6 +260,55 @@ impl HubConnection {
             | Event::ResumeReq { side: Side::Provider }
             | Event::Superseded => {}
         }
+    }
+
+    /// Nothing of this leg has gone to the provider: whoever leaves it, its consumer asks for the next one.
+    fn waiting(&mut self, stopped: Option<u64>, event: &Event) {
+        match *event {
+            Event::ResumeStream => {
+                self.resume();
+                if let Some(code) = stopped {
+                    let flow = Flow { answered: true, ..Flow::default() };
+                    let flow = self.pass_on(flow, &Event::Stop { side: Side::Consumer, code });
+                    self.state = State::Relaying { flow };
+                }
+            }
+            Event::Reset { side: Side::Consumer, code }
+            | Event::Stop { side: Side::Consumer, code: code @ code::PAUSED } => {
+                self.end_consumer(code);
+            }
+            Event::Stop { side: Side::Consumer, code } => self.state = State::Waiting { stopped: Some(code) },
+            // It tells the provider by RESUME_REQ: there is no stream that could.
+            Event::CloseReq { side: Side::Consumer, code, .. } => {
+                self.actions.push(Action::SendCloseAck { to: Side::Consumer });
+                self.end_consumer(aborted(code));
+            }
+            Event::SessionLost { side: Side::Consumer, .. } => self.end(None),
+            Event::SessionLost { side: Side::Provider, .. }
+            | Event::PauseWanted
+            | Event::ResumeReq { .. }
+            | Event::Superseded => self.stop_waiting(stopped),
+            Event::ConnectStream
+            | Event::ProviderChosen { .. }
+            | Event::ResumeWaits
+            | Event::NoneAvailable
+            | Event::Answered
+            | Event::Fin { .. }
+            | Event::Reset { side: Side::Provider, .. }
+            | Event::Stop { side: Side::Provider, .. }
+            | Event::Reported { .. }
+            | Event::CloseReq { side: Side::Provider, .. }
+            | Event::CloseAck { .. }
+            | Event::PauseAck { .. } => {}
+        }
+    }
+
+    fn stop_waiting(&mut self, stopped: Option<u64>) {
+        // Who reads no more, and has finished, hears nothing of its stream's end.
+        if stopped.is_some() {
+            self.actions.push(Action::SendPauseReq { to: Side::Consumer });
+        }
+        self.end_consumer(code::PAUSED);
     }
 
     fn relaying(&mut self, now: Instant, mut flow: Flow, event: &Event) {
@@ -288,6 +360,7 @@ impl HubConnection {
             Event::ConnectStream
             | Event::ProviderChosen { .. }
             | Event::ResumeStream
+            | Event::ResumeWaits
             | Event::NoneAvailable
             | Event::Answered
             | Event::Reported { .. }
@@ -368,6 +441,7 @@ impl HubConnection {
             Event::ConnectStream
             | Event::ProviderChosen { .. }
             | Event::ResumeStream
+            | Event::ResumeWaits
             | Event::NoneAvailable
             | Event::Fin { .. }
             | Event::Reset { .. }
@@ -412,6 +486,7 @@ impl HubConnection {
             Event::ConnectStream
             | Event::ProviderChosen { .. }
             | Event::ResumeStream
+            | Event::ResumeWaits
             | Event::NoneAvailable
             | Event::Answered
             | Event::Fin { .. }
@@ -456,6 +531,7 @@ impl HubConnection {
             Event::ConnectStream
             | Event::ProviderChosen { .. }
             | Event::ResumeStream
+            | Event::ResumeWaits
             | Event::NoneAvailable
             | Event::Answered
             | Event::Reported { .. }
@@ -469,6 +545,11 @@ impl HubConnection {
 
     fn arm(&mut self, now: Instant, timer: Timer, ms: u32) {
         self.timers.set(timer, now + Duration::from_millis(ms.into()));
+    }
+
+    /// The provider has asked for it, so it knows it.
+    fn resume(&mut self) {
+        self.begin(true, Flow { answered: true, ..Flow::default() });
     }
 
     fn begin(&mut self, resumable: bool, flow: Flow) {
@@ -510,6 +591,7 @@ impl HubConnection {
             | Event::ConnectStream
             | Event::ProviderChosen { .. }
             | Event::ResumeStream
+            | Event::ResumeWaits
             | Event::NoneAvailable
             | Event::SessionLost { .. }
             | Event::Answered
@@ -538,6 +620,7 @@ impl Machine for HubConnection {
         match self.state {
             State::Idle => self.idle(now, &event),
             State::Choosing => self.choosing(&event),
+            State::Waiting { stopped } => self.waiting(stopped, &event),
             State::Relaying { flow } => self.relaying(now, flow, &event),
             State::Pausing { flow, answered, gone, reason } => {
                 self.pausing(now, (flow, answered, gone, reason), &event)
@@ -551,6 +634,7 @@ impl Machine for HubConnection {
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(timer) = self.timers.expire(now) {
             match (timer, self.state) {
+                (Timer::Choosing, State::Waiting { stopped }) => self.stop_waiting(stopped),
                 (Timer::Choosing, _) => self.end_consumer(code::NOT_STARTED),
                 (Timer::Closing, State::Closing { flow, code, .. }) => {
                     self.end_both(flow, code, DisconnectReason::ClosedByPeer);

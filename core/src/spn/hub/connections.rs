@@ -35,6 +35,8 @@ pub(super) struct Connection {
     offers_resume: bool,
     /// RESUME, if it began with that.
     resume: Option<Preamble>,
+    /// The provider's session that has no stream for it at the moment.
+    waits_for: Option<Handle>,
     /// Number of the leg.
     pub(super) generation: u64,
     /// Something has come back from the provider.
@@ -67,6 +69,11 @@ impl Connection {
     /// Bytes of windows that its streams have of their own.
     pub(super) fn parked(&self) -> u64 {
         self.up.parked() + self.down.parked()
+    }
+
+    /// There is no stream to a provider yet: nothing is read.
+    pub(super) fn is_held(&self) -> bool {
+        self.machine.is_choosing() || self.machine.is_waiting()
     }
 
     /// No payload has gone either way.
@@ -144,6 +151,7 @@ impl Hub {
             provider: None,
             offers_resume: true,
             resume,
+            waits_for: None,
             generation,
             answered: false,
             relay: Relay::default(),
@@ -164,17 +172,37 @@ impl Hub {
         provider: Handle,
         resume: Preamble,
     ) -> Result<u64, u64> {
-        let stream = self.quic.open(provider).ok_or(code::PAUSED)?;
-        let id = match self.add_connection(consumer.0, consumer.1, resume.conn(), Some(resume)) {
-            Ok(id) => id,
-            Err(code) => {
-                self.refuse_stream(provider, stream, code);
-                return Err(code);
+        let id = self.add_connection(consumer.0, consumer.1, resume.conn(), Some(resume))?;
+        if let Some(stream) = self.quic.open(provider) {
+            self.board_provider(now, id, Leg { session: provider, stream });
+            self.connection_event(now, id, Event::ResumeStream);
+        } else {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.waits_for = Some(provider);
             }
-        };
-        self.board_provider(now, id, Leg { session: provider, stream });
-        self.connection_event(now, id, Event::ResumeStream);
+            if let Some(session) = self.sessions.get_mut(&provider) {
+                session.legs.insert(id);
+            }
+            self.connection_event(now, id, Event::ResumeWaits);
+        }
         Ok(id)
+    }
+
+    /// A provider's session has stream credit: legs that wait for it go first, in order.
+    pub(super) fn serve_legs(&mut self, now: Instant, provider: Handle) {
+        while let Some(id) = self.sessions.get(&provider).and_then(|session| session.legs.first().copied()) {
+            let Some(stream) = self.quic.open(provider) else { return };
+            self.stop_waiting(id);
+            self.board_provider(now, id, Leg { session: provider, stream });
+            self.connection_event(now, id, Event::ResumeStream);
+        }
+    }
+
+    fn stop_waiting(&mut self, id: u64) {
+        let waits_for = self.connections.get_mut(&id).and_then(|connection| connection.waits_for.take());
+        if let Some(session) = waits_for.and_then(|provider| self.sessions.get_mut(&provider)) {
+            session.legs.remove(&id);
+        }
     }
 
     fn board_provider(&mut self, now: Instant, id: u64, leg: Leg) {
@@ -400,6 +428,7 @@ impl Hub {
 
     /// Takes a connection out of everything that points to it.
     fn forget(&mut self, now: Instant, id: u64) {
+        self.stop_waiting(id);
         let Some(connection) = self.connections.remove(&id) else { return };
         self.keys.remove(&connection.key);
         for leg in [Some(connection.consumer), connection.provider].into_iter().flatten() {

@@ -101,8 +101,8 @@ impl Hub {
     }
 
     /// Without a provider nothing is read: that is a target without room, too.
-    pub(super) fn stall_while_choosing(&mut self, now: Instant, id: u64) {
-        if self.connections.get(&id).is_some_and(|connection| connection.machine.is_choosing()) {
+    pub(super) fn stall_while_held(&mut self, now: Instant, id: u64) {
+        if self.connections.get(&id).is_some_and(super::connections::Connection::is_held) {
             self.stall(now, id, Side::Consumer);
         }
     }

@@ -138,6 +138,7 @@ impl Hub {
         if remind {
             self.remind(until, Due::Parked(handle));
         }
+        self.grant_streams(handle);
     }
 
     /// Answers both ends, if both have asked and there is no leg.

@@ -71,6 +71,8 @@ pub(super) struct Session {
     pub(super) discarded: BTreeSet<StreamId>,
     /// Connections on it, those included whose streams have ended.
     pub(super) connections: BTreeSet<u64>,
+    /// A provider's: connections whose next leg waits for a stream of it.
+    pub(super) legs: BTreeSet<u64>,
     /// It retains what its partners have not acknowledged.
     pub(super) can_resume: bool,
     /// It wants to be told who its partners are.
@@ -174,6 +176,7 @@ impl Hub {
             streams: BTreeMap::new(),
             discarded: BTreeSet::new(),
             connections: BTreeSet::new(),
+            legs: BTreeSet::new(),
             can_resume: false,
             wants_partners: false,
             parked: BTreeSet::new(),
@@ -486,6 +489,10 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         let side = session.side();
         session.streams.clear();
+        for id in std::mem::take(&mut session.legs) {
+            self.connection_event(now, id, connection::Event::SessionLost { side, loss });
+        }
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
         for id in std::mem::take(&mut session.connections) {
             let Some(connection) = self.connections.get(&id) else { continue };
             let speaks_for_itself = loss == Loss::Drained && connection.machine.is_resumable();

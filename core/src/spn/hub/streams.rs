@@ -62,16 +62,19 @@ impl Hub {
         self.grant_streams(handle);
     }
 
-    /// Raises a consumer's stream credit while it is being used up.
-    fn grant_streams(&mut self, handle: Handle) {
+    /// Raises a consumer's stream credit while it is being used up, or will be: who asks for the next stream of a connection comes back with it.
+    pub(super) fn grant_streams(&mut self, handle: Handle) {
         let Some(session) = self.sessions.get_mut(&handle).filter(|session| session.role == Role::Consumer) else {
             return;
         };
         // The control stream and streams that are about to be refused count, too.
         let max = self.config.limits.connections_per_session.saturating_add(1);
-        let used = (session.streams.len() + session.discarded.len()) as u64 + 1;
-        if used * 4 > u64::from(session.credit) * 3 && session.credit < max {
-            session.credit = session.credit.saturating_mul(2).min(max);
+        let used = (session.streams.len() + session.discarded.len() + session.parked.len()) as u64 + 1;
+        let before = session.credit;
+        while used * 4 > u64::from(session.credit) * 3 && session.credit < max {
+            session.credit = session.credit.saturating_mul(2).clamp(1, max);
+        }
+        if session.credit > before {
             self.quic.set_max_streams(handle, session.credit);
         }
     }
@@ -220,10 +223,11 @@ impl Hub {
             connection.relay.up.hold(chunk);
         }
         self.ready_to_move(id, Side::Consumer);
-        self.stall_while_choosing(now, id);
+        self.stall_while_held(now, id);
     }
 
     pub(super) fn streams_available(&mut self, now: Instant, handle: Handle) {
+        self.serve_legs(now, handle);
         let Some(service) = self.sessions.get(&handle).map(|session| session.service) else { return };
         if let Some(provider) = self.registry.get_mut(service).and_then(|entry| entry.provider(handle)) {
             provider.out_of_credit = false;
@@ -245,13 +249,13 @@ impl Hub {
             Some(DataStream::Silent) => self.read_silent(now, handle, stream),
             Some(&DataStream::Relayed(id)) => {
                 let side = session.side();
-                let is_choosing = self.connections.get(&id).is_some_and(|connection| connection.machine.is_choosing());
-                if !is_choosing {
+                let is_held = self.connections.get(&id).is_some_and(|connection| connection.is_held());
+                if !is_held {
                     self.ready_to_move(id, side);
                 } else if let Some(code) = self.quic.received_reset(handle, stream) {
                     self.connection_event(now, id, Event::Reset { side, code });
                 } else {
-                    self.stall_while_choosing(now, id);
+                    self.stall_while_held(now, id);
                 }
             }
             None => {}

@@ -170,6 +170,9 @@ impl Endpoint {
         };
         self.note_sent(now, id, offered, bytes, release);
         self.note_taken(now, carrier, bytes);
+        if bytes > 0 {
+            self.listen(now, carrier.link);
+        }
         match outcome {
             WriteOutcome::Written { .. } => {
                 if let Some(conn) = self.conn_mut(id) {

@@ -19,6 +19,7 @@ impl Describe for HubConnection {
         match self.state {
             State::Idle => "Idle",
             State::Choosing => "Choosing",
+            State::Waiting { .. } => "Waiting",
             State::Relaying { .. } => "Relaying",
             State::Pausing { .. } => "Pausing",
             State::Finishing { .. } => "Finishing",
@@ -60,6 +61,7 @@ impl Describe for HubConnection {
             E::ProviderChosen { resumable: false },
             E::ProviderChosen { resumable: true },
             E::ResumeStream,
+            E::ResumeWaits,
             E::NoneAvailable,
             E::SessionLost { side: Side::Provider, loss: Loss::Unstarted },
             E::SessionLost { side: Side::Provider, loss: Loss::Drained },
@@ -75,7 +77,7 @@ impl Describe for HubConnection {
 
     fn check(&self) -> Result<(), String> {
         let timed = match self.state {
-            State::Choosing | State::Pausing { .. } | State::Closing { .. } => true,
+            State::Choosing | State::Waiting { .. } | State::Pausing { .. } | State::Closing { .. } => true,
             // The last ends with its sessions.
             State::Idle | State::Relaying { .. } | State::Finishing { .. } | State::Ended => false,
         };

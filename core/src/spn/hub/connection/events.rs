@@ -35,6 +35,8 @@ pub enum Event {
     },
     /// The consumer's stream goes on with a connection that both ends have asked to resume, and the provider's is open.
     ResumeStream,
+    /// The same, but the provider's session has no stream credit: its stream follows when it has.
+    ResumeWaits,
     /// There is no provider that could take it.
     NoneAvailable,
     /// A session went away.
@@ -164,7 +166,7 @@ pub enum Action {
 /// The timers of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
-    /// A provider should have been found.
+    /// A provider should have been found, or have had a stream to spare.
     Choosing,
     /// CLOSE_ACK should have come.
     Closing,

@@ -73,6 +73,33 @@ fn what_a_provider_that_leaves_in_good_order_has_never_had_may_begin_again() {
 }
 
 #[test]
+fn a_leg_waits_for_a_stream_of_its_provider() {
+    let waiting = &[E::ResumeWaits];
+    assert_eq!(step(&[], E::ResumeWaits), ("Waiting", vec![]));
+    assert_eq!(step(waiting, E::ResumeStream), ("Relaying", vec![A::Begin]));
+    let again = ("Ended", consumer(0x27));
+    let lost = |side| E::SessionLost { side, loss: Loss::Away };
+    for event in [lost(Provider), E::PauseWanted, E::ResumeReq { side: Consumer }, E::Superseded] {
+        assert_eq!(step(waiting, event), again);
+    }
+    assert_eq!(expire(waiting), again);
+    assert_eq!(step(waiting, lost(Consumer)), ("Ended", vec![A::End { reason: None }]));
+    assert_eq!(step(waiting, E::Reset { side: Consumer, code: 0x27 }), again);
+    let mut closed = vec![A::SendCloseAck { to: Consumer }];
+    closed.extend(consumer(0x20));
+    assert_eq!(step(waiting, E::CloseReq { side: Consumer, code: 0x20, askable: true }), ("Ended", closed));
+    assert!(after(waiting).may_be_superseded());
+    // A reader that has left is remembered for the provider, and told of the end on its control stream.
+    let stopped = &[E::ResumeWaits, E::Stop { side: Consumer, code: 0x20 }];
+    let passed = [A::Begin, A::StopSending { to: Provider, code: 0x20 }, A::Abort { to: Consumer, code: 0x20 }];
+    assert_eq!(step(stopped, E::ResumeStream), ("Relaying", passed.to_vec()));
+    let mut told = vec![A::SendPauseReq { to: Consumer }];
+    told.extend(consumer(0x27));
+    assert_eq!(step(stopped, lost(Provider)), ("Ended", told.clone()));
+    assert_eq!(expire(stopped), ("Ended", told));
+}
+
+#[test]
 fn choosing() {
     assert_eq!(step(CHOOSING, CHOSEN), ("Relaying", vec![A::Begin]));
     assert_eq!(step(CHOOSING, E::NoneAvailable), ("Choosing", vec![]));

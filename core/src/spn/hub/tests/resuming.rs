@@ -479,3 +479,82 @@ fn a_right_that_was_withdrawn_is_nobodys_gain() {
     assert_eq!(bench.frames(c), [], "it has no session any more");
     assert_eq!((bench.frames(thief), bench.frames(p)), (vec![answer(0x15, 0, 0, 0)], vec![]));
 }
+
+/// Both ends have asked for the next stream, and the provider's session has no credit for one.
+fn out_of_credit() -> (Pair, StreamId) {
+    let mut pair = Pair::new();
+    let (c, p) = (pair.c, pair.p);
+    let bench = &mut pair.bench;
+    for key in 8..11 {
+        bench.connect(c, key, b"x");
+    }
+    assert_eq!(bench.opened(p).len(), 4, "that is all it grants");
+    ask(bench, p, 0, 5, 2);
+    ask(bench, c, 0, 2, 5);
+    drop((bench.frames(c), bench.frames(p)));
+    let up = bench.stream(c, &[&resume(1, 5, 2), &b"more"[..]].concat());
+    assert_eq!((bench.opened(p).len(), bench.reset_code(c, up)), (4, None));
+    bench.hub.check().unwrap();
+    (pair, up)
+}
+
+fn grant(bench: &mut Bench, hand: usize, streams: u32) {
+    let it = &mut bench.hands[hand];
+    it.quic.set_max_streams(it.session, streams);
+    bench.settle();
+    bench.hub.check().unwrap();
+}
+
+#[test]
+fn a_leg_waits_for_a_stream_of_its_provider() {
+    let (mut pair, up) = out_of_credit();
+    let (c, p) = (pair.c, pair.p);
+    let bench = &mut pair.bench;
+    // New connections wait behind it.
+    bench.connect(c, 11, b"new");
+    bench.wait(Duration::from_secs(10));
+    grant(bench, p, 5);
+    let down = *bench.opened(p).last().unwrap();
+    assert_eq!(bench.read(p, down).0, [&resume(1, 5, 2), &b"more"[..]].concat());
+    bench.write(p, down, &resume(1, 2, 5));
+    assert_eq!(bench.read(c, up).0, resume(1, 2, 5));
+    assert_eq!((bench.opened(p).len(), bench.hub.parked.len()), (5, 0));
+    grant(bench, p, 6);
+    assert_eq!(bench.opened(p).len(), 6);
+}
+
+#[test]
+fn a_leg_that_waits_is_given_up_for_the_next_one() {
+    // Its consumer has lost the stream,
+    let (mut pair, up) = out_of_credit();
+    let (c, p) = (pair.c, pair.p);
+    ask(&mut pair.bench, c, 1, 2, 5);
+    assert_eq!(pair.bench.reset_code(c, up), Some(0x27));
+    assert_eq!(pair.bench.frames(c), [answer(0, 0, 5, 0)]);
+    grant(&mut pair.bench, p, 8);
+    assert_eq!(pair.bench.opened(p).len(), 4);
+    // its provider leaves,
+    let (mut pair, up) = out_of_credit();
+    pair.bench.send(pair.p, &Frame::SessionClose { code: 0x27, text: String::new() });
+    assert_eq!(pair.bench.reset_code(pair.c, up), Some(0x27));
+    pair.bench.hub.check().unwrap();
+    // there is never any,
+    let (mut pair, up) = out_of_credit();
+    pair.bench.wait(Duration::from_secs(61));
+    assert_eq!(pair.bench.reset_code(pair.c, up), Some(0x27));
+    // the service is paused,
+    let (mut pair, up) = out_of_credit();
+    let now = pair.bench.now;
+    pair.bench.hub.pause(now, "urn:s");
+    pair.bench.settle();
+    assert_eq!(pair.bench.reset_code(pair.c, up), Some(0x27));
+    // or its consumer wants it no more, and tells its provider so.
+    let (mut pair, up) = out_of_credit();
+    let (c, p) = (pair.c, pair.p);
+    pair.bench.send(c, &Frame::CloseReq { conn: KEY, code: 0x20 });
+    assert_eq!(pair.bench.reset_code(c, up), Some(0x20));
+    assert_eq!(pair.bench.frames(c), [Frame::CloseAck { conn: KEY }]);
+    pair.bench.send(c, &Frame::ResumeReq(request(1, 2, 5, flag::ABORTED, 0x20)));
+    assert_eq!(pair.bench.frames(p), [answer(0x20, 1, 2, 4)]);
+    pair.bench.hub.check().unwrap();
+}
