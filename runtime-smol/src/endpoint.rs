@@ -362,6 +362,7 @@ fn prepare(
         watched: Vec::new(),
         watch: Timer::after(WATCH),
         closed: None,
+        is_closing: false,
         is_stopped: false,
     };
     let task = async move {
@@ -446,6 +447,8 @@ struct Driver<N> {
     watch: Timer,
     /// The endpoint has ended, and what is left over has until then.
     closed: Option<Instant>,
+    /// It was told to end.
+    is_closing: bool,
     /// Nobody waits for what is left over.
     is_stopped: bool,
 }
@@ -499,7 +502,11 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                     // The asker may have gone.
                     let _ = answer.try_send(endpoint.set_identity(new.0, new.1));
                 }
-                Command::Close => endpoint.close(now),
+                Command::Close => {
+                    // The second time forces it.
+                    self.is_stopped |= std::mem::replace(&mut self.is_closing, true);
+                    endpoint.close(now);
+                }
                 Command::Stop => {
                     self.is_stopped = true;
                     endpoint.stop(now);

@@ -362,6 +362,7 @@ fn prepare(
         watched: Vec::new(),
         watch,
         closed: None,
+        is_closing: false,
         is_stopped: false,
     };
     let task = async move {
@@ -432,6 +433,8 @@ struct Driver<N> {
     watch: Interval,
     /// The endpoint has ended, and what is left over has until then.
     closed: Option<Instant>,
+    /// It was told to end.
+    is_closing: bool,
     /// Nobody waits for what is left over.
     is_stopped: bool,
 }
@@ -485,7 +488,11 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                     // The asker may have gone.
                     let _ = answer.send(endpoint.set_identity(new.0, new.1));
                 }
-                Command::Close => endpoint.close(now),
+                Command::Close => {
+                    // The second time forces it.
+                    self.is_stopped |= std::mem::replace(&mut self.is_closing, true);
+                    endpoint.close(now);
+                }
                 Command::Stop => {
                     self.is_stopped = true;
                     endpoint.stop(now);
