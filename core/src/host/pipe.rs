@@ -217,6 +217,12 @@ impl LoopHalf {
         Poll::Pending
     }
 
+    /// The code with which the user has broken it off, if it did.
+    #[must_use]
+    pub fn dropped(&self) -> Option<u64> {
+        lock(&self.0).dropped
+    }
+
     /// Gives chunks, as long as there is room.
     ///
     /// # Errors
