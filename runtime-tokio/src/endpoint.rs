@@ -376,6 +376,7 @@ fn prepare(
         alarm: Alarm::new(),
         watch,
         closed: None,
+        is_closing: false,
         is_stopped: false,
     };
     let task = async move {
@@ -449,6 +450,8 @@ struct Driver<N> {
     watch: Interval,
     /// The endpoint has ended, and what is left over has until then.
     closed: Option<Instant>,
+    /// It was told to end.
+    is_closing: bool,
     /// Nobody waits for what is left over.
     is_stopped: bool,
 }
@@ -504,6 +507,8 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 }
                 Command::Close => {
                     self.local.close();
+                    // The second time forces it.
+                    self.is_stopped |= std::mem::replace(&mut self.is_closing, true);
                     endpoint.close(now);
                 }
                 Command::Stop => {

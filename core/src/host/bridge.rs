@@ -217,8 +217,13 @@ impl<T: LocalTcp> Bridge<T> {
 
     /// Whether the local end may break off unheard: nothing is read from it at the moment. And a time that is set wants to be looked at.
     fn is_to_be_watched(&self) -> bool {
-        let is_unread = self.up.is_some() || self.up_state == Direction::Over;
-        matches!(self.local, LocalEnd::Tcp(_)) && (is_unread || self.fate != Fate::Whole)
+        let is_unread = match &self.local {
+            LocalEnd::Tcp(_) => self.up.is_some() || self.up_state == Direction::Over,
+            // Its user cannot break off behind its end, but has nobody who would tell of it otherwise.
+            LocalEnd::Stream(_) => self.up.is_some(),
+            LocalEnd::Dialing(_) => false,
+        };
+        is_unread || self.fate != Fate::Whole
     }
 
     /// Says once that it has to be looked after: call [`watch`](Self::watch) now and then, until that says no.
@@ -229,22 +234,23 @@ impl<T: LocalTcp> Bridge<T> {
     /// Looks after it, and wakes it if something has happened; says whether it is to be watched further.
     pub fn watch(&mut self, now: Instant) -> bool {
         self.is_watched = self.is_to_be_watched();
-        if let LocalEnd::Tcp(tcp) = &self.local
-            && self.is_watched
-        {
-            let has_news = match self.fate {
-                Fate::Whole => tcp.take_error().is_some(),
-                Fate::Failed { until, .. } => until <= now,
-                Fate::Parting { .. } => true,
-            };
-            if has_news {
-                if self.fate == Fate::Whole {
-                    self.fail(now, code::PEER_ABORTED);
-                }
-                self.waker.wake();
-            }
+        if !self.is_watched {
+            return false;
         }
-        self.is_watched
+        let has_news = match (self.fate, &self.local) {
+            (Fate::Whole, LocalEnd::Tcp(tcp)) => tcp.take_error().map(|_| code::PEER_ABORTED),
+            (Fate::Whole, LocalEnd::Stream(half)) => half.dropped(),
+            (Fate::Whole, LocalEnd::Dialing(_)) => None,
+            (Fate::Failed { code, until }, _) => (until <= now).then_some(code),
+            (Fate::Parting { .. }, _) => Some(code::PEER_ABORTED),
+        };
+        if let Some(code) = has_news {
+            if self.fate == Fate::Whole {
+                self.fail(now, code);
+            }
+            self.waker.wake();
+        }
+        true
     }
 
     /// The local end has broken it off.

@@ -20,7 +20,8 @@ const CAPACITY: usize = 256 * 1024;
 /// The user's half; a runtime's stream gives it the traits of that runtime.
 ///
 /// A connection that was broken off, here or there or by the loss of a hub, is an error of kind `ConnectionReset`, never an end of file.
-/// Dropping it breaks the connection off, unless both directions have ended.
+/// Dropping it breaks the connection off, unless both directions have ended. What was written, and what had come, before a break goes first, as
+/// far as a few seconds allow.
 #[derive(Debug)]
 pub struct UserHalf(Arc<Mutex<Pipe>>);
 
@@ -214,6 +215,12 @@ impl LoopHalf {
         }
         pipe.up.reader = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// The code with which the user has broken it off, if it did.
+    #[must_use]
+    pub fn dropped(&self) -> Option<u64> {
+        lock(&self.0).dropped
     }
 
     /// Gives chunks, as long as there is room.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::*;
-use crate::host::{Bridge, ConnWaker, LocalEnd, LocalTcp, Turn, Wakes};
+use crate::host::{Bridge, ConnWaker, LocalEnd, LocalTcp, Turn, Wakes, pair};
 
 const HUB: &str = "192.0.2.1:4433";
 const BROKEN: Option<End> = Some(End::Reset(code::PEER_ABORTED));
@@ -347,4 +347,27 @@ fn only_an_orderly_end_takes_the_reset_back() {
         (world.peer(consumer).flow(id).got.clone(), world.peer(consumer).flow(id).end),
         (b"answer".to_vec(), Some(End::Clean))
     );
+}
+
+#[test]
+fn a_user_that_drops_its_stream_is_noticed_though_nothing_is_read_from_it() {
+    let (mut world, consumer, id, mut bridged) = called(true, b"GET", false);
+    world.peer(consumer).flow(id).deaf = true;
+    let (user, half) = pair();
+    let waker = ConnWaker::new(&Arc::new(Wakes::default()), bridged.id);
+    bridged.bridge = Some(Bridge::new(LocalEnd::Stream(half), waker));
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    // More than the other side takes, which reads nothing.
+    while bridged.bridge.as_mut().is_some_and(|bridge| !bridge.wants_watch()) {
+        assert!(user.poll_write(&mut cx, &[7; 100_000]).is_ready());
+        bridged.serve(&mut world);
+    }
+    drop(user);
+    let now = world.now;
+    assert!(bridged.bridge.as_mut().unwrap().watch(now));
+    world.wait(Duration::from_secs(4));
+    assert!(bridged.bridge.as_mut().unwrap().watch(now + Duration::from_secs(4)));
+    assert_eq!(bridged.turn(&mut world), Turn::Over);
+    world.run();
+    assert_eq!(world.peer(consumer).flow(id).end, BROKEN);
 }
