@@ -26,7 +26,7 @@ use towline_tokio::{
     lines::Lines,
     log,
     proxy::{ListenError, Names, serve},
-    resolve::{ResolveError, Resolver},
+    resolve::Resolver,
 };
 
 pub(crate) const ABOUT: &str = "Fetches files for clients, and keeps them: a caching proxy";
@@ -153,8 +153,6 @@ enum Error {
     ReadHosts { path: PathBuf, error: io::Error },
     #[error("{}, {error}", path.display())]
     Hosts { path: PathBuf, error: HostsError },
-    #[error("{0}; --resolver IP:PORT or --hosts FILE says where names come from")]
-    Resolver(ResolveError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("cannot write to {}: {error}", path.display())]
@@ -170,7 +168,6 @@ fn exit_code(error: &Error) -> ExitCode {
     ExitCode::from(match error {
         Error::Hosts { .. } => 1,
         Error::ReadHosts { .. }
-        | Error::Resolver(_)
         | Error::Listen(_)
         | Error::Log { .. }
         | Error::Io(_)
@@ -300,8 +297,7 @@ fn names(arguments: &Arguments) -> Result<Names, Error> {
         let hosts = Hosts::parse(&read).map_err(|error| Error::Hosts { path: path.clone(), error })?;
         return Ok(Names::Hosts(Arc::new(hosts)));
     }
-    let resolver = arguments.resolver.map_or_else(Resolver::system, Resolver::at);
-    resolver.map(Names::Dns).map_err(Error::Resolver)
+    Ok(Names::Dns(arguments.resolver.map_or_else(Resolver::system, Resolver::at)))
 }
 
 /// What is written down.
