@@ -11,9 +11,7 @@ use std::{
 
 use hickory_resolver::{
     Hosts,
-    config::{
-        ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-    },
+    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     net::NetError,
     system_conf::parse_resolv_conf,
 };
@@ -152,10 +150,8 @@ impl Resolver {
                 (config, ResolverOpts::default(), system_hosts(Path::new(HOSTS)))
             }
             Source::Files { resolv_conf, hosts } => {
-                let (config, options) = fs::read(resolv_conf)
-                    .map_err(NetError::from)
-                    .and_then(parse_resolv_conf)
-                    .unwrap_or_else(|_| {
+                let (config, options) =
+                    fs::read(resolv_conf).map_err(NetError::from).and_then(parse_resolv_conf).unwrap_or_else(|_| {
                         has_no_server = true;
                         let local = name_server(SocketAddr::from((Ipv4Addr::LOCALHOST, 53)));
                         (ResolverConfig::from_name_servers(vec![local]), ResolverOpts::default())

@@ -342,8 +342,8 @@ impl Lookup {
             match self.resolver.addresses(&self.host).await {
                 Ok(found) => {
                     let found = found.into_iter().map(|address| SocketAddr::new(address, self.port));
-                    let (addresses, useless): (Vec<_>, Vec<_>) = found
-                        .partition(|address| (self.has_v6 || address.is_ipv4()) && is_usable(*address));
+                    let (addresses, useless): (Vec<_>, Vec<_>) =
+                        found.partition(|address| (self.has_v6 || address.is_ipv4()) && is_usable(*address));
                     // An empty answer changes nothing.
                     if addresses.is_empty() {
                         let host = &self.host;

@@ -332,6 +332,11 @@ impl Endpoint {
         Ok(())
     }
 
+    /// Takes what both clocks show now. To be called now and then: certificates are judged by it.
+    pub fn set_epoch(&mut self, _now: Instant, epoch: Epoch) {
+        self.clock.set(epoch);
+    }
+
     /// Changes a provider's share of new connections. 0 retires it: when the last connection has ended, its sessions end, and
     /// [`Notice::Closed`] says so; until then, or even after, another weight takes it back.
     pub fn set_weight(&mut self, now: Instant, weight: u16) {

@@ -229,10 +229,11 @@ impl Session {
     fn on_idle(&mut self, now: Instant, event: &Event) {
         match event {
             // The back-off of Waiting is for the sake of a hub that has trouble: it is kept.
-            Event::Connect { role } if matches!(self.state, State::IpFound | State::Reserve) => {
+            Event::Connect { role } if matches!(self.state, State::IpFound) => {
                 self.role = *role;
                 self.dial(now);
             }
+            Event::Connect { .. } if matches!(self.state, State::Reserve) => self.dial(now),
             Event::Elsewhere if matches!(self.state, State::Waiting) => self.reserve(now),
             Event::AddressLost => self.end(State::Failed),
             Event::LocalShutdown => self.end(State::Closed),
@@ -617,7 +618,7 @@ impl Session {
 
     /// After Closing.
     fn over(&mut self, now: Instant, live: Live) {
-        if live.surplus && !self.is_done() {
+        if live.surplus {
             self.reserve(now);
         } else {
             self.end(State::Closed);
@@ -626,6 +627,9 @@ impl Session {
 
     /// Waits, and looks now and then whether the address leads to another hub.
     fn reserve(&mut self, now: Instant) {
+        if self.is_done() {
+            return self.end(State::Closed);
+        }
         self.retries = 0;
         self.timers.stop_all();
         self.timers.set(Timer::Reserve, now + self.jitter.scatter(self.config.reserve));

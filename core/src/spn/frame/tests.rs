@@ -17,7 +17,14 @@ fn varint() -> impl Strategy<Value = u64> {
 fn frames() -> impl Strategy<Value = Frame> {
     let role = prop_oneof![Just(Role::Provider), Just(Role::Consumer)];
     prop_oneof![
-        (role, text(), any::<[u8; 16]>(), any::<u16>(), any::<u8>(), proptest::collection::vec(any::<[u8; 16]>(), 0..9))
+        (
+            role,
+            text(),
+            any::<[u8; 16]>(),
+            any::<u16>(),
+            any::<u8>(),
+            proptest::collection::vec(any::<[u8; 16]>(), 0..9)
+        )
             .prop_map(|(role, service, instance, weight, flags, hubs)| {
                 let flags = if hubs.is_empty() { flags & !flag::HUBS } else { flags | flag::HUBS };
                 Frame::SessionOpen(SessionOpen { version: VERSION, role, service, instance, weight, flags, hubs })

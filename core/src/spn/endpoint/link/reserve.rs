@@ -9,7 +9,8 @@ impl Endpoint {
     /// One SESSION_OPEN after the other, as long as hubs answer: so the second one can say which hub has answered the first.
     pub(super) fn pass_turn(&mut self, now: Instant) {
         let asking = self.links.values().filter(|link| link.machine.is_asking());
-        let busy = asking.filter_map(|link| link.asked).max().map(|asked| asked + GIVE_WAY).filter(|until| *until > now);
+        let busy =
+            asking.filter_map(|link| link.asked).max().map(|asked| asked + GIVE_WAY).filter(|until| *until > now);
         // In the order of their handshakes, as far as they have not waited in vain.
         let turns = self.links.iter().filter_map(|(id, link)| Some((link.wire.as_ref()?.turn?, *id)));
         let mut turns: Vec<_> = turns.collect();
@@ -62,7 +63,8 @@ impl Endpoint {
         link.reason.clear();
         let (hub, remote, told) = (link.hub, link.remote, link.told);
         link.told = hub;
-        let Some(through) = self.links.values().find(|other| other.live && other.hub == hub).map(|link| link.remote) else {
+        let Some(through) = self.links.values().find(|other| other.live && other.hub == hub).map(|link| link.remote)
+        else {
             // It has been lost meanwhile, or is about to come: then the hub says the same again.
             return self.work.push_back(Work::Link(id, Event::Connect { role: self.config.role }));
         };

@@ -7,15 +7,8 @@ use crate::machine::{Actions, Describe, Jitter, Timers};
 use crate::spn::{Protocol, Role, code};
 
 impl crate::machine::Timer for Timer {
-    const ALL: &'static [Self] = &[
-        Self::Handshake,
-        Self::Ack,
-        Self::Retry,
-        Self::Settled,
-        Self::Closing,
-        Self::Linger,
-        Self::Reserve,
-    ];
+    const ALL: &'static [Self] =
+        &[Self::Handshake, Self::Ack, Self::Retry, Self::Settled, Self::Closing, Self::Linger, Self::Reserve];
 
     fn index(self) -> usize {
         self as usize

@@ -32,9 +32,7 @@ fn ups(world: &mut World, at: SocketAddr) -> usize {
 fn begun(world: &mut World, hub: SocketAddr) -> usize {
     let hub = world.hub(hub);
     let notices = std::iter::from_fn(|| hub.poll_notice());
-    let begins = |notice: &hub::Notice| {
-        matches!(notice, hub::Notice::Record(record) if matches!(record.event, crate::spn::record::RecordEvent::StartSession(_)))
-    };
+    let begins = |notice: &hub::Notice| matches!(notice, hub::Notice::Record(record) if matches!(record.event, crate::spn::record::RecordEvent::StartSession(_)));
     notices.filter(begins).count()
 }
 
@@ -49,7 +47,8 @@ fn two_addresses_of_one_hub_are_one_session() {
         // IPv6 has its head start.
         assert_eq!(states(&mut world, at), [(v6, "Established"), (hub, "Reserve")]);
         assert_eq!(ups(&mut world, at), 1);
-        let reserved = |notice: &Notice| *notice == Notice::SessionReserved { remote: address(V4), through: address(V6) };
+        let reserved =
+            |notice: &Notice| *notice == Notice::SessionReserved { remote: address(V4), through: address(V6) };
         assert_eq!(count(&mut world, at, reserved), 1);
     }
     // They are looked at now and then, and nobody notices.
@@ -103,9 +102,8 @@ fn the_reserve_takes_over_at_once_and_the_lost_address_is_the_reserve_then() {
     world.run();
     world.dead.insert(v6);
     let now = world.now;
-    let lost = |world: &mut World| {
-        [provider, consumer].iter().any(|at| states(world, *at).contains(&(v6, "Established")))
-    };
+    let lost =
+        |world: &mut World| [provider, consumer].iter().any(|at| states(world, *at).contains(&(v6, "Established")));
     while lost(&mut world) {
         world.wait(Duration::from_millis(50));
         assert!(world.now < now + Duration::from_secs(30), "the loss is not noticed");
@@ -227,7 +225,10 @@ impl Half {
 
     fn acknowledge(&mut self, world: &mut World, hub_instance: [u8; 16], state: u8) {
         let (session_id, service) = ("id".to_owned(), SERVICE.to_owned());
-        self.send(world, &Frame::SessionAck(SessionAck { session_id, service, hub_instance, max_connections: 9, state }));
+        self.send(
+            world,
+            &Frame::SessionAck(SessionAck { session_id, service, hub_instance, max_connections: 9, state }),
+        );
     }
 }
 
@@ -248,7 +249,9 @@ fn the_second_address_is_asked_when_the_first_has_answered_and_is_told_of_it() {
     assert_eq!(listed, [] as [[u8; 16]; 0]);
     // The other one has its handshake, and no more.
     let server = world.played(hubs[1]);
-    assert!(!std::iter::from_fn(|| server.poll_event()).any(|(_, event)| matches!(event, quic::Event::StreamOpened(_))));
+    assert!(
+        !std::iter::from_fn(|| server.poll_event()).any(|(_, event)| matches!(event, quic::Event::StreamOpened(_)))
+    );
     first.acknowledge(&mut world, [7; 16], 0);
     let (mut second, listed) = Half::accept(&mut world, hubs[1]);
     assert_eq!(listed, [[7; 16]]);
