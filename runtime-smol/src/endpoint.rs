@@ -28,7 +28,7 @@ use crate::{
     bridge::{READ, Tcp, dial},
     hub::{epoch, seed},
     reactor::{Reactor, TURNS},
-    resolve::{Resolver, is_usable},
+    resolve::{ResolveError, Resolver, is_usable},
     stream::Stream,
     udp::Udp,
 };
@@ -39,6 +39,8 @@ const RESOLVE: Duration = Duration::from_secs(60);
 const RESOLVE_ON_DEMAND: Duration = Duration::from_secs(1);
 /// The same, while it has no answer.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
+/// How long that may take: the servers may have been replaced meanwhile.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How often local ends are looked after from which nothing is read.
 const WATCH: Duration = Duration::from_secs(1);
 /// Connections that wait in [`Provider::accept`]'s queue; more are reset.
@@ -339,7 +341,11 @@ impl Lookup {
     async fn run(self) {
         let mut is_known = false;
         loop {
-            match self.resolver.addresses(&self.host).await {
+            let late = async {
+                Timer::after(ANSWER).await;
+                Err(ResolveError::NoAnswer)
+            };
+            match future::or(self.resolver.addresses(&self.host), late).await {
                 Ok(found) => {
                     let found = found.into_iter().map(|address| SocketAddr::new(address, self.port));
                     let (addresses, useless): (Vec<_>, Vec<_>) =

@@ -24,6 +24,8 @@ const HOSTS: &str = "/etc/hosts";
 const BELIEVED: Duration = Duration::from_secs(60);
 /// The same of a "no": whoever has just made a name does not want to wait.
 const NO_BELIEVED: Duration = Duration::from_secs(1);
+/// How long a server on this machine is waited for that nobody has named.
+const LOCAL_ANSWERS: Duration = Duration::from_secs(1);
 
 type Asker = hickory_resolver::Resolver<Runtime>;
 
@@ -72,6 +74,9 @@ pub enum ResolveError {
         /// What came of it.
         error: NetError,
     },
+    /// Nobody has answered for so long that it is better to begin anew.
+    #[error("no answer within 10 s")]
+    NoAnswer,
     /// There is no such name, or it has no addresses.
     #[error("the name does not exist")]
     NoSuchName,
@@ -152,7 +157,10 @@ impl Resolver {
                     fs::read(resolv_conf).map_err(NetError::from).and_then(parse_resolv_conf).unwrap_or_else(|_| {
                         has_no_server = true;
                         let local = name_server(SocketAddr::from((Ipv4Addr::LOCALHOST, 53)));
-                        (ResolverConfig::from_name_servers(vec![local]), ResolverOpts::default())
+                        // Mostly there is none, and the settings are about to come.
+                        let mut options = ResolverOpts::default();
+                        (options.timeout, options.attempts) = (LOCAL_ANSWERS, 1);
+                        (ResolverConfig::from_name_servers(vec![local]), options)
                     });
                 (config, options, system_hosts(hosts))
             }
