@@ -9,6 +9,7 @@ mod log_limit;
 mod pipe;
 mod repeats;
 mod wakes;
+mod wall;
 
 pub use accept::AcceptPause;
 pub use binding::Binding;
@@ -19,3 +20,4 @@ pub use log_limit::{Held, LogLimit};
 pub use pipe::{Local, LoopHalf, UserHalf, pair};
 pub use repeats::{Repeated, Repeats};
 pub use wakes::{ConnWaker, Wakes};
+pub use wall::Wall;

@@ -33,7 +33,7 @@ macro_rules! start {
     ($runtime:ident, $config:expr, $dns:expr, $block_on:expr) => {{
         use $runtime::{proxy::Names, resolve::Resolver};
         let hosts = || Names::Hosts(Arc::new(Hosts::parse("origin.test 127.0.0.1").unwrap()));
-        let names = $dns.map_or_else(hosts, |server| Names::Dns(Resolver::at(server).unwrap()));
+        let names = $dns.map_or_else(hosts, |server| Names::Dns(Resolver::at(server)));
         let (tell, told) = std::sync::mpsc::channel();
         let config = $config;
         let thread = thread::spawn(move || {

@@ -4,6 +4,7 @@ mod bridged;
 mod lifeline;
 mod played;
 mod random;
+mod reserve;
 mod resume;
 mod with_hub;
 
@@ -114,6 +115,7 @@ impl Peer {
                 Notice::SessionUp { .. }
                 | Notice::SessionWaiting { .. }
                 | Notice::SessionEnded { .. }
+                | Notice::SessionReserved { .. }
                 | Notice::Limit { .. }
                 | Notice::Closed => {}
             }
@@ -171,6 +173,8 @@ struct World {
     nodes: BTreeMap<SocketAddr, Side>,
     /// Nothing gets through to these, or from them.
     dead: BTreeSet<SocketAddr>,
+    /// Further addresses, and whose they are. Whoever is called by one sees the caller behind a port of its own.
+    aliases: Vec<(SocketAddr, SocketAddr)>,
     /// Loses one datagram in twenty, and swaps one pair in ten.
     lossy: Option<Dice>,
     /// Its endpoints can resume.
@@ -223,8 +227,8 @@ impl World {
     fn new() -> Self {
         let ca = Ca::new("ca");
         let server = ca.server();
-        let (nodes, dead) = (BTreeMap::new(), BTreeSet::new());
-        Self { now: first_instant(), ca, nodes, dead, lossy: None, resume: false, server, hubs: 0 }
+        let (nodes, dead, aliases) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        Self { now: first_instant(), ca, nodes, dead, aliases, lossy: None, resume: false, server, hubs: 0 }
     }
 
     fn epoch(&self) -> Epoch {
@@ -349,15 +353,31 @@ impl World {
                     }
                 }
             }
+            let (to, remote) = self.through(from, to);
+            if self.dead.contains(&remote) {
+                continue;
+            }
             for data in datagrams {
                 if let Some(node) = self.nodes.get_mut(&to) {
-                    let received =
-                        Received { remote: from, local_ip: None, ecn: transmit.ecn, data: BytesMut::from(data) };
+                    let received = Received { remote, local_ip: None, ecn: transmit.ecn, data: BytesMut::from(data) };
                     node.node().handle_datagram(self.now, received);
                 }
             }
         }
         moved
+    }
+
+    /// Whom a datagram reaches, and from where it seems to come.
+    fn through(&self, from: SocketAddr, to: SocketAddr) -> (SocketAddr, SocketAddr) {
+        const PORTS: u16 = 10_000;
+        let port = |address: SocketAddr, port| SocketAddr::new(address.ip(), port);
+        if let Some(nth) = self.aliases.iter().position(|(alias, _)| *alias == to) {
+            return (self.aliases[nth].1, port(from, from.port() + PORTS * (nth as u16 + 1)));
+        }
+        match (to.port() / PORTS).checked_sub(1).and_then(|nth| self.aliases.get(usize::from(nth))) {
+            Some((alias, _)) => (port(to, to.port() % PORTS), *alias),
+            None => (to, from),
+        }
     }
 
     /// Lets time pass.

@@ -3,10 +3,7 @@
 use std::{io, path::Path, time::Instant};
 
 use serde_json::json;
-use towline_core::{
-    quic::Epoch,
-    spn::{hub::Notice, record::Record},
-};
+use towline_core::spn::{hub::Notice, record::Record};
 use towline_tokio::{
     hub::epoch,
     lines::{self, Form, Lines, Trouble},
@@ -22,7 +19,7 @@ pub(crate) struct Teller(lines::Teller<Json>);
 impl Records {
     /// To a file, appended; or to stdout.
     pub(crate) fn start(file: Option<&Path>) -> io::Result<Self> {
-        Lines::start(file, Json { epoch: epoch() }).map(Self)
+        Lines::start(file, Json).map(Self)
     }
 
     pub(crate) fn teller(&self) -> Teller {
@@ -50,17 +47,15 @@ impl Teller {
     }
 }
 
-/// The form of docs/protocols/spn.md, Records.
-pub(crate) struct Json {
-    epoch: Epoch,
-}
+/// The form of docs/protocols/spn.md, Records. The clocks are read for each: the wall clock may be set at any time.
+pub(crate) struct Json;
 
 impl Form for Json {
     type Item = Record;
     const ROOM: usize = 100_000;
 
     fn text(&mut self, record: &Record) -> String {
-        record.to_json(&self.epoch) + "\n"
+        record.to_json(&epoch()) + "\n"
     }
 
     fn gap(&mut self, lost: u64) -> String {

@@ -11,23 +11,20 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
-use towline_core::{
-    quic::Epoch,
-    txn::{
-        accept,
-        allow::{Allow, Name, Net},
-        hosts::{Hosts, HostsError},
-        proxy::{Config, Counters, Notice},
-        record::{self, Lookup, Record},
-        transaction::{KeyMode, Serve},
-    },
+use towline_core::txn::{
+    accept,
+    allow::{Allow, Name, Net},
+    hosts::{Hosts, HostsError},
+    proxy::{Config, Counters, Notice},
+    record::{self, Lookup, Record},
+    transaction::{KeyMode, Serve},
 };
 use towline_tokio::{
     hub::epoch,
     lines::{Form, Lines, Trouble},
     log, process,
     proxy::{ListenError, Names, serve},
-    resolve::{ResolveError, Resolver},
+    resolve::Resolver,
     settings::read_text,
 };
 
@@ -156,8 +153,6 @@ enum Error {
     ReadHosts { path: PathBuf, error: io::Error },
     #[error("{}, {error}", path.display())]
     Hosts { path: PathBuf, error: HostsError },
-    #[error("{0}; --resolver IP:PORT or --hosts FILE says where names come from")]
-    Resolver(ResolveError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("cannot write to {}: {error}", path.display())]
@@ -172,12 +167,7 @@ enum Error {
 fn exit_code(error: &Error) -> ExitCode {
     ExitCode::from(match error {
         Error::Hosts { .. } => 1,
-        Error::ReadHosts { .. }
-        | Error::Resolver(_)
-        | Error::Listen(_)
-        | Error::Log { .. }
-        | Error::Io(_)
-        | Error::Accept => 2,
+        Error::ReadHosts { .. } | Error::Listen(_) | Error::Log { .. } | Error::Io(_) | Error::Accept => 2,
     })
 }
 
@@ -312,8 +302,7 @@ fn names(arguments: &Arguments) -> Result<Names, Error> {
         let hosts = Hosts::parse(&read).map_err(|error| Error::Hosts { path: path.clone(), error })?;
         return Ok(Names::Hosts(Arc::new(hosts)));
     }
-    let resolver = arguments.resolver.map_or_else(Resolver::system, Resolver::at);
-    resolver.map(Names::Dns).map_err(Error::Resolver)
+    Ok(Names::Dns(arguments.resolver.map_or_else(Resolver::system, Resolver::at)))
 }
 
 /// What is written down.
@@ -322,10 +311,9 @@ enum Entry {
     Finished(Record),
 }
 
-/// Entries in the form of docs/protocols/txn.md, Log.
+/// Entries in the form of docs/protocols/txn.md, Log. The clocks are read for each: the wall clock may be set at any time.
 struct Entries {
     format: LogFormat,
-    epoch: Epoch,
 }
 
 impl Form for Entries {
@@ -341,8 +329,8 @@ impl Form for Entries {
 
     fn text(&mut self, entry: &Entry) -> String {
         match (self.format, entry) {
-            (LogFormat::Json, Entry::Finished(record)) => record.json(self.epoch) + "\n",
-            (LogFormat::Compat, Entry::Lookup(lookup)) => lookup.compat(self.epoch),
+            (LogFormat::Json, Entry::Finished(record)) => record.json(epoch()) + "\n",
+            (LogFormat::Compat, Entry::Lookup(lookup)) => lookup.compat(epoch()),
             (LogFormat::Json, Entry::Lookup(_)) | (LogFormat::Compat, Entry::Finished(_)) => String::new(),
         }
     }
@@ -381,5 +369,5 @@ fn log_format(arguments: &Arguments) -> LogFormat {
 fn start_log(arguments: &Arguments, format: LogFormat) -> Result<Lines<Entries>, Error> {
     let path = &arguments.log;
     let file = (path != Path::new("-")).then_some(path.as_path());
-    Lines::start(file, Entries { format, epoch: epoch() }).map_err(|error| Error::Log { path: path.clone(), error })
+    Lines::start(file, Entries { format }).map_err(|error| Error::Log { path: path.clone(), error })
 }
