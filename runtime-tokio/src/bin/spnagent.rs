@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use rustls::pki_types::ServerName;
 use tokio::signal::unix::{SignalKind, signal};
 use towline_core::{
-    quic::{Identity, IdentityError, Roots},
+    quic::{Congestion, Identity, IdentityError, Roots},
     spn::{Role, endpoint::Config},
 };
 use towline_tokio::{
@@ -97,6 +97,10 @@ struct Common {
     /// How long a connection may be without a hub before its TCP end is reset, in seconds; 0: as soon as its session is lost.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pause_max: u32,
+    /// How it finds out how much its path carries: bbr fills paths that lose packets by chance and keeps queues short, cubic takes every
+    /// loss for a full queue [env: SPN_CONGESTION; default: bbr].
+    #[arg(long, value_name = "cubic|bbr")]
+    congestion: Option<Congestion>,
     /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
     #[arg(long, value_enum, default_value_t)]
     log_format: log::Format,
@@ -257,6 +261,17 @@ fn env_file(common: &Common) -> Result<EnvFile, Error> {
     Ok(common.env_file.as_deref().map(EnvFile::read).transpose()?.unwrap_or_default())
 }
 
+fn congestion(common: &Common, file: &EnvFile) -> Result<Congestion, SettingsError> {
+    let option = common.congestion.map(|congestion| congestion.to_string());
+    let Some(value) = file.text(option.as_deref(), "SPN_CONGESTION") else { return Ok(Congestion::default()) };
+    value.parse().map_err(|_| SettingsError::Value {
+        option: "congestion",
+        variable: "SPN_CONGESTION",
+        value,
+        expected: "cubic or bbr",
+    })
+}
+
 /// The settings alone.
 fn config_of(role: Role, common: &Common, file: &EnvFile) -> Result<Config, Error> {
     config(role, common, file).map(|(config, _)| config)
@@ -293,6 +308,7 @@ fn config(role: Role, common: &Common, file: &EnvFile) -> Result<(Config, Hubs),
     let mut config = Config::new(role, &host, identity, roots);
     config.service = file.text(common.spn_service_urn.as_deref(), "SPN_SERVICE_URN").unwrap_or_default();
     config.require_sc02 = common.require_sc02;
+    config.transport.congestion = congestion(common, file)?;
     config.resume = common.pause_max > 0;
     config.connection.pause = Duration::from_secs(common.pause_max.into());
     config.connection.unclaimed = config.connection.unclaimed.min(config.connection.pause);

@@ -64,11 +64,6 @@ impl Connection {
         }
     }
 
-    /// Bytes of windows that its streams have of their own.
-    pub(super) fn parked(&self) -> u64 {
-        self.up.parked() + self.down.parked()
-    }
-
     /// No payload has gone either way.
     pub(super) fn is_unstarted(&self) -> bool {
         self.resume.is_none() && self.relay.up.relayed() == 0 && self.relay.down.relayed() == 0

@@ -151,7 +151,7 @@ impl Endpoint {
             conn.held.extend(chunks.iter().cloned());
         }
         let outcome = match &conn.ledger {
-            Some(_) => self.write_kept(id, carrier, chunks),
+            Some(_) => self.write_kept(now, id, carrier, chunks),
             None => self.quic.write(carrier.handle, carrier.stream, chunks),
         };
         let bytes = match outcome {
