@@ -14,6 +14,7 @@
 
 mod clock;
 mod config;
+mod congestion;
 mod endpoint;
 mod identity;
 mod peer;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use clock::{Clock, Epoch};
 pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, reset_key};
+pub use congestion::{Congestion, CongestionError};
 pub(crate) use endpoint::one_line;
 pub use endpoint::{
     CloseReason, ConnectError, Endpoint, Event, Handle, ReadOutcome, Received, TurnedAway, WriteOutcome,

@@ -12,3 +12,4 @@ pub mod soak;
 pub mod tables;
 pub mod txn;
 pub mod vectors;
+pub mod wan;

@@ -7,6 +7,7 @@ mod lives;
 mod network;
 mod peer;
 mod seat;
+pub mod wide;
 
 use std::{
     collections::BTreeMap,

@@ -20,6 +20,7 @@ mod ledger;
 mod link;
 mod parting;
 mod resume;
+mod retain;
 pub mod session;
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,8 @@ pub struct Endpoint {
     open: usize,
     /// Bytes that windows of unread streams allow.
     parked: u64,
+    /// Bytes by which windows of sessions have grown beyond their base.
+    grown: u64,
     by_key: BTreeMap<ConnKey, ConnId>,
     /// Bytes that connections keep to send them again,
     retained: u64,
@@ -120,6 +123,10 @@ enum Due {
     Preamble(LinkId, StreamId),
     /// The host may have left something unread.
     Stall(ConnId),
+    /// What a session's stalled connections hold is to be looked at again.
+    Stalled(LinkId, Handle),
+    /// Grown windows of a session may be of no use any more.
+    Rest(LinkId, Handle),
     /// Progress is to be reported.
     Report(ConnId),
     /// It is to be reset when its partner has what was written.
@@ -176,6 +183,7 @@ impl Endpoint {
             free: Vec::new(),
             open: 0,
             parked: 0,
+            grown: 0,
             by_key: BTreeMap::new(),
             retained: 0,
             starved: BTreeSet::new(),
@@ -272,6 +280,8 @@ impl Endpoint {
                 Due::Conn(id) => self.expire_conn(now, at, id),
                 Due::Preamble(id, stream) => self.expire_preamble(id, stream),
                 Due::Stall(id) => self.expire_stall(now, id),
+                Due::Stalled(link, handle) => self.expire_stalled(now, link, handle),
+                Due::Rest(link, handle) => self.expire_rest(now, link, handle),
                 Due::Report(id) => self.expire_report(id),
                 Due::Parting(id) => self.part(now, id),
                 Due::StrayPause(id, key) => self.expire_stray_pause(now, id, key),

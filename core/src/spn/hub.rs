@@ -77,6 +77,10 @@ enum Due {
     Parked(Handle),
     /// A direction has been stalled for a while.
     Stall(u64, Side),
+    /// What a session's stalled streams hold is to be looked at again.
+    Stalled(Handle),
+    /// Grown windows of a session may be of no use any more.
+    Rest(Handle),
     Managed(usize),
     /// A service's schedule.
     Scheduled(usize),
@@ -127,6 +131,8 @@ pub struct Hub {
     refusals: RefusalGauge,
     /// Bytes that stalled streams may hold at the moment.
     stalled: u64,
+    /// Bytes by which windows of sessions have grown beyond their base.
+    grown: u64,
     /// Something came in since the last work.
     dirty: bool,
     scratch: Vec<Bytes>,
@@ -208,6 +214,7 @@ impl Hub {
             notices: VecDeque::new(),
             refusals: RefusalGauge::default(),
             stalled: 0,
+            grown: 0,
             dirty: false,
             scratch: Vec::new(),
             config,
@@ -467,6 +474,8 @@ impl Hub {
             Due::Connection(connection) => self.connection_timeout(now, at, connection),
             Due::Parked(handle) => self.parked_timeout(now, handle),
             Due::Stall(connection, source) => self.stall_timeout(now, connection, source),
+            Due::Stalled(handle) => self.stalled_timeout(now, handle),
+            Due::Rest(handle) => self.rest_timeout(now, handle),
             Due::Managed(service) => self.managed_timeout(now, at, service),
             Due::Scheduled(service) => self.scheduled(now, at, service),
             Due::Refusals => self.tell_suppressed(now),

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use rustls::pki_types::ServerName;
 use tokio::signal::unix::{SignalKind, signal};
 use towline_core::{
-    quic::{Identity, IdentityError, Roots},
+    quic::{Congestion, Identity, IdentityError, Roots},
     spn::{Role, endpoint::Config},
 };
 use towline_tokio::{
@@ -101,6 +101,10 @@ struct Common {
     /// One that does not answer for as long again is given up. 0: it is never asked.
     #[arg(long, value_name = "SECONDS")]
     tcp_keepalive: Option<String>,
+    /// How it finds out how much its path carries: bbr fills paths that lose packets by chance and keeps queues short, cubic takes every
+    /// loss for a full queue [env: SPN_CONGESTION; default: bbr].
+    #[arg(long, value_name = "cubic|bbr")]
+    congestion: Option<Congestion>,
     /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
     #[arg(long, value_enum, default_value_t)]
     log_format: log::Format,
@@ -289,7 +293,7 @@ fn tell(notice: SessionNotice) {
 }
 
 /// All that an environment file may say.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 14] = [
     HOSTNAME.1,
     PORT.1,
     URL.1,
@@ -302,6 +306,8 @@ const SETTINGS: [&str; 12] = [
     "BIND_ADDRESS",
     "FORWARD_ADDRESS",
     "SPN_WEIGHT",
+    "SPN_TCP_KEEPALIVE",
+    "SPN_CONGESTION",
 ];
 
 fn env_file(common: &Common) -> Result<EnvFile, Error> {
@@ -311,6 +317,17 @@ fn env_file(common: &Common) -> Result<EnvFile, Error> {
         tracing::warn!("{}, line {line}: {key} is no setting of an agent; nothing reads it", path.display());
     }
     Ok(file)
+}
+
+fn congestion(common: &Common, file: &EnvFile) -> Result<Congestion, SettingsError> {
+    let option = common.congestion.map(|congestion| congestion.to_string());
+    let Some(value) = file.text(option.as_deref(), "SPN_CONGESTION") else { return Ok(Congestion::default()) };
+    value.parse().map_err(|_| SettingsError::Value {
+        option: "congestion",
+        variable: "SPN_CONGESTION",
+        value,
+        expected: "cubic or bbr",
+    })
 }
 
 /// The settings alone.
@@ -349,6 +366,7 @@ fn config(role: Role, common: &Common, file: &EnvFile) -> Result<(Config, Hubs),
     let mut config = Config::new(role, &host, identity, roots);
     config.service = file.text(common.spn_service_urn.as_deref(), "SPN_SERVICE_URN").unwrap_or_default();
     config.require_sc02 = common.require_sc02;
+    config.transport.congestion = congestion(common, file)?;
     config.resume = common.pause_max > 0;
     config.connection.pause = Duration::from_secs(common.pause_max.into());
     config.connection.unclaimed = config.connection.unclaimed.min(config.connection.pause);

@@ -9,6 +9,10 @@ use bytes::Bytes;
 use quinn_proto::{Dir, FinishError, ReadError, StreamId, WriteError};
 
 use super::{CloseReason, Endpoint, Handle, ReadOutcome, WriteOutcome, varint};
+use crate::quic::config::CID_LEN;
+
+/// Bytes of a packet that are no payload of streams: first byte, connection id, packet number, tag; type and id of a frame.
+const PACKET_LEAST: u64 = 1 + CID_LEN as u64 + 1 + 16 + 2;
 
 impl Endpoint {
     /// Opens a bidirectional stream; `None` while the peer gives no credit ([`Event::StreamsAvailable`](super::Event::StreamsAvailable) tells of more).
@@ -181,6 +185,15 @@ impl Endpoint {
     /// Datagrams that have come from the peer: it lives as long as this grows.
     pub fn received_datagrams(&mut self, handle: Handle) -> u64 {
         self.get(handle).map_or(0, |conn| conn.quic.stats().udp_rx.datagrams)
+    }
+
+    /// Bytes of streams that have come from the peer at most, those included that came twice: what its datagrams held beside what every
+    /// packet of a connection has around its frames. What has not been read of them is unread.
+    pub fn arrived(&mut self, handle: Handle) -> u64 {
+        self.get(handle).map_or(0, |conn| {
+            let arrived = conn.quic.stats().udp_rx;
+            arrived.bytes.saturating_sub(arrived.datagrams.saturating_mul(PACKET_LEAST))
+        })
     }
 
     /// The smoothed round-trip time.

@@ -91,8 +91,10 @@ pub struct Limits {
     pub addresses: usize,
     /// Bytes of a consumer's connection that are held until the first answer, so that they can be sent again when the hub refuses it.
     pub held_bytes: usize,
-    /// Bytes that a connection that can be resumed keeps at most, until the partner has them. It bounds the throughput to so much a
-    /// round trip from end to end.
+    /// Bytes that a connection that can be resumed keeps, until the partner has them: it bounds the throughput to so much a round trip
+    /// from end to end.
+    pub retain_base: u64,
+    /// Where that round trip asks for it, what is kept grows up to this.
     pub retain_max: u64,
     /// Bytes that it may always keep, whatever the others do.
     pub retain_min: u64,
@@ -104,7 +106,8 @@ pub struct Limits {
     pub parting: Duration,
     /// The base window of a session grows up to this, in bytes, where the round-trip time asks for it.
     pub window_max: u32,
-    /// Bytes that the host leaves unread, over all connections, beyond which windows are raised no more for them.
+    /// Bytes that the host leaves unread, over all connections, beyond which windows are raised no more for them; half as many are there
+    /// for windows that grow with their paths.
     pub parked_bytes: u64,
     /// Bytes for a hub that does not read its control stream; over it, that stream is read no further.
     pub control_backlog: usize,
@@ -116,12 +119,13 @@ impl Default for Limits {
             connections: 10_000,
             addresses: 64,
             held_bytes: 64 * 1024,
-            retain_max: 1024 * 1024,
+            retain_base: 1024 * 1024,
+            retain_max: 16 * 1024 * 1024,
             retain_min: 64 * 1024,
             retain_total: 256 * 1024 * 1024,
             preamble: Duration::from_secs(10),
             parting: Duration::from_secs(3),
-            window_max: 8 * 1024 * 1024,
+            window_max: 16 * 1024 * 1024,
             parked_bytes: 256 * 1024 * 1024,
             control_backlog: 64 * 1024,
         }

@@ -208,7 +208,8 @@ impl Endpoint {
         if conn.ledger.is_some() {
             conn.ahead.clear();
         }
-        if let Some(carrier) = conn.carrier.take() {
+        self.unstall(id);
+        if let Some(carrier) = self.conn_mut(id).and_then(|conn| conn.carrier.take()) {
             self.release(carrier);
         }
     }

@@ -3,10 +3,11 @@
 //! Payload is counted from the start of the connection. Of what we send, everything from *acknowledged* on is kept, large pieces as the same [`Bytes`]; of
 //! what we receive, the local side gets each byte once, whatever a new leg repeats.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 
+use super::{Limits, retain::Retain};
 use crate::spn::{
     frame::flag,
     kept::{Kept, OF_READS},
@@ -35,13 +36,15 @@ pub struct Progress {
 }
 
 /// Offsets of both directions, and what is kept of ours.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Ledger {
     /// Number of the last leg.
     pub(super) generation: u32,
     sent: u64,
     acknowledged: u64,
     kept: Kept,
+    /// How much may be kept.
+    retain: Retain,
     finished: bool,
     received: u64,
     /// What the present leg repeats.
@@ -52,6 +55,37 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            generation: 0,
+            sent: 0,
+            acknowledged: 0,
+            kept: Kept::default(),
+            retain: Retain::new(limits),
+            finished: false,
+            received: 0,
+            repeated: 0,
+            over: false,
+            reported: 0,
+            is_over_reported: false,
+        }
+    }
+
+    /// How much may be kept at most.
+    pub(super) fn most(&self) -> u64 {
+        self.retain.most()
+    }
+
+    /// What is kept has just been sent.
+    pub(super) fn note_sent(&mut self, now: Instant) {
+        self.retain.sent(now, self.sent);
+    }
+
+    /// What had been acknowledged up to `before` has been acknowledged further.
+    pub(super) fn note_acknowledged(&mut self, now: Instant, before: u64) {
+        self.retain.acknowledged(now, self.acknowledged, self.acknowledged - before);
+    }
+
     /// Bytes that are kept.
     pub(super) fn kept(&self) -> u64 {
         self.sent - self.acknowledged
@@ -173,13 +207,17 @@ mod tests {
 
     use super::*;
 
+    fn ledger() -> Ledger {
+        Ledger::new(&Limits::default())
+    }
+
     fn bytes(from: u64, length: u64) -> Bytes {
         (from..from + length).map(|n| (n * 7 + n / 256) as u8).collect()
     }
 
     #[test]
     fn acknowledged_bytes_are_let_go_and_others_are_not() {
-        let mut ledger = Ledger::default();
+        let mut ledger = ledger();
         ledger.keep([bytes(0, 10), Bytes::new(), bytes(10, 10)]);
         assert_eq!((ledger.sent(), ledger.kept()), (20, 20));
         ledger.acknowledge(13).unwrap();
@@ -195,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_leg_that_leaves_a_gap_is_refused() {
-        let mut ledger = Ledger::default();
+        let mut ledger = ledger();
         ledger.take(&mut [bytes(0, 10)]);
         assert_eq!(ledger.begin_leg(11), Err(Mismatch));
         ledger.begin_leg(10).unwrap();
@@ -205,7 +243,7 @@ mod tests {
 
     #[test]
     fn reports_are_due_after_64_kib_at_the_end_and_after_a_loss() {
-        let mut ledger = Ledger::default();
+        let mut ledger = ledger();
         assert_eq!(ledger.wants_report(), None);
         ledger.take(&mut [bytes(0, 1)]);
         assert_eq!(ledger.wants_report(), Some(false));
@@ -246,7 +284,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_byte_arrives_once_and_in_order(steps in steps()) {
-            let (mut sender, mut receiver) = (Ledger::default(), Ledger::default());
+            let (mut sender, mut receiver) = (ledger(), ledger());
             let mut flight = VecDeque::new();
             let mut got = Vec::new();
             let mut last = 0;

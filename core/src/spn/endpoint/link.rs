@@ -91,6 +91,10 @@ pub(super) struct Wire {
     service: String,
     pub(super) receive: Window,
     pub(super) send: Window,
+    /// A look at what its stalled connections hold is due.
+    pub(super) stall_look: bool,
+    /// A look at windows that have grown is due.
+    pub(super) rests: bool,
     /// Streams that the hub may have open.
     pub(super) granted: u32,
     /// Connections by their streams.
@@ -222,6 +226,7 @@ impl Endpoint {
                 Action::Close { code } => self.close_wire(now, id, code),
                 Action::Waiting { retry_ms } => {
                     if let Some(wire) = link.wire.take() {
+                        wire.free_windows(&mut self.parked, &mut self.grown);
                         self.by_handle.remove(&wire.handle);
                     }
                     let notice = Notice::SessionWaiting {
@@ -314,6 +319,7 @@ impl Endpoint {
         self.call_reserve(id);
         let Some(mut link) = self.links.remove(&id) else { return };
         if let Some(wire) = link.wire.take() {
+            wire.free_windows(&mut self.parked, &mut self.grown);
             self.by_handle.remove(&wire.handle);
             self.quic.close(now, wire.handle, code::OK, code::text(code::OK));
         }
@@ -362,6 +368,7 @@ impl Endpoint {
     fn close_wire(&mut self, now: Instant, id: LinkId, code: u64) {
         let Some(link) = self.links.get_mut(&id) else { return };
         if let Some(wire) = link.wire.take() {
+            wire.free_windows(&mut self.parked, &mut self.grown);
             self.by_handle.remove(&wire.handle);
             self.quic.close(now, wire.handle, code, code::text(code));
         }
@@ -431,7 +438,9 @@ impl Endpoint {
                 }
                 Some(_) | None => {
                     link.reason = format!("the hub chose the protocol `{}`", alpn.escape_ascii());
-                    link.wire = None;
+                    if let Some(wire) = link.wire.take() {
+                        wire.free_windows(&mut self.parked, &mut self.grown);
+                    }
                     self.by_handle.remove(&handle);
                     self.quic.close(now, handle, code::ROLE_MISMATCH, code::text(code::ROLE_MISMATCH));
                     self.work.push_back(Work::Link(id, Event::Lost));
@@ -701,6 +710,8 @@ impl Wire {
             service: String::new(),
             receive: window(transport.receive_window),
             send: window(transport.send_window),
+            stall_look: false,
+            rests: false,
             granted: transport.max_streams,
             streams: BTreeMap::new(),
             openings: BTreeMap::new(),

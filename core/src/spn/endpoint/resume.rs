@@ -63,8 +63,9 @@ impl Endpoint {
 
     /// The connection can be resumed, if the partner can do it, too.
     pub(super) fn begin_ledger(&mut self, now: Instant, id: ConnId) {
+        let ledger = Ledger::new(&self.config.limits);
         if let Some(conn) = self.conn_mut(id) {
-            let mut ledger = Box::<Ledger>::default();
+            let mut ledger = Box::new(ledger);
             if conn.machine.is_deaf() {
                 ledger.end();
             }
@@ -102,10 +103,16 @@ impl Endpoint {
     }
 
     /// Writes what there is room to keep, and keeps it.
-    pub(super) fn write_kept(&mut self, id: ConnId, carrier: Carrier, chunks: &mut [Bytes]) -> WriteOutcome {
+    pub(super) fn write_kept(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        carrier: Carrier,
+        chunks: &mut [Bytes],
+    ) -> WriteOutcome {
         const NO_ROOM: WriteOutcome = WriteOutcome::Blocked { bytes: 0, chunks: 0 };
         let limits = &self.config.limits;
-        let (most, least, total) = (limits.retain_max, limits.retain_min, limits.retain_total);
+        let (least, total) = (limits.retain_min, limits.retain_total);
         let left = total.saturating_sub(self.retained);
         let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
             return WriteOutcome::Gone;
@@ -115,7 +122,7 @@ impl Endpoint {
             return NO_ROOM;
         }
         // Some of it is everybody's own: connections whose readers sleep must not stop the others.
-        let kept = ledger.kept();
+        let (kept, most) = (ledger.kept(), ledger.most());
         let room = most.saturating_sub(kept).min(left.max(least.saturating_sub(kept)));
         if room == 0 && chunks.iter().any(|chunk| !chunk.is_empty()) {
             if kept < most {
@@ -144,6 +151,7 @@ impl Endpoint {
             whole += 1;
             ledger.keep([std::mem::take(chunk)]);
         }
+        ledger.note_sent(now);
         self.account(id);
         if whole == chunks.len() {
             WriteOutcome::Written { bytes }
@@ -218,7 +226,9 @@ impl Endpoint {
         let Some(conn) = self.conn_mut(id) else { return false };
         let Some(ledger) = &mut conn.ledger else { return true };
         let is_over = flags & flag::OVER != 0;
+        let before = ledger.acknowledged();
         let outcome = ledger.acknowledge(received);
+        ledger.note_acknowledged(now, before);
         if is_over {
             ledger.release();
         }

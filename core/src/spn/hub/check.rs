@@ -80,7 +80,11 @@ impl Hub {
 
     fn check_memory(&self) -> Result<(), String> {
         let limits = &self.config.limits;
-        let parked = self.connections.values().map(super::connections::Connection::parked).sum::<u64>();
+        let parked = self.sessions.values().map(|session| session.receive.parked()).sum::<u64>();
+        let grown = self.sessions.values().map(|session| session.receive.grown() + session.send.grown()).sum::<u64>();
+        if grown != self.grown || grown > limits.relay_memory / 2 {
+            return Err(format!("windows have grown by {grown} bytes, booked {}", self.grown));
+        }
         if parked != self.stalled || parked > limits.relay_memory {
             return Err(format!("windows of stalled streams: {parked} bytes, booked {}", self.stalled));
         }

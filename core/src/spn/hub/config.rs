@@ -34,7 +34,8 @@ pub struct Limits {
     pub control_backlog: usize,
     /// The base window grows up to this, in bytes, where the round-trip time asks for it.
     pub window_max: u32,
-    /// Bytes of stalled streams, over all sessions, beyond which windows are raised no more.
+    /// Bytes of stalled streams, over all sessions, beyond which windows are raised no more for them; half as many are there for windows
+    /// that grow with their paths.
     pub relay_memory: u64,
     /// Refusals a second that are told; the others are counted.
     pub refusals_per_second: u32,
@@ -55,8 +56,8 @@ impl Default for Limits {
             handshake_ms: 10_000,
             control_rate: 20_000,
             control_backlog: 64 * 1024,
-            window_max: 8 * 1024 * 1024,
-            relay_memory: 256 * 1024 * 1024,
+            window_max: 16 * 1024 * 1024,
+            relay_memory: 512 * 1024 * 1024,
             refusals_per_second: 10,
             resume_wait_ms: 150_000,
         }

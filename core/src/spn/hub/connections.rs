@@ -66,11 +66,6 @@ impl Connection {
         }
     }
 
-    /// Bytes of windows that its streams have of their own.
-    pub(super) fn parked(&self) -> u64 {
-        self.up.parked() + self.down.parked()
-    }
-
     /// There is no stream to a provider yet: nothing is read.
     pub(super) fn is_held(&self) -> bool {
         self.machine.is_choosing() || self.machine.is_waiting()

@@ -3,12 +3,17 @@
 use std::time::{Duration, Instant};
 
 use super::{Due, Hub, connection::Event, relay::Found};
-use crate::{quic::Handle, spn::Side};
+use crate::{
+    quic::Handle,
+    spn::{Side, window::REST},
+};
 
-/// A direction whose target has had no room for so long gets a window of its own,
+/// What a direction leaves unread whose target has had no room for so long comes on top of its session's window,
 const STALL_TIME: Duration = Duration::from_millis(50);
 /// unless so many bytes have moved in that time: then it is the path that is full, and more in front of it would help nobody.
 const FLOWING: u64 = 512 * 1024;
+/// What stalled streams hold is looked at at least so often.
+const STALL_LOOK: Duration = Duration::from_millis(200);
 
 /// Where a direction stands between two turns.
 #[derive(Debug, Default)]
@@ -17,14 +22,8 @@ pub(super) struct Turn {
     /// Its target has had no room since then, and what had been relayed by then.
     stalled: Option<(Instant, u64)>,
     is_reminded: bool,
-    /// Bytes of the window of its own that it has, if it has one.
-    parked: u64,
-}
-
-impl Turn {
-    pub(super) fn parked(&self) -> u64 {
-        self.parked
-    }
+    /// What it leaves unread comes on top of the session's window.
+    is_parked: bool,
 }
 
 impl Hub {
@@ -43,9 +42,10 @@ impl Hub {
             return;
         }
         let (Some(from), Some(to)) = (connection.leg(source), connection.leg(source.other())) else { return };
+        let merge = self.sessions.get(&to.session).is_some_and(|session| session.send.grown() > 0);
         let direction = connection.relay.from(source);
         let before = direction.relayed();
-        let found = direction.pump(&mut self.quic, from, to, &mut self.scratch);
+        let found = direction.pump(&mut self.quic, from, to, &mut self.scratch, merge);
         let moved = direction.relayed() - before;
         let answers = source == Side::Provider && !connection.answered && direction.has_read();
         if answers {
@@ -77,16 +77,47 @@ impl Hub {
         if moved == 0 {
             return;
         }
-        if let Some(session) = self.sessions.get_mut(&from)
-            && let Some(window) = session.receive.pass(now, moved, || self.quic.rtt(from).unwrap_or_default())
-        {
-            self.quic.set_receive_window(from, window);
+        let most = self.config.limits.relay_memory / 2;
+        if let Some(session) = self.sessions.get_mut(&from) {
+            let (before, room) = (session.receive.grown(), most.saturating_sub(self.grown));
+            if let Some(window) = session.receive.pass(now, moved, room, || self.quic.rtt(from).unwrap_or_default()) {
+                self.quic.set_receive_window(from, window);
+                self.grown = self.grown - before + session.receive.grown();
+                self.remind_to_rest(now, from);
+            }
         }
-        if let Some(session) = self.sessions.get_mut(&to)
-            && let Some(window) = session.send.pass(now, moved, || self.quic.rtt(to).unwrap_or_default())
-        {
-            self.quic.set_send_window(to, window);
+        if let Some(session) = self.sessions.get_mut(&to) {
+            let (before, room) = (session.send.grown(), most.saturating_sub(self.grown));
+            if let Some(window) = session.send.pass(now, moved, room, || self.quic.rtt(to).unwrap_or_default()) {
+                self.quic.set_send_window(to, window);
+                self.grown = self.grown - before + session.send.grown();
+                self.remind_to_rest(now, to);
+            }
         }
+    }
+
+    fn remind_to_rest(&mut self, now: Instant, handle: Handle) {
+        if let Some(session) = self.sessions.get_mut(&handle)
+            && session.receive.grown() + session.send.grown() > 0
+            && !std::mem::replace(&mut session.rests, true)
+        {
+            self.remind(now + REST, Due::Rest(handle));
+        }
+    }
+
+    /// Windows that have grown and are not used are small again.
+    pub(super) fn rest_timeout(&mut self, now: Instant, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        session.rests = false;
+        let before = session.receive.grown() + session.send.grown();
+        if let Some(window) = session.receive.rest(now) {
+            self.quic.set_receive_window(handle, window);
+        }
+        if let Some(window) = session.send.rest(now) {
+            self.quic.set_send_window(handle, window);
+        }
+        self.grown = self.grown - before + session.receive.grown() + session.send.grown();
+        self.remind_to_rest(now, handle);
     }
 
     /// A direction's target has no room. If that lasts, what is unread must not eat its neighbours' credit.
@@ -95,7 +126,7 @@ impl Hub {
         let relayed = connection.relay.from(source).relayed();
         let turn = connection.turn(source);
         turn.stalled.get_or_insert((now, relayed));
-        if turn.parked == 0 && !std::mem::replace(&mut turn.is_reminded, true) {
+        if !turn.is_parked && !std::mem::replace(&mut turn.is_reminded, true) {
             self.remind(now + STALL_TIME, Due::Stall(id, source));
         }
     }
@@ -125,12 +156,31 @@ impl Hub {
             return self.remind(since + STALL_TIME, Due::Stall(id, source));
         }
         let Some(session) = self.sessions.get_mut(&from.session) else { return };
-        // That of the session: another configuration may have been loaded since it began.
-        let stream_window = session.receive.stream();
-        if self.stalled + stream_window <= self.config.limits.relay_memory {
-            turn.parked = stream_window;
-            self.stalled += stream_window;
-            self.quic.set_receive_window(from.session, session.receive.park());
+        turn.is_parked = true;
+        session.receive.stall(self.quic.arrived(from.session));
+        self.look_at_stalled(now, from.session);
+    }
+
+    /// What a session's stalled streams may hold comes on top of its window. It is looked at again soon while it changes.
+    fn look_at_stalled(&mut self, now: Instant, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        let (before, room) = (session.receive.parked(), self.config.limits.relay_memory.saturating_sub(self.stalled));
+        let window = session.receive.park(self.quic.arrived(handle), room);
+        self.stalled = self.stalled - before + session.receive.parked();
+        if let Some(window) = window {
+            self.quic.set_receive_window(handle, window);
+        }
+        let next = if window.is_some() { STALL_TIME } else { STALL_LOOK };
+        if !std::mem::replace(&mut session.stall_look, true) {
+            self.remind(now + next, Due::Stalled(handle));
+        }
+    }
+
+    pub(super) fn stalled_timeout(&mut self, now: Instant, handle: Handle) {
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        session.stall_look = false;
+        if session.receive.is_stalled() {
+            self.look_at_stalled(now, handle);
         }
     }
 
@@ -140,13 +190,16 @@ impl Hub {
         let from = connection.leg(source);
         let turn = connection.turn(source);
         turn.stalled = None;
-        let parked = std::mem::take(&mut turn.parked);
-        self.stalled -= parked;
-        if parked > 0
+        if std::mem::take(&mut turn.is_parked)
             && let Some(from) = from
             && let Some(session) = self.sessions.get_mut(&from.session)
         {
-            self.quic.set_receive_window(from.session, session.receive.unpark());
+            let before = session.receive.parked();
+            let window = session.receive.unstall();
+            self.stalled = self.stalled - before + session.receive.parked();
+            if let Some(window) = window {
+                self.quic.set_receive_window(from.session, window);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::{
     quic::{Endpoint, Handle, ReadOutcome, StreamId, WriteOutcome},
@@ -92,7 +92,17 @@ impl Direction {
     }
 
     /// Moves what can be moved, a bounded amount a turn. `scratch` is empty before and after.
-    pub(super) fn pump(&mut self, quic: &mut Endpoint, from: Leg, to: Leg, scratch: &mut Vec<Bytes>) -> Found {
+    ///
+    /// `merge`: the target's path holds much. For each packet the QUIC library walks through all chunks that are not acknowledged, and those of a
+    /// relay are of the size of a packet: with thousands of them one copy is cheaper than the walk.
+    pub(super) fn pump(
+        &mut self,
+        quic: &mut Endpoint,
+        from: Leg,
+        to: Leg,
+        scratch: &mut Vec<Bytes>,
+        merge: bool,
+    ) -> Found {
         for _ in 0..ROUNDS {
             if !self.held.is_empty() {
                 match quic.write(to.session, to.stream, self.held.make_contiguous()) {
@@ -113,7 +123,13 @@ impl Direction {
                 return Found::Fin;
             }
             let outcome = quic.read(from.session, from.stream, scratch, BATCH);
-            self.held.extend(scratch.drain(..));
+            if merge && scratch.len() > 1 {
+                let mut merged = BytesMut::with_capacity(scratch.iter().map(Bytes::len).sum());
+                scratch.drain(..).for_each(|chunk| merged.extend_from_slice(&chunk));
+                self.held.push_back(merged.freeze());
+            } else {
+                self.held.extend(scratch.drain(..));
+            }
             match outcome {
                 ReadOutcome::More => {}
                 ReadOutcome::Blocked if self.held.is_empty() => return Found::Wait { stalled: false },

@@ -102,6 +102,10 @@ pub(super) struct Session {
     pub(super) receive: Window,
     /// Payload that goes to it.
     pub(super) send: Window,
+    /// A look at what its stalled streams hold is due.
+    pub(super) stall_look: bool,
+    /// A look at windows that have grown is due.
+    pub(super) rests: bool,
 }
 
 /// Control frames read in this second.
@@ -192,6 +196,8 @@ impl Hub {
             settled: false,
             receive: window(transport.receive_window),
             send: window(transport.send_window),
+            stall_look: false,
+            rests: false,
         };
         self.sessions.insert(handle, session);
     }
@@ -339,7 +345,10 @@ impl Hub {
         };
         self.session_event(now, handle, event);
         self.unhold(handle);
-        self.sessions.remove(&handle);
+        if let Some(session) = self.sessions.remove(&handle) {
+            self.stalled -= session.receive.parked();
+            self.grown -= session.receive.grown() + session.send.grown();
+        }
     }
 
     /// A violation: `detail` is for the diagnostic.

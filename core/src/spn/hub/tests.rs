@@ -113,7 +113,12 @@ impl Bench {
         let n = self.hands.len() as u8;
         let mut quic = Endpoint::new(EndpointConfig::new([n + 2; 32], self.clock.clone()), None);
         let id = identity(&self.ca.client(name));
-        let transport = TransportConfig { max_streams: 4, receive_window: 8 << 20, ..TransportConfig::default() };
+        let transport = TransportConfig {
+            max_streams: 4,
+            receive_window: 8 << 20,
+            stream_window: 1_250_000,
+            ..TransportConfig::default()
+        };
         let config = ClientConfig::new(&id, &self.ca.roots(), &[alpn], &transport, &self.clock, [n; 32]).unwrap();
         let session = quic.connect(self.now, &config, HUB.parse().unwrap(), "localhost").unwrap();
         let address = SocketAddr::from(([192, 0, 2, n + 10], 999));

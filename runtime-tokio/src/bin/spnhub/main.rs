@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use towline_core::spn::inventory::Severity;
+use towline_core::{quic::Congestion, spn::inventory::Severity};
 use towline_tokio::{
     hub::StartError,
     inventory::{LoadError, Source},
@@ -64,6 +64,10 @@ struct RunArgs {
     /// `NAME start|stop SERVICE_ID`, with the rest of the service's availabilityManagement as JSON on its stdin.
     #[arg(long, value_name = "DIR", env = "SPNHUB_CLUSTER_COMMANDS")]
     cluster_commands: Option<PathBuf>,
+    /// How the hub finds out how much its paths carry: bbr fills paths that lose packets by chance and keeps queues short, cubic takes
+    /// every loss for a full queue.
+    #[arg(long, value_name = "cubic|bbr", env = "SPNHUB_CONGESTION", default_value_t)]
+    congestion: Congestion,
     /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
     #[arg(long, value_enum, default_value_t)]
     log_format: log::Format,

@@ -13,9 +13,12 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, sleep_until},
 };
-use towline_core::spn::{
-    hub::{ClusterTask, Config, Notice},
-    inventory::{Finding, HubRecord, Realm, Service, Severity},
+use towline_core::{
+    quic::Congestion,
+    spn::{
+        hub::{ClusterTask, Config, Notice},
+        inventory::{Finding, HubRecord, Realm, Service, Severity},
+    },
 };
 use towline_tokio::{
     cluster::{ClusterError, Clusters, Commands, scheme},
@@ -55,6 +58,7 @@ struct Supervisor {
     next: u64,
     happened: mpsc::UnboundedSender<(u64, Happened)>,
     clusters: Arc<Clusters>,
+    congestion: Congestion,
     is_leaving: bool,
 }
 
@@ -99,6 +103,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
         next: 0,
         happened,
         clusters: Arc::new(clusters),
+        congestion: args.congestion,
         is_leaving: false,
     };
     tell(&loaded.findings);
@@ -359,7 +364,7 @@ impl Supervisor {
                 Some(running) if running.record.bind == record.bind && self.alive.contains_key(&running.id) => {
                     keep_broken_services(&name, &broken, &running.record, &mut record);
                     tell_missing_clusters(&self.clusters, &name, &record);
-                    let (handle, config) = (running.handle.clone(), record.config(realm));
+                    let (handle, config) = (running.handle.clone(), config(&record, realm, self.congestion));
                     running.record = record;
                     // All at once: a hub that is slow to answer holds up no other.
                     reloads.push(tokio::spawn(async move { (name, handle.reload(config).await) }));
@@ -394,7 +399,12 @@ impl Supervisor {
         let teller = self.records.teller();
         let id = self.next;
         self.next += 1;
-        match start(&name, record.config(realm), teller, Told { id, happened: self.happened.clone() }) {
+        match start(
+            &name,
+            config(&record, realm, self.congestion),
+            teller,
+            Told { id, happened: self.happened.clone() },
+        ) {
             Ok(handle) => {
                 tell_missing_clusters(&self.clusters, &name, &record);
                 self.alive.insert(id, handle.clone());
@@ -425,6 +435,12 @@ fn known_or_not(known: bool, service: &str, what: &str) -> Answer {
     } else {
         Answer::Failed(format!("no service {service} here; the inventory has their URNs"))
     }
+}
+
+fn config(record: &HubRecord, realm: &Realm, congestion: Congestion) -> Config {
+    let mut config = record.config(realm);
+    config.transport.congestion = congestion;
+    config
 }
 
 fn start(name: &Name, config: Config, teller: Teller, told: Told) -> Result<HubHandle, StartError> {

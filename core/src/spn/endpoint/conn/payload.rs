@@ -161,7 +161,7 @@ impl Endpoint {
         }
         let offered = if conn.holding { chunks.to_vec() } else { Vec::new() };
         let outcome = match &conn.ledger {
-            Some(_) => self.write_kept(id, carrier, chunks),
+            Some(_) => self.write_kept(now, id, carrier, chunks),
             None => self.quic.write(carrier.handle, carrier.stream, chunks),
         };
         let bytes = match outcome {

@@ -407,7 +407,7 @@ fn a_wrong_certificate_is_named() {
 #[test]
 fn a_deaf_reader_stops_its_writer_and_nobody_else() {
     let (mut world, _, provider, consumer) = set_up();
-    let big = vec![7; 20_000_000];
+    let big = vec![7; 40_000_000];
     world.peer(provider).deaf = true;
     let stalled: Vec<_> = (0..3).map(|_| world.call(consumer, &big, false)).collect();
     world.run();
