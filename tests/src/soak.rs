@@ -236,7 +236,7 @@ fn leaks(world: &World) {
 
 fn text(options: &Options, tally: &Tally, world: &World, took: Duration) -> String {
     let mut text = format!(
-        "{} connections at once, {:.0} minutes of trouble ({:.0} in all), seed {}, second agents on {}; {}.\n\n",
+        "{} connections at once, {:.1} minutes of trouble ({:.1} in all), seed {}, second agents on {}; {}.\n\n",
         options.connections,
         options.time.as_secs_f64() / 60.0,
         took.as_secs_f64() / 60.0,

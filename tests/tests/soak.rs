@@ -13,6 +13,7 @@ use std::{
 
 use socket2::SockRef;
 use towline_tests::{
+    programs::PATIENCE,
     servers::{connect, serve},
     soak::{
         Options,
@@ -50,7 +51,7 @@ enum Way {
 }
 
 /// A relay with a habit, which it shows to its first connection.
-fn relay(way: Way, service: SocketAddr) -> SocketAddr {
+fn relay(way: Way, service: SocketAddr, has_shown: Arc<AtomicBool>) -> SocketAddr {
     let count = Arc::new(AtomicUsize::new(0));
     serve(move |client| {
         let way = if count.fetch_add(1, Ordering::SeqCst) == 0 { way } else { Way::Straight };
@@ -58,8 +59,8 @@ fn relay(way: Way, service: SocketAddr) -> SocketAddr {
         let second = (way == Way::Doubled).then(|| connect(service));
         let is_cut = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| copy(&client, &server, second.as_ref(), Way::Straight, &is_cut));
-            copy(&server, &client, None, way, &is_cut)
+            scope.spawn(|| copy(&client, &server, second.as_ref(), Way::Straight, &is_cut, &AtomicBool::default()));
+            copy(&server, &client, None, way, &is_cut, &has_shown)
         })
     })
 }
@@ -70,6 +71,7 @@ fn copy(
     second: Option<&TcpStream>,
     way: Way,
     is_cut: &AtomicBool,
+    has_shown: &AtomicBool,
 ) -> io::Result<()> {
     let (mut buffer, mut total) = (vec![0; 4096], 0);
     loop {
@@ -86,6 +88,9 @@ fn copy(
         }
         let is_here = total < 5_000 && total + length >= 5_000;
         total += length;
+        if is_here {
+            has_shown.store(true, Ordering::SeqCst);
+        }
         match way {
             Way::Turned if is_here => piece[0] ^= 4,
             Way::Repeated if is_here => to.write_all(piece)?,
@@ -103,26 +108,30 @@ fn copy(
                 }
                 return Ok(());
             }
-            Way::Silent if is_here => thread::sleep(Duration::from_secs(60)),
+            Way::Silent if is_here => thread::sleep(4 * STILL),
             _ => {}
         }
         to.write_all(piece)?;
     }
 }
 
+/// Nobody sleeps unannounced; so what stands still for longer hangs, also on a machine that is busy.
+const STILL: Duration = Duration::from_secs(20);
+
 /// A few seconds of all kinds of connections over such a way.
 fn over(way: Way, past: impl Fn(Instant) -> Vec<Past>) -> Tally {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     LocalSet::new().block_on(&runtime, async {
-        // Nobody sleeps unannounced; so what stands still for 5 s hangs.
-        let size = Size { connections: 40, rate: 50_000_000, seed: 1, patience: Duration::from_secs(5) };
+        let size = Size { connections: 40, rate: 50_000_000, seed: 1, patience: STILL };
         let (mut load, services) = Load::start(size, 1).expect("sockets");
-        let start = Instant::now();
-        load.begin(&[relay(way, services[0]), relay(Way::Straight, services[0])]);
-        while start.elapsed() < Duration::from_secs(8) {
-            sleep(Duration::from_millis(200)).await;
-            load.watch();
+        let (start, has_shown) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+        load.begin(&[relay(way, services[0], has_shown.clone()), relay(Way::Straight, services[0], Arc::default())]);
+        while !has_shown.load(Ordering::SeqCst) {
+            assert!(start.elapsed() < PATIENCE, "the first connection does not come so far");
+            sleep(Duration::from_millis(100)).await;
         }
+        // The others do something, too.
+        sleep(Duration::from_secs(5)).await;
         load.end().await;
         Tally::new(load.books(), &past(start), start)
     })
