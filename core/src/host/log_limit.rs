@@ -160,7 +160,9 @@ mod tests {
     fn each_place_has_its_limit_and_lists_have_none() {
         let (heard, held) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let wakes = held.clone();
-        let limit = LogLimit::new(clock, move || drop(wakes.fetch_add(1, Ordering::Relaxed)));
+        let limit = LogLimit::new(clock, move || {
+            wakes.fetch_add(1, Ordering::Relaxed);
+        });
         let subscriber = registry().with(limit.clone()).with(Count(heard.clone()));
         let count = || heard.swap(0, Ordering::Relaxed);
         with_default(subscriber, || {

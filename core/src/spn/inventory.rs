@@ -10,7 +10,7 @@ mod tests;
 
 use std::{collections::BTreeSet, fmt, net::SocketAddr};
 
-pub use read::{read, read_with};
+pub use read::{count, read, read_with};
 
 use super::hub;
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use towline_core::spn::inventory::Severity;
+use towline_core::spn::inventory::{Severity, count};
 use towline_tokio::{
     hub::StartError,
     inventory::{LoadError, Source},
@@ -165,12 +165,12 @@ async fn check(args: &SourceArgs) -> Result<ExitCode, Error> {
     let source = Source::parse(&args.config);
     let loaded = source.load(args.token.as_deref()).await?;
     say(&loaded.findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
-    let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    let errors = count(&loaded.findings, Severity::Error);
     let realms = &loaded.inventory.realms;
     let hubs = || realms.iter().flat_map(|realm| &realm.hubs);
     log::say(&format!(
         "{source}: {errors} errors, {} warnings; usable: {} realms, {} hubs, {} services\n",
-        loaded.findings.len() - errors,
+        count(&loaded.findings, Severity::Warning),
         realms.len(),
         hubs().count(),
         hubs().flat_map(|hub| &hub.services).count()
