@@ -110,7 +110,9 @@ impl Error {
     /// 1: what was given is bad. 2: usage, or the machine.
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Load(LoadError::Syntax { .. }) | Self::NothingToRun(_) | Self::Start(StartError::Config(_)) => 1,
+            Self::Load(LoadError::Syntax { .. } | LoadError::TooMuch { .. })
+            | Self::NothingToRun(_)
+            | Self::Start(StartError::Config(_)) => 1,
             Self::Pki(pki::PkiError::Inventory { .. } | pki::PkiError::Certificate(_)) => 1,
             Self::Load(_)
             | Self::Start(_)
