@@ -7,6 +7,8 @@
 //!
 //! One more address is that of the name server to ask, in the place of the system's.
 
+mod log;
+
 use std::{env, fs, net::SocketAddr, process::ExitCode};
 
 use towline_core::{
@@ -16,6 +18,7 @@ use towline_core::{
 use towline_smol::endpoint::{Hubs, SessionNotice, consumer_agent, provider_agent};
 
 fn main() -> ExitCode {
+    log::init();
     let arguments: Vec<String> = env::args().skip(1).collect();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

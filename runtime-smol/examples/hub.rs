@@ -2,6 +2,8 @@
 //!
 //! Records go to stdout. SIGTERM ends it in good order. For production use `spnhub`: it reloads its inventory, too.
 
+mod log;
+
 use std::{
     env, fs,
     process::ExitCode,
@@ -15,6 +17,7 @@ use towline_core::spn::{hub::Notice, inventory};
 use towline_smol::hub::{HubHandle, epoch};
 
 fn main() -> ExitCode {
+    log::init();
     let Some(path) = env::args().nth(1) else {
         eprintln!("usage: hub INVENTORY (a YAML or JSON file; `spnhub pki` makes one)");
         return ExitCode::from(2);

@@ -72,6 +72,14 @@ pub enum LoadError {
         /// Why.
         message: String,
     },
+    /// There is more of it than an inventory has.
+    #[error("{path}: {message}")]
+    TooMuch {
+        /// The file.
+        path: PathBuf,
+        /// What it has too much of.
+        message: String,
+    },
     /// The list of realms cannot be had.
     #[error(transparent)]
     Http(#[from] HttpError),
@@ -95,7 +103,12 @@ impl LoadError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Http(error) => error.may_pass(),
-            Self::File { .. } | Self::Syntax { .. } | Self::Tls(_) | Self::Slow { .. } | Self::Thread(_) => false,
+            Self::File { .. }
+            | Self::Syntax { .. }
+            | Self::TooMuch { .. }
+            | Self::Tls(_)
+            | Self::Slow { .. }
+            | Self::Thread(_) => false,
         }
     }
 }
@@ -193,7 +206,8 @@ fn parse(path: &Path, text: Vec<u8>) -> Result<Value, LoadError> {
     // JSON is a subset of YAML, but its own reader names its faults better.
     let parsed = if text.trim_start().starts_with(['{', '[']) {
         few(text.as_bytes(), &AtomicUsize::new(0))
-            .and_then(|()| serde_json::from_str(&text).map_err(|error| error.to_string()))
+            .map_err(|message| LoadError::TooMuch { path: path.to_owned(), message })?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
     } else {
         serde_saphyr::from_str(&text).map_err(|error| error.to_string())
     };

@@ -10,7 +10,7 @@ mod tests;
 
 use std::{collections::BTreeSet, fmt, net::SocketAddr};
 
-pub use read::{read, read_with, says_disabled};
+pub use read::{count, read, read_with, says_disabled};
 
 use super::hub;
 

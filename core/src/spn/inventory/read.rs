@@ -28,6 +28,74 @@ const MAX_FINDINGS: usize = 100;
 /// The longest message of a finding, in bytes: it may quote what stands in the inventory.
 const MAX_MESSAGE: usize = 500;
 
+/// The members that a record may have, used or not. Any other one is perhaps misspelt.
+mod members {
+    pub(super) const ROOT: &[&str] = &["realms"];
+    pub(super) const REALM: &[&str] = &[
+        "name",
+        "cacert",
+        "disabled",
+        "expiredAt",
+        "hubs",
+        "title",
+        "description",
+        "urn",
+        "sessionTimeout",
+        "administrators",
+        "createdAt",
+        "updatedAt",
+        "deviceIdSigningKey",
+        "deviceIdVerificationKey",
+        "deviceIDSigningKey",
+        "deviceIDVerificationKey",
+    ];
+    pub(super) const HUB: &[&str] = &[
+        "name",
+        "fqdn",
+        "serverAddress",
+        "serverPort",
+        "serverCert",
+        "serverCertKey",
+        "services",
+        "title",
+        "description",
+        "realm",
+        "urn",
+        "attributes",
+        "createdAt",
+        "updatedAt",
+    ];
+    pub(super) const SERVICE: &[&str] = &[
+        "name",
+        "urn",
+        "provider",
+        "consumers",
+        "singleton",
+        "availabilityManagement",
+        "title",
+        "description",
+        "realm",
+        "hub",
+        "createdAt",
+        "updatedAt",
+    ];
+    pub(super) const AVAILABILITY: &[&str] = &[
+        "clusterManagerUrn",
+        "serviceId",
+        "ondemandStart",
+        "ondemandStartOnConsumer",
+        "ondemandStartOnPayload",
+        "idleTimeout",
+        "image",
+        "command",
+        "options",
+        "env",
+        "mountPoints",
+        "startAt",
+        "stopAt",
+    ];
+}
+
 /// Takes out of an inventory what can be used, and says everything that is wrong with the rest. `now` is the time since 1970.
 ///
 /// ```
@@ -54,11 +122,24 @@ pub fn read_with(value: &Value, missing: &BTreeMap<String, String>, now: Duratio
         names: BTreeMap::new(),
         binds: Vec::new(),
         broken: BTreeSet::new(),
+        strangers: BTreeSet::new(),
     };
     let mut inventory = reader.inventory(value);
     reader.tell_shared_addresses(&mut inventory);
     inventory.broken = reader.broken;
     (inventory, reader.findings.close())
+}
+
+/// The path of a finding that stands for many.
+const ALL: &str = "inventory";
+
+/// How many findings of that severity there are, with those that are counted only.
+#[must_use]
+pub fn count(findings: &[Finding], severity: Severity) -> usize {
+    let more =
+        |finding: &Finding| finding.message.split_once(" more ").and_then(|(more, _)| more.parse::<usize>().ok());
+    let found = findings.iter().filter(|finding| finding.severity == severity);
+    found.map(|finding| if finding.path == ALL { more(finding).unwrap_or(1) } else { 1 }).sum()
 }
 
 /// What is wrong, as far as it is listed.
@@ -92,7 +173,7 @@ impl Findings {
         {
             if let Some(more @ 1..) = count.checked_sub(MAX_FINDINGS) {
                 let message = format!("{more} more {name}");
-                self.list.push(Finding { severity, path: "inventory".to_owned(), message });
+                self.list.push(Finding { severity, path: ALL.to_owned(), message });
             }
         }
         self.list
@@ -107,6 +188,8 @@ struct Reader<'a> {
     names: BTreeMap<(String, &'static str, String), String>,
     binds: Vec<Bind>,
     broken: BTreeSet<String>,
+    /// Members that nobody knows, and of what kind of record; each is said once.
+    strangers: BTreeSet<(&'static str, String)>,
 }
 
 /// Where a hub is to listen.
@@ -165,6 +248,16 @@ impl Reader<'_> {
             return None;
         };
         Some(Record { path, members, is_good: true, severity: Severity::Error })
+    }
+
+    /// Says which members nobody reads: each name once for each kind of record, where it is first.
+    fn strangers(&mut self, record: &Record<'_>, kind: &'static str, known: &[&str]) {
+        for member in record.members.keys().filter(|member| !known.contains(&member.as_str())) {
+            if self.strangers.len() < MAX_FINDINGS && self.strangers.insert((kind, member.clone())) {
+                let path = if record.path.is_empty() { "inventory" } else { &record.path };
+                self.warning(path, format!("`{member}` is no member of a {kind}: ignored, here and elsewhere"));
+            }
+        }
     }
 
     /// Remembers a record that cannot be used.
@@ -249,6 +342,7 @@ impl Reader<'_> {
 
     fn inventory(&mut self, value: &Value) -> Inventory {
         let Some(mut root) = self.record(String::new(), value) else { return Inventory::default() };
+        self.strangers(&root, "file", members::ROOT);
         if !root.has("realms") {
             self.error("realms", "missing: expected a list of realms");
             return Inventory::default();
@@ -263,6 +357,7 @@ impl Reader<'_> {
 
     fn realm(&mut self, path: String, value: &Value) -> Option<Realm> {
         let mut record = self.record(path, value)?;
+        self.strangers(&record, "realm", members::REALM);
         let name = self.name(&mut record);
         if name == "master" {
             self.fault(&mut record, "name", "`master` is reserved");
@@ -325,6 +420,7 @@ impl Reader<'_> {
 
     fn hub(&mut self, path: String, value: &Value, realm: &str) -> Option<HubRecord> {
         let mut record = self.record(path, value)?;
+        self.strangers(&record, "hub", members::HUB);
         let name = self.name(&mut record);
         let fqdn = self.optional_text(&record, "fqdn", "none is assumed").unwrap_or_default();
         let bind = self.bind(&mut record);
@@ -404,6 +500,7 @@ impl Reader<'_> {
 
     fn service(&mut self, path: String, value: &Value, realm: &str, hub: &str) -> Option<Service> {
         let mut record = self.record(path, value)?;
+        self.strangers(&record, "service", members::SERVICE);
         let name = self.name(&mut record);
         let default_urn = format!("urn:chip-in:service:{realm}:{hub}:{name}");
         let assumed = format!("`{default_urn}` is assumed");

@@ -12,7 +12,7 @@ fn good() -> Value {
             "name": "h1", "fqdn": "hub.example", "serverAddress": "127.0.0.1", "serverPort": 4433,
             "serverCert": certificate, "serverCertKey": key,
             "services": [
-                {"name": "web", "provider": "p", "consumers": ["c"], "singleton": true, "unknown": 1},
+                {"name": "web", "provider": "p", "consumers": ["c"], "singleton": true},
                 {"name": "db", "provider": ["q", "r"], "consumers": ["d"], "urn": "urn:db"},
             ],
         }],
@@ -458,7 +458,25 @@ fn of_thousands_of_faults_the_first_hundred_are_listed_and_the_rest_counted() {
     assert_eq!(found.len(), 102, "{found:?}");
     assert_eq!(found[99], "realms[100]: expected an object, found a list");
     assert!(found.contains(&"inventory: 4902 more errors".to_owned()), "{found:?}");
-    assert_eq!(read(&inventory, UNIX).0.realms.len(), 1, "what is good is used");
+    let (inventory, list) = read(&inventory, UNIX);
+    assert_eq!(inventory.realms.len(), 1, "what is good is used");
+    assert_eq!((count(&list, Severity::Error), count(&list, Severity::Warning)), (5002, 1));
     let (_, found) = with("/realms/0/hubs/0/services/0/name", json!("é".repeat(10_000)));
     assert!(found.iter().all(|finding| finding.len() < 600), "a line that can be read");
+}
+
+#[test]
+fn a_member_that_nobody_knows_is_a_warning_once_for_each_kind_of_record() {
+    let (inventory, found) = with("/realms/0/hubs/0/services/0/consumer", json!(["x"]));
+    assert_eq!(
+        found,
+        ["warning: realms[0].hubs[0].services[0]: `consumer` is no member of a service: ignored, here and elsewhere"]
+    );
+    assert_eq!(inventory.realms[0].hubs[0].services.len(), 2);
+    let mut inventory = good();
+    for service in inventory["realms"][0]["hubs"][0]["services"].as_array_mut().unwrap() {
+        service["singelton"] = json!(true);
+    }
+    inventory["realms"][0]["hubs"][0]["singelton"] = json!(true);
+    assert_eq!(findings(&inventory).len(), 2, "{:?}", findings(&inventory));
 }

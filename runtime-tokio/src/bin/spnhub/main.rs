@@ -12,7 +12,10 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use towline_core::{quic::Congestion, spn::inventory::Severity};
+use towline_core::{
+    quic::Congestion,
+    spn::inventory::{Severity, count},
+};
 use towline_tokio::{
     hub::StartError,
     inventory::{LoadError, Source},
@@ -114,7 +117,9 @@ impl Error {
     /// 1: what was given is bad. 2: usage, or the machine.
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Load(LoadError::Syntax { .. }) | Self::NothingToRun(_) | Self::Start(StartError::Config(_)) => 1,
+            Self::Load(LoadError::Syntax { .. } | LoadError::TooMuch { .. })
+            | Self::NothingToRun(_)
+            | Self::Start(StartError::Config(_)) => 1,
             Self::Pki(pki::PkiError::Inventory { .. } | pki::PkiError::Certificate(_)) => 1,
             Self::Load(_)
             | Self::Start(_)
@@ -169,12 +174,12 @@ async fn check(args: &SourceArgs) -> Result<ExitCode, Error> {
     let source = Source::parse(&args.config);
     let loaded = source.load(args.token.as_deref()).await?;
     say(&loaded.findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
-    let errors = loaded.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    let errors = count(&loaded.findings, Severity::Error);
     let realms = &loaded.inventory.realms;
     let hubs = || realms.iter().flat_map(|realm| &realm.hubs);
     log::say(&format!(
         "{source}: {errors} errors, {} warnings; usable: {} realms, {} hubs, {} services\n",
-        loaded.findings.len() - errors,
+        count(&loaded.findings, Severity::Warning),
         realms.len(),
         hubs().count(),
         hubs().flat_map(|hub| &hub.services).count()

@@ -25,6 +25,7 @@ impl Reader<'_> {
             None | Some(Value::Null) => return None,
             Some(Value::Object(members)) => {
                 let record = Record { path: path.clone(), members, is_good: true, severity: Severity::Warning };
+                self.strangers(&record, "availabilityManagement", members::AVAILABILITY);
                 self.management(record)
             }
             Some(other @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_))) => {
