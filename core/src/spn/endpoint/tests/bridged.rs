@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::*;
+use super::{played::Played, *};
 use crate::host::{Bridge, ConnWaker, LocalEnd, LocalTcp, Turn, Wakes, pair};
 
 const HUB: &str = "192.0.2.1:4433";
@@ -370,4 +370,31 @@ fn a_user_that_drops_its_stream_is_noticed_though_nothing_is_read_from_it() {
     assert_eq!(bridged.turn(&mut world), Turn::Over);
     world.run();
     assert_eq!(world.peer(consumer).flow(id).end, BROKEN);
+}
+
+#[test]
+fn on_sc01_too_nobody_is_listened_to_for_nothing_and_a_reset_overtakes_no_answer() {
+    let mut played = Played::legacy(Role::Provider);
+    let (peer, session) = (played.peer, played.session);
+    played.world.peer(peer).deaf = true;
+    let stream = played.open(b"GET /events");
+    played.finish(stream);
+    let mut bridged = Bridged::new(peer, played.caller());
+    bridged.far(|far| far.talks_on = true);
+    bridged.serve(&mut played.world);
+    played.quic().stop(session, stream, 0);
+    played.run();
+    bridged.serve(&mut played.world);
+    assert_eq!(bridged.far(|far| (far.heard_end, far.closed)), (true, Some(false)));
+
+    let stream = played.open(b"PUT");
+    let mut bridged = Bridged::new(peer, played.caller());
+    bridged.serve(&mut played.world);
+    bridged.say("413 too large");
+    bridged.far(|far| far.broken = true);
+    assert_eq!(bridged.turn(&mut played.world), Turn::Over);
+    played.run();
+    assert_eq!(played.read(stream), (b"413 too large".to_vec(), ReadOutcome::Blocked));
+    played.wait(Duration::from_secs(2));
+    assert_eq!(played.read(stream).1, ReadOutcome::Reset(code::PEER_ABORTED));
 }

@@ -90,7 +90,7 @@ impl Played {
         played
     }
 
-    fn legacy(role: Role) -> Self {
+    pub(super) fn legacy(role: Role) -> Self {
         let mut played = Self::dialled(role, &LEGACY);
         assert!(matches!(played.notices()[..], [Notice::SessionUp { protocol: Protocol::Sc01, .. }]));
         played
