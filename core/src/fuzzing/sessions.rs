@@ -14,7 +14,7 @@ use super::below;
 use crate::{
     quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, StreamId, TransportConfig},
     spn::{
-        ConnKey, Protocol, Role, code,
+        ConnKey, Protocol, Role, Tag, code,
         control::Control,
         frame::{AckEntry, Frame, ResumeReq, SessionOpen},
         hub::{self, Availability, Hub, Notice, Service, Status},
@@ -123,7 +123,7 @@ impl World {
         let Some(stream) = hand.quic.open(hand.session) else { return };
         let mut control = Control::new(&mut hand.quic, hand.session, stream);
         let (service, instance) = (String::new(), [n; 16]);
-        control.send(&Frame::SessionOpen(SessionOpen { version: 1, role, service, instance, weight: 100, flags: 1 }));
+        control.send(&Frame::SessionOpen(SessionOpen { version: 1, role, service, instance, weight: 100, flags: 3 }));
         let _ = control.flush(&mut hand.quic);
         hand.control = Some(control);
         self.settle();
@@ -263,7 +263,8 @@ fn frame(data: &mut Unstructured<'_>) -> Frame {
     match below(data, 10) {
         0..4 => {
             let (generation, sent) = (below(data, 5) as u64, below(data, 5000) as u64);
-            Frame::ResumeReq(ResumeReq { conn, generation, received: number, sent, flags, code: 0 })
+            let partner = [None, Some(Tag::of("c")), Some(Tag::of("p")), Some(Tag::default())][number as usize % 4];
+            ResumeReq { conn, generation, received: number, sent, flags, code: 0 }.frame(partner)
         }
         4 => Frame::PauseAck { conn },
         5 => Frame::DataAck(vec![AckEntry { conn, received: number, flags }]),
