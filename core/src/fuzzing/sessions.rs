@@ -14,7 +14,7 @@ use super::below;
 use crate::{
     quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, StreamId, TransportConfig},
     spn::{
-        ConnKey, Protocol, Role, code,
+        ConnKey, Protocol, Role, Tag, code,
         control::Control,
         frame::{AckEntry, Frame, ResumeReq, SessionOpen},
         hub::{self, Availability, Hub, Notice, Service, Status},
@@ -129,7 +129,7 @@ impl World {
             service,
             instance,
             weight: 100,
-            flags: 1,
+            flags: 3,
             hubs: Vec::new(),
         }));
         let _ = control.flush(&mut hand.quic);
@@ -271,7 +271,8 @@ fn frame(data: &mut Unstructured<'_>) -> Frame {
     match below(data, 10) {
         0..4 => {
             let (generation, sent) = (below(data, 5) as u64, below(data, 5000) as u64);
-            Frame::ResumeReq(ResumeReq { conn, generation, received: number, sent, flags, code: 0 })
+            let partner = [None, Some(Tag::of("c")), Some(Tag::of("p")), Some(Tag::default())][number as usize % 4];
+            ResumeReq { conn, generation, received: number, sent, flags, code: 0 }.frame(partner)
         }
         4 => Frame::PauseAck { conn },
         5 => Frame::DataAck(vec![AckEntry { conn, received: number, flags }]),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Reader, Record, Severity, kind};
+use super::{Reader, Record, Severity, kind, members};
 use crate::spn::hub::{Availability, Schedule};
 
 /// When something happens, as far as it can be read.
