@@ -10,3 +10,4 @@ pub mod sim;
 pub mod tables;
 pub mod txn;
 pub mod vectors;
+pub mod wan;

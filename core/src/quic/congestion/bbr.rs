@@ -3,7 +3,8 @@
 //! The QUIC library paces at 5/4 of a window a round trip, whatever the window is, so a rate cannot be set. What can be set is how much is
 //! on its way: the rate at which the path delivers, times its shortest round trip, times a gain. The gain is a little over one most of
 //! the time, so that a path that has become faster is noticed; every few rounds it is more for one round and exactly one in the next. So a queue
-//! of a quarter of a round trip stands in front of the narrowest hop, and one of a whole round trip at the most.
+//! of a quarter of a round trip stands in front of the narrowest hop, and one of a whole round trip at the most. Where acknowledgements come in bursts, so
+//! much more is on its way as came at once: or a busy host would look like a slow path.
 //!
 //! A lost packet by itself means nothing. Only when more than [`TOLERATED`] of a round are lost, the window has been too much for a short
 //! queue: then it is bounded for a while. Every 10 s the queue is let drain, to see whether the round trip has changed.
@@ -35,10 +36,13 @@ const PROBE: u64 = 175;
 const DRAIN: u64 = 100;
 /// while the round trip is measured,
 const MEASURE: u64 = 50;
-/// and at most, noise included.
+/// and at most.
 const MOST: u64 = 200;
 /// Time that hosts may take to notice what has come, and to send: a path is kept full over it.
 const HOST: Duration = Duration::from_millis(4);
+/// Acknowledgements that come at once are those of so much time at most: the hosts were busy, or the path saves them up. While they are
+/// waited for, as much more is sent.
+const BURST: Duration = Duration::from_millis(100);
 /// The path is known when its rate has grown by less than a quarter in each of so many rounds.
 const FULL_ROUNDS: u32 = 3;
 /// The share of a round, in percent, that may be lost by chance.
@@ -152,7 +156,7 @@ impl Bbr {
         }
     }
 
-    /// What may be on its way at most, noise included.
+    /// What may be on its way at most, but for what comes in bursts.
     fn most(&self) -> u64 {
         let product = self.product();
         (product * MOST / 100).max(product + amount(self.rate.get(), HOST))
@@ -162,10 +166,12 @@ impl Bbr {
     fn target(&self) -> u64 {
         let product = self.product();
         let gained = product * self.gain() / 100;
+        let host = amount(self.rate.get(), HOST);
+        let bursts = self.bursts.get().saturating_sub(host);
         let target = match self.mode {
-            Mode::Startup => gained + amount(self.rate.get(), HOST),
+            Mode::Startup => gained + host + bursts,
             Mode::Measure { .. } => gained,
-            Mode::Steady => (gained + self.bursts.get() + amount(self.rate.get(), HOST)).min(self.most()),
+            Mode::Steady => (gained + host).min(self.most()) + bursts,
         };
         self.bound.map_or(target, |bound| target.min(bound)).max(self.least())
     }
@@ -185,7 +191,7 @@ impl Bbr {
         } else if let Some(bound) = &mut self.bound {
             *bound += (*bound / 32).max(self.mtu);
             let bound = *bound;
-            if bound > self.most() {
+            if bound > self.most() + self.bursts.get() {
                 self.bound = None;
             }
         }
@@ -195,6 +201,19 @@ impl Bbr {
             // Connections that share a hop ask at different times, or none would learn its share.
             self.cycle = (0, 6 + self.delivery.delivered() / self.mtu % 5);
         }
+        tracing::trace!(
+            mode = ?self.mode,
+            rate = self.rate.get(),
+            rtt = ?self.rtt.map(|(rtt, _)| rtt),
+            smoothed_rtt = ?self.smoothed_rtt,
+            window = self.window,
+            bursts = self.bursts.get(),
+            bound = self.bound,
+            lost = self.round_lost,
+            delivered,
+            counts = self.round_counts,
+            "round"
+        );
         self.round_began = self.delivery.delivered();
         self.round_end = self.delivery.delivered();
         (self.round_lost, self.round_marked, self.round_counts) = (0, false, false);
@@ -242,12 +261,11 @@ impl Bbr {
     fn see_burst(&mut self, now: Instant) {
         let (since, so_far) = self.burst.unwrap_or((now, 0));
         let expected = amount(self.rate.get(), now.saturating_duration_since(since));
-        if so_far <= expected {
-            self.burst = Some((now, self.acked));
-            return;
-        }
-        self.burst = Some((since, so_far + self.acked));
-        self.bursts.add((so_far + self.acked - expected).min(self.window));
+        // As much as the rate explains, or less: what comes now begins anew.
+        let (since, so_far, expected) = if so_far <= expected { (now, 0, 0) } else { (since, so_far, expected) };
+        let so_far = so_far + self.acked;
+        self.burst = Some((since, so_far));
+        self.bursts.add((so_far - expected).min(amount(self.rate.get(), BURST)));
     }
 }
 
