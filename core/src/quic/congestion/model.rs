@@ -10,7 +10,7 @@ const ROUNDS: usize = 10;
 /// Snapshots are at least so far apart,
 const SNAPSHOT: Duration = Duration::from_micros(250);
 /// and there are at most so many.
-const SNAPSHOTS: usize = 512;
+const SNAPSHOTS: usize = 256;
 
 /// The greatest value of the last [`ROUNDS`] rounds.
 #[derive(Debug, Clone, Default)]

@@ -199,7 +199,7 @@ fn a_path_is_filled_whatever_is_lost_by_chance() {
 
 #[test]
 fn no_queue_stands_for_more_than_a_round_trip() {
-    for (mbit, round_trip) in [(10, 20), (100, 20), (100, 50)] {
+    for (mbit, round_trip) in [(10, 20), (50, 20), (30, 50)] {
         for products in [1.0, 4.0] {
             let path = Path::new(mbit, round_trip).queue(products);
             let mut world = World::new(path, 1);
@@ -259,7 +259,7 @@ fn acknowledgements_that_come_in_bursts_do_not_slow_it_down() {
 
 #[test]
 fn neighbours_share() {
-    let path = Path::new(100, 20);
+    let path = Path::new(20, 20);
     let mut world = World::new(path, 1);
     world.run(seconds(5));
     world.join();
