@@ -36,8 +36,6 @@ const BREATH: Duration = Duration::from_secs(1);
 /// An endpoint whose hub has said nothing for so long asks for a sign of life: a provider while it has connections, a consumer while what it has
 /// sent may be unheard. A hub that was restarted answers with a stateless reset, and the connections go on. QUIC's own probes come later and later.
 const SILENCE: Duration = Duration::from_millis(500);
-/// How long SESSION_OPEN waits for the answer to the one before it, which may come from the same hub.
-const GIVE_WAY: Duration = Duration::from_secs(1);
 
 /// A session with a hub address, in whatever state.
 pub(super) struct Link {
@@ -55,8 +53,6 @@ pub(super) struct Link {
     live: bool,
     /// and the one of which the host knows that the address is in reserve for it.
     told: Option<[u8; 16]>,
-    /// When SESSION_OPEN was sent last.
-    asked: Option<Instant>,
     /// The QUIC connection of the present try.
     pub(super) wire: Option<Wire>,
 }
@@ -65,7 +61,7 @@ pub(super) struct Link {
 pub(super) struct Wire {
     pub(super) handle: Handle,
     pub(super) protocol: Protocol,
-    /// The handshake is done, and SESSION_OPEN waits until its turn, or that time.
+    /// Since when the handshake is done and SESSION_OPEN waits for its turn.
     turn: Option<Instant>,
     /// The hubs that SESSION_OPEN has listed.
     listed: Vec<[u8; 16]>,
@@ -124,7 +120,6 @@ impl Endpoint {
             hub: None,
             live: false,
             told: None,
-            asked: None,
             wire: None,
         };
         if at <= now {
@@ -152,7 +147,6 @@ impl Endpoint {
             self.work.push_back(Work::Link(id, Event::Connect { role: self.config.role }));
             return;
         }
-        self.pass_turn(now);
         while let Some(link) = self.links.get_mut(&id)
             && link.machine.poll_timeout().is_some_and(|due| due <= now)
         {
@@ -169,8 +163,7 @@ impl Endpoint {
 
     fn arm_link(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id) {
-            let turn = link.wire.as_ref().and_then(|wire| wire.turn);
-            let due = [link.machine.poll_timeout(), link.begin, turn].into_iter().flatten().min();
+            let due = [link.machine.poll_timeout(), link.begin].into_iter().flatten().min();
             self.deadlines.arm(&mut link.armed, due, Due::Link(id));
         }
     }
@@ -188,7 +181,7 @@ impl Endpoint {
             let Some(action) = link.machine.poll_action() else { break };
             match action {
                 Action::Dial => self.dial(now, id),
-                Action::SendSessionOpen { weight } => self.send_session_open(now, id, weight),
+                Action::SendSessionOpen { weight } => self.send_session_open(id, weight),
                 Action::Established { standby } => self.on_established(id, standby),
                 Action::State { standby } => {
                     if let Some(wire) = &mut link.wire {
@@ -266,12 +259,10 @@ impl Endpoint {
         }
     }
 
-    fn send_session_open(&mut self, now: Instant, id: LinkId, weight: u16) {
+    fn send_session_open(&mut self, id: LinkId, weight: u16) {
         let live = self.links.values().filter(|link| link.live).filter_map(|link| link.hub);
         let hubs: Vec<_> = live.take(MAX_LIST as usize).collect();
-        let Some(link) = self.links.get_mut(&id) else { return };
-        link.asked = Some(now);
-        let Some(wire) = &mut link.wire else { return };
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         // The first stream that we open is stream 0 (Control stream).
         let Some(stream) = self.quic.open(wire.handle) else {
             return self.violation(id, code::CONTROL_LOST, "the hub allows no control stream".to_owned());

@@ -2,33 +2,21 @@
 
 use std::time::Instant;
 
-use super::{Endpoint, Event, GIVE_WAY, LinkId, Notice, Work};
+use super::{Endpoint, Event, LinkId, Notice, Work};
 use crate::spn::{Protocol, code};
 
 impl Endpoint {
-    /// One SESSION_OPEN after the other, as long as hubs answer: so the second one can say which hub has answered the first.
+    /// One SESSION_OPEN after the other: the next one says which hub has answered the one before it. If they crossed, a hub with two
+    /// addresses would begin a session, and connections on it, only to replace it.
     pub(super) fn pass_turn(&mut self, now: Instant) {
-        let asking = self.links.values().filter(|link| link.machine.is_asking());
-        let busy =
-            asking.filter_map(|link| link.asked).max().map(|asked| asked + GIVE_WAY).filter(|until| *until > now);
-        // In the order of their handshakes, as far as they have not waited in vain.
-        let turns = self.links.iter().filter_map(|(id, link)| Some((link.wire.as_ref()?.turn?, *id)));
-        let mut turns: Vec<_> = turns.collect();
-        turns.sort_unstable();
-        let mut next = None;
-        let again = busy.unwrap_or(now + GIVE_WAY);
-        for (_, id) in turns {
-            let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { continue };
-            if busy.is_none() && next.is_none() {
-                wire.turn = None;
-                next = Some(id);
-                continue;
-            }
-            if wire.turn.replace(again) != Some(again) {
-                self.arm_link(id);
-            }
+        if self.links.values().any(|link| link.machine.is_asking()) {
+            return;
         }
-        if let Some(id) = next {
+        // In the order of their handshakes.
+        let turns = self.links.iter().filter_map(|(id, link)| Some((link.wire.as_ref()?.turn?, *id)));
+        let Some((_, id)) = turns.min() else { return };
+        if let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) {
+            wire.turn = None;
             // At once: it asks before anybody looks again.
             self.link_event(now, id, Event::Connected { protocol: Protocol::Sc02 });
         }
