@@ -43,10 +43,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         availability: None,
     }];
 
-    let epoch = Epoch { instant: Instant::now(), unix: SystemTime::now().duration_since(UNIX_EPOCH)? };
     let mut seed = [0; 32];
     io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut seed)?;
-    let mut hub = Hub::new(epoch.instant, config, seed, epoch)?;
+    let mut hub = Hub::new(Instant::now(), config, seed, clocks(Instant::now()))?;
     // One datagram a send call: mio knows no segmentation offload.
     hub.set_max_segments(1);
 
@@ -59,6 +58,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut unsent: Option<Transmit> = None;
     loop {
         let now = Instant::now();
+        // 0. Somebody may have set the wall clock.
+        hub.set_epoch(now, clocks(now));
         // 1. A batch of datagrams, and the deadline.
         for _ in 0..64 {
             match socket.recv_from(&mut datagram) {
@@ -91,7 +92,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Notice::Listening => eprintln!("accepting sessions"),
                 // A provider would be started here, and `cluster_done` told; this host has no cluster manager.
                 Notice::ClusterStart(task) | Notice::ClusterStop(task) => hub.cluster_done(now, task.id, false),
-                Notice::Record(record) => println!("{}", record.to_json(&epoch)),
+                Notice::Record(record) => println!("{}", record.to_json(&hub.epoch())),
                 Notice::Refused(refusal) => eprintln!("{refusal}"),
                 Notice::RefusalsSuppressed { count } => eprintln!("{count} more refusals"),
                 Notice::Stopped => return Ok(()),
@@ -108,4 +109,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => {}
         }
     }
+}
+
+/// What both clocks show now.
+fn clocks(instant: Instant) -> Epoch {
+    Epoch { instant, unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
 }

@@ -36,6 +36,9 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let roots = Roots::from_pem(&fs::read_to_string(ca)?)?;
     let tell = |notice: SessionNotice| match notice {
         SessionNotice::SessionUp { remote, .. } => eprintln!("session established remote={remote}"),
+        SessionNotice::SessionReserved { remote, .. } => {
+            eprintln!("another address of the same hub: kept in reserve remote={remote}");
+        }
         notice => eprintln!("{notice:?}"),
     };
     match role.as_str() {

@@ -36,7 +36,7 @@ fn run(path: &str) -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("{finding}");
     }
     let (told, notices) = mpsc::channel();
-    let (epoch, mut hubs) = (epoch(), Vec::new());
+    let mut hubs = Vec::new();
     for realm in inventory.realms.iter().filter(|realm| realm.is_enabled) {
         for record in &realm.hubs {
             let (hub, told) = (hubs.len(), told.clone());
@@ -59,7 +59,7 @@ fn run(path: &str) -> Result<(), Box<dyn std::error::Error>> {
                 eprintln!("{}: there is no cluster manager here; start and stop its provider by hand", task.service);
                 handle.cluster_done(task.id, false);
             }
-            Notice::Record(record) => println!("{}", record.to_json(&epoch)),
+            Notice::Record(record) => println!("{}", record.to_json(&epoch())),
             Notice::Refused(refusal) => eprintln!("{refusal}"),
             Notice::RefusalsSuppressed { count } => eprintln!("{count} more refusals"),
             Notice::Stopped => {}

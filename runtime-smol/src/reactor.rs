@@ -6,9 +6,12 @@ use std::{
     time::Instant,
 };
 
-use towline_core::{host::Binding, quic::Transmit};
+use towline_core::{
+    host::{Binding, Wall},
+    quic::Transmit,
+};
 
-use crate::{tcp::Alarm, udp::Udp};
+use crate::{hub::epoch, tcp::Alarm, udp::Udp};
 
 /// Turns of a loop before other futures of the thread get theirs.
 pub(crate) const TURNS: usize = 64;
@@ -22,17 +25,42 @@ pub(crate) struct Reactor<B> {
     pending: Option<Transmit>,
     alarm: Alarm,
     segments: usize,
+    wall: Wall,
 }
 
 impl<B: Binding> Reactor<B> {
     pub(crate) fn new(mut binding: B, udp: Udp) -> Self {
         let segments = udp.max_segments();
         binding.set_max_segments(segments);
-        Self { binding, udp, buffer: Vec::new(), pending: None, alarm: Alarm::new(), segments }
+        Self {
+            binding,
+            udp,
+            buffer: Vec::new(),
+            pending: None,
+            alarm: Alarm::new(),
+            segments,
+            wall: Wall::new(epoch()),
+        }
+    }
+
+    /// Looks at the wall clock, if that was not done a moment ago.
+    fn follow(&mut self, now: Instant) {
+        if !self.wall.is_due(now) {
+            return;
+        }
+        let read = epoch();
+        if let Some(jump_ms) = self.wall.look(read) {
+            tracing::info!(
+                jump_ms,
+                "the system's clock was set: certificates and schedules are judged by the new time"
+            );
+        }
+        self.binding.set_epoch(now, read);
     }
 
     /// Takes one batch of datagrams and fires what is due; says whether there was anything.
     pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
+        self.follow(now);
         let (binding, udp) = (&mut self.binding, &mut self.udp);
         let received = binding.is_reading()
             && match udp.poll_receive(cx, |received| binding.handle_datagram(now, received)) {
@@ -69,7 +97,8 @@ impl<B: Binding> Reactor<B> {
 
     /// Waits for the next deadline; says whether it is there.
     pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(due) = self.binding.poll_timeout() else { return false };
+        let look = self.wall.deadline();
+        let due = self.binding.poll_timeout().map_or(look, |due| due.min(look));
         self.alarm.poll(cx, due)
     }
 }

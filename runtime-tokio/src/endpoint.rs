@@ -29,7 +29,7 @@ use crate::{
     bridge::{Tcp, dial},
     hub::{epoch, seed},
     reactor::{Reactor, TURNS},
-    resolve::{ResolveError, Resolver},
+    resolve::{ResolveError, Resolver, is_usable},
     stream::Stream,
     udp::Udp,
 };
@@ -40,6 +40,8 @@ const RESOLVE: Duration = Duration::from_secs(60);
 const RESOLVE_ON_DEMAND: Duration = Duration::from_secs(1);
 /// The same, while it has no answer.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(5);
+/// How long that may take: the servers may have been replaced meanwhile.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How often local ends are looked after from which nothing is read.
 const WATCH: Duration = Duration::from_secs(1);
 /// Connections that wait in [`Provider::accept`]'s queue; more are reset.
@@ -54,9 +56,6 @@ pub enum StartError {
     /// No UDP socket.
     #[error("cannot open a UDP socket: {0}")]
     Udp(io::Error),
-    /// The hub's name cannot be looked up at all.
-    #[error("DNS: {0}")]
-    Resolver(ResolveError),
     /// The TCP address cannot be bound.
     #[error("cannot listen on TCP {address}: {error} (is something else running there?)")]
     Listen {
@@ -288,10 +287,9 @@ fn prepare(
     let fixed = host.parse::<IpAddr>().ok();
     let resolver = match (fixed, hubs.resolver) {
         (Some(_), _) => None,
-        (None, Some(server)) => Some(Resolver::at(server)),
-        (None, None) => Some(Resolver::system()),
+        (None, Some(server)) => Some(Resolver::at(server).fresh()),
+        (None, None) => Some(Resolver::system().fresh()),
     };
-    let resolver = resolver.transpose().map_err(StartError::Resolver)?;
     if let Some(address) = fixed {
         // The receiver is here.
         let _ = commands.send(Command::Addresses(vec![SocketAddr::new(address, hubs.port)]));
@@ -343,13 +341,17 @@ impl Lookup {
     async fn run(self) {
         let mut is_known = false;
         loop {
-            match self.resolver.addresses(&self.host).await {
+            let asked = tokio::time::timeout(ANSWER, self.resolver.addresses(&self.host)).await;
+            match asked.unwrap_or(Err(ResolveError::NoAnswer)) {
                 Ok(found) => {
-                    let usable = found.into_iter().filter(|address| self.has_v6 || address.is_ipv4());
-                    let addresses: Vec<SocketAddr> =
-                        usable.map(|address| SocketAddr::new(address, self.port)).collect();
+                    let found = found.into_iter().map(|address| SocketAddr::new(address, self.port));
+                    let (addresses, useless): (Vec<_>, Vec<_>) =
+                        found.partition(|address| (self.has_v6 || address.is_ipv4()) && is_usable(*address));
                     // An empty answer changes nothing.
-                    if !addresses.is_empty() {
+                    if addresses.is_empty() {
+                        let host = &self.host;
+                        tracing::warn!(host, ?useless, "this machine has no way to the hub's addresses; trying again");
+                    } else {
                         is_known = true;
                         let Some(commands) = self.commands.upgrade() else { return };
                         if commands.send(Command::Addresses(addresses)).is_err() {
@@ -520,7 +522,9 @@ impl<N: FnMut(SessionNotice)> Driver<N> {
                 self.stale.notify_one();
                 (self.notices)(notice);
             }
-            notice @ (Notice::SessionUp { .. } | Notice::Limit { .. }) => (self.notices)(notice),
+            notice @ (Notice::SessionUp { .. } | Notice::SessionReserved { .. } | Notice::Limit { .. }) => {
+                (self.notices)(notice);
+            }
         }
         false
     }

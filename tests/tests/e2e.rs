@@ -475,6 +475,7 @@ fn malformed_control_frames_close_only_their_own_session() {
         instance: [7; 16],
         weight: 0,
         flags: 0,
+        hubs: Vec::new(),
     };
     Frame::SessionOpen(request).encode(&mut open);
     let too_long = [&open[..], b"\x21\x80\x00\x40\x01"].concat();

@@ -123,7 +123,15 @@ impl World {
         let Some(stream) = hand.quic.open(hand.session) else { return };
         let mut control = Control::new(&mut hand.quic, hand.session, stream);
         let (service, instance) = (String::new(), [n; 16]);
-        control.send(&Frame::SessionOpen(SessionOpen { version: 1, role, service, instance, weight: 100, flags: 1 }));
+        control.send(&Frame::SessionOpen(SessionOpen {
+            version: 1,
+            role,
+            service,
+            instance,
+            weight: 100,
+            flags: 1,
+            hubs: Vec::new(),
+        }));
         let _ = control.flush(&mut hand.quic);
         hand.control = Some(control);
         self.settle();

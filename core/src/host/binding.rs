@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    quic::{Received, Transmit},
+    quic::{Epoch, Received, Transmit},
     spn::{endpoint::Endpoint, hub::Hub},
 };
 
@@ -21,6 +21,8 @@ pub trait Binding {
     fn poll_timeout(&self) -> Option<Instant>;
     /// The next datagrams to send.
     fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit>;
+    /// Takes what both clocks show now: the wall clock may have been set.
+    fn set_epoch(&mut self, now: Instant, epoch: Epoch);
     /// Segments that one send call may carry (GSO).
     fn set_max_segments(&mut self, segments: usize);
 }
@@ -40,6 +42,9 @@ macro_rules! binding {
             }
             fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
                 self.poll_transmit(now, buffer)
+            }
+            fn set_epoch(&mut self, now: Instant, epoch: Epoch) {
+                self.set_epoch(now, epoch);
             }
             fn set_max_segments(&mut self, segments: usize) {
                 self.set_max_segments(segments);

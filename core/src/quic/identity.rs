@@ -1,6 +1,6 @@
 //! Certificates and keys, from PEM text.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
     RootCertStore,
@@ -12,6 +12,7 @@ use rustls::{
     server::ParsedCertificate,
     sign::CertifiedKey,
 };
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A certificate chain and its private key, known to belong together.
 #[derive(Debug, Clone)]
@@ -114,6 +115,12 @@ impl Identity {
             }
         })?;
         Ok(Self { key: Arc::new(key), secret: Arc::new(secret) })
+    }
+
+    /// Whether its certificate is not valid yet at that time since 1970.
+    pub(crate) fn is_early(&self, unix: Duration) -> bool {
+        let leaf = self.key.cert.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
+        leaf.is_some_and(|(_, leaf)| leaf.validity().not_before.timestamp() > unix.as_secs() as i64)
     }
 
     pub(super) fn secret(&self) -> &[u8] {

@@ -26,7 +26,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rand_chacha::{
@@ -44,6 +44,9 @@ use conn::Conn;
 pub use ledger::Progress;
 use link::{Link, LinkId};
 use resume::Tomb;
+
+/// How much earlier IPv6 is dialled where a name has addresses of both families (RFC 8305 §8: Connection Attempt Delay).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// One endpoint of a service.
 pub struct Endpoint {
@@ -240,8 +243,13 @@ impl Endpoint {
         }
         let busy: BTreeSet<_> = self.links.values().map(|link| link.remote).collect();
         let missing: Vec<_> = self.listed.difference(&busy).copied().collect();
-        for remote in missing {
-            self.add_link(now, remote, now);
+        let (v6, v4): (Vec<_>, Vec<_>) = missing.into_iter().partition(SocketAddr::is_ipv6);
+        // Both families are dialled; of two addresses of one hub the first that answers keeps the session.
+        let second = if v6.is_empty() { now } else { now + HEAD_START };
+        for (remotes, at) in [(v6, now), (v4, second)] {
+            for remote in remotes {
+                self.add_link(now, remote, at);
+            }
         }
     }
 
@@ -322,6 +330,11 @@ impl Endpoint {
         self.client = config.client(&self.clock, seed)?;
         self.config = config;
         Ok(())
+    }
+
+    /// Takes what both clocks show now. To be called now and then: certificates are judged by it.
+    pub fn set_epoch(&mut self, _now: Instant, epoch: Epoch) {
+        self.clock.set(epoch);
     }
 
     /// Changes a provider's share of new connections. 0 retires it: when the last connection has ended, its sessions end, and

@@ -33,6 +33,8 @@ pub mod flag {
     pub const OVER: u8 = 2;
     /// RESUME_REQ and RESUME_ACK: aborted.
     pub const ABORTED: u8 = 4;
+    /// SESSION_OPEN: a list of hubs follows.
+    pub const HUBS: u8 = 2;
 }
 
 /// What a RESUME_REQ says of its sender's end.
@@ -99,8 +101,10 @@ pub struct SessionOpen {
     pub instance: [u8; 16],
     /// Share of new connections, 0 to 65535; a consumer's is ignored.
     pub weight: u16,
-    /// Bit 0: can resume.
+    /// Bit 0: can resume; bit 1 is set while there are `hubs`, and clear otherwise.
     pub flags: u8,
+    /// Instance ids of the hubs with which this process has a session; at most [`MAX_LIST`].
+    pub hubs: Vec<[u8; 16]>,
 }
 
 /// The hub's acceptance.
@@ -114,8 +118,13 @@ pub struct SessionAck {
     pub hub_instance: [u8; 16],
     /// Connections a consumer may have open at once; 0 for a provider.
     pub max_connections: u64,
-    /// 0 active, 1 stand-by.
+    /// 0 active, 1 stand-by; [`SessionAck::SPARE`] says that this is no session.
     pub state: u8,
+}
+
+impl SessionAck {
+    /// The `state` of an answer to a SESSION_OPEN that lists this very hub: the process has its session by another address.
+    pub const SPARE: u8 = 2;
 }
 
 /// A control frame.
@@ -282,7 +291,14 @@ impl Frame {
                 put_string(out, &open.service);
                 out.extend_from_slice(&open.instance);
                 put_varint(out, open.weight.into());
-                out.push(open.flags);
+                if open.hubs.is_empty() {
+                    out.push(open.flags & !flag::HUBS);
+                } else {
+                    out.push(open.flags | flag::HUBS);
+                    let hubs = open.hubs.iter().take(MAX_LIST as usize);
+                    put_varint(out, hubs.len() as u64);
+                    out.extend(hubs.flatten());
+                }
                 kind::SESSION_OPEN
             }
             Self::SessionOpenVersion { version } => {
@@ -400,21 +416,18 @@ impl Frame {
                     2 => Role::Consumer,
                     role => return Ok(Some(Self::SessionOpenRole { role })),
                 };
-                Self::SessionOpen(SessionOpen {
-                    version,
-                    role,
-                    service: r.string("service")?,
-                    instance: r.id("instance")?,
-                    weight: r.weight()?,
-                    flags: r.byte("flags")?,
-                })
+                let (service, instance) = (r.string("service")?, r.id("instance")?);
+                let (weight, flags) = (r.weight()?, r.byte("flags")?);
+                let count = if flags & flag::HUBS == 0 { 0 } else { r.count()? };
+                let hubs = (0..count).map(|_| r.id("hub instance")).collect::<Result<_, _>>()?;
+                Self::SessionOpen(SessionOpen { version, role, service, instance, weight, flags, hubs })
             }
             kind::SESSION_ACK => Self::SessionAck(SessionAck {
                 session_id: r.string("spnSessionId")?,
                 service: r.string("service")?,
                 hub_instance: r.id("hub instance")?,
                 max_connections: r.varint("max connections")?,
-                state: r.state()?,
+                state: r.state(SessionAck::SPARE, "0 to 2")?,
             }),
             kind::SESSION_REJECT => Self::SessionReject {
                 code: r.varint("code")?,
@@ -445,10 +458,7 @@ impl Frame {
                 flags: r.byte("flags")?,
             }),
             kind::DATA_ACK => {
-                let count = r.varint("count")?;
-                if !(1..=MAX_LIST).contains(&count) {
-                    return Err(r.range("count", count, "1 to 256"));
-                }
+                let count = r.count()?;
                 let entry = |r: &mut Reader<'_>| {
                     Ok(AckEntry { conn: r.conn()?, received: r.varint("received offset")?, flags: r.byte("flags")? })
                 };
@@ -458,7 +468,7 @@ impl Frame {
             kind::SET_WEIGHT => Self::SetWeight { weight: r.weight()? },
             kind::SET_WEIGHT_ACK => Self::SetWeightAck { weight: r.weight()? },
             kind::DRAINED => Self::Drained,
-            kind::SESSION_STATE => Self::SessionState { state: r.state()? },
+            kind::SESSION_STATE => Self::SessionState { state: r.state(1, "0 or 1")? },
             kind::PROVIDER_START => Self::ProviderStart,
             kind::PROVIDER_STOPPED => Self::ProviderStopped,
             kind if kind % 2 == 0 => return Ok(None),
@@ -552,10 +562,18 @@ impl Reader<'_> {
         u16::try_from(value).map_err(|_| self.range("weight", value, "0 to 65535"))
     }
 
-    fn state(&mut self) -> Result<u8, FrameError> {
+    fn state(&mut self, most: u8, expected: &'static str) -> Result<u8, FrameError> {
         match self.byte("state")? {
-            state @ 0..=1 => Ok(state),
-            state => Err(self.range("state", state.into(), "0 or 1")),
+            state if state <= most => Ok(state),
+            state => Err(self.range("state", state.into(), expected)),
+        }
+    }
+
+    /// How many entries a list has.
+    fn count(&mut self) -> Result<u64, FrameError> {
+        match self.varint("count")? {
+            count @ 1..=MAX_LIST => Ok(count),
+            count => Err(self.range("count", count, "1 to 256")),
         }
     }
 

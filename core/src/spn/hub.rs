@@ -97,6 +97,8 @@ pub struct Hub {
     realm: Arc<str>,
     name: Arc<str>,
     clock: Clock,
+    /// What the moments of schedules were computed with.
+    scheduled_by: Epoch,
     quic: Endpoint,
     machine: Instance,
     armed: Armed,
@@ -126,6 +128,9 @@ pub struct Hub {
     dirty: bool,
     scratch: Vec<Bytes>,
 }
+
+/// Schedules are computed anew when the wall clock is further from what they were computed with.
+const OFF_SCHEDULE: Duration = Duration::from_secs(1);
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -172,6 +177,7 @@ impl Hub {
             realm: config.realm.as_str().into(),
             name: config.name.as_str().into(),
             clock,
+            scheduled_by: epoch,
             quic: Endpoint::new(quic, Some(server)),
             machine: Instance::new(config.instance),
             armed: Armed::default(),
@@ -205,10 +211,23 @@ impl Hub {
         self.quic.set_max_segments(segments);
     }
 
-    /// The pair that turns the times of records into timestamps.
+    /// The pair that turns the times of records into timestamps, as of the last [`set_epoch`](Self::set_epoch).
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.clock.epoch()
+    }
+
+    /// Takes what both clocks show now. To be called now and then: certificates are judged by it, and providers started and stopped.
+    pub fn set_epoch(&mut self, now: Instant, epoch: Epoch) {
+        let (before, unix) = (self.clock.epoch().unix_at(now), epoch.unix_at(now));
+        self.clock.set(epoch);
+        // Set at once, or by and by.
+        if self.scheduled_by.unix_at(now).abs_diff(unix) > OFF_SCHEDULE {
+            self.scheduled_by = epoch;
+            let jumped = before.abs_diff(unix) > OFF_SCHEDULE;
+            self.reschedule(now, if jumped { before } else { unix });
+            self.dirty = true;
+        }
     }
 
     /// Takes a datagram from the socket. Before it listens it drops them; see [`is_starting`](Self::is_starting).
@@ -284,9 +303,17 @@ impl Hub {
     ///
     /// # Errors
     /// Certificates or keys that cannot be used; then everything stays as it is.
-    pub fn reload(&mut self, now: Instant, config: Config) -> Result<Vec<String>, ConfigError> {
-        let (_, server) = tls(&config, &self.clock)?;
+    pub fn reload(&mut self, now: Instant, mut config: Config) -> Result<Vec<String>, ConfigError> {
+        let (identity, mut server) = tls(&config, &self.clock)?;
         self.changes.clear();
+        let unix = self.clock.epoch().unix_at(now);
+        if identity.is_early(unix) && !tls(&self.config, &self.clock)?.0.is_early(unix) {
+            self.changes
+                .push("the new certificate is not valid yet: the old one stays, load again when it is".to_owned());
+            config.certificate.clone_from(&self.config.certificate);
+            config.key.clone_from(&self.config.key);
+            server = tls(&config, &self.clock)?.1;
+        }
         if (&config.certificate, &config.key) != (&self.config.certificate, &self.config.key) {
             self.changes.push("certificate changed".to_owned());
         }

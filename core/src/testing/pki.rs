@@ -46,6 +46,15 @@ impl Ca {
         self.leaf(params)
     }
 
+    /// The same, not valid before the year 2100.
+    #[cfg(test)]
+    pub(crate) fn early_server(&self) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name = subject("hub");
+        params.not_before = rcgen::date_time_ymd(2100, 1, 1);
+        self.leaf(params)
+    }
+
     /// Certificate and key of an endpoint.
     pub(crate) fn client(&self, common_name: &str) -> (String, String) {
         let mut params = CertificateParams::default();

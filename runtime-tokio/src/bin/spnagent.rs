@@ -247,6 +247,9 @@ fn tell(notice: SessionNotice) {
             tracing::warn!(%remote, retry_ms, "no session: {reason}");
         }
         SessionNotice::SessionEnded { remote, reason } => tracing::info!(%remote, "session ended: {reason}"),
+        SessionNotice::SessionReserved { remote, through } => {
+            tracing::info!(%remote, %through, "another address of the same hub: kept in reserve");
+        }
         SessionNotice::Limit { what } => tracing::warn!("limit reached: {what}"),
         // About connections; the loop has dealt with them.
         _ => {}

@@ -190,6 +190,13 @@ pub enum Notice {
         /// What happened, for people.
         reason: String,
     },
+    /// An address leads to a hub with which there is a session by another address. It is in reserve: tried as soon as that session is lost.
+    SessionReserved {
+        /// The address in reserve.
+        remote: SocketAddr,
+        /// The address of the session.
+        through: SocketAddr,
+    },
     /// Somebody calls this provider: dial, then read and write, or reset.
     Incoming(ConnId),
     /// A read that found nothing may find something now.

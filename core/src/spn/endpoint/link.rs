@@ -1,5 +1,7 @@
 //! The session with one hub address: its machine, its QUIC connection, its control stream.
 
+mod reserve;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -21,7 +23,7 @@ use crate::{
     spn::{
         ConnKey, Protocol, Role, code,
         control::{Control, ControlError},
-        frame::{Frame, SessionOpen, VERSION, flag},
+        frame::{Frame, MAX_LIST, SessionAck, SessionOpen, VERSION, flag},
         window::Window,
     },
 };
@@ -42,6 +44,12 @@ pub(super) struct Link {
     begun: Instant,
     /// Why the session is not, for people.
     reason: String,
+    /// The hub that has answered last at this address,
+    hub: Option<[u8; 16]>,
+    /// whether its session is established,
+    live: bool,
+    /// and the one of which the host knows that the address is in reserve for it.
+    told: Option<[u8; 16]>,
     /// The QUIC connection of the present try.
     pub(super) wire: Option<Wire>,
 }
@@ -50,6 +58,10 @@ pub(super) struct Link {
 pub(super) struct Wire {
     pub(super) handle: Handle,
     pub(super) protocol: Protocol,
+    /// Since when the handshake is done and SESSION_OPEN waits for its turn.
+    turn: Option<Instant>,
+    /// The hubs that SESSION_OPEN has listed.
+    listed: Vec<[u8; 16]>,
     pub(super) control: Option<Control>,
     /// Control frames were left unread, since the hub has left ours unread.
     control_paused: bool,
@@ -94,6 +106,9 @@ impl Endpoint {
             begin: None,
             begun: at,
             reason: String::new(),
+            hub: None,
+            live: false,
+            told: None,
             wire: None,
         };
         if at <= now {
@@ -202,11 +217,14 @@ impl Endpoint {
                     };
                     self.notices.push_back(notice);
                 }
+                Action::Reserved => self.on_reserved(now, id),
                 Action::Closed => self.on_ended(now, id, true),
                 Action::Failed => self.on_ended(now, id, false),
             }
         }
+        self.note_live(id);
         self.arm_link(id);
+        self.pass_turn(now);
     }
 
     /// The QUIC connection of a session, if it is still that one.
@@ -230,12 +248,15 @@ impl Endpoint {
     }
 
     fn send_session_open(&mut self, id: LinkId, weight: u16) {
+        let live = self.links.values().filter(|link| link.live).filter_map(|link| link.hub);
+        let hubs: Vec<_> = live.take(MAX_LIST as usize).collect();
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         // The first stream that we open is stream 0 (Control stream).
         let Some(stream) = self.quic.open(wire.handle) else {
             return self.violation(id, code::CONTROL_LOST, "the hub allows no control stream".to_owned());
         };
         wire.control = Some(Control::new(&mut self.quic, wire.handle, stream));
+        wire.listed.clone_from(&hubs);
         let open = SessionOpen {
             version: VERSION,
             role: self.config.role,
@@ -243,6 +264,7 @@ impl Endpoint {
             instance: self.instance,
             weight,
             flags: if self.config.resume { flag::RESUMABLE } else { 0 },
+            hubs,
         };
         self.send(id, &Frame::SessionOpen(open));
     }
@@ -250,6 +272,7 @@ impl Endpoint {
     fn on_established(&mut self, id: LinkId, standby: bool) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.reason.clear();
+        (link.live, link.told) = (true, None);
         let Some(wire) = &mut link.wire else { return };
         (wire.up, wire.usable, wire.standby) = (true, true, standby);
         self.notices.push_back(Notice::SessionUp {
@@ -265,6 +288,10 @@ impl Endpoint {
 
     /// The machine is at its end; another one takes its place if the address is still wanted.
     fn on_ended(&mut self, now: Instant, id: LinkId, again: bool) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.live = false;
+        }
+        self.call_reserve(id);
         let Some(mut link) = self.links.remove(&id) else { return };
         if let Some(wire) = link.wire.take() {
             self.by_handle.remove(&wire.handle);
@@ -372,7 +399,14 @@ impl Endpoint {
             quic::Event::Connected { alpn, peer: _ } => match Role::from_alpn(&alpn) {
                 Some((role, protocol)) if role == self.config.role => {
                     wire.protocol = protocol;
-                    self.work.push_back(Work::Link(id, Event::Connected { protocol }));
+                    match protocol {
+                        Protocol::Sc02 => {
+                            wire.turn = Some(now);
+                            self.pass_turn(now);
+                        }
+                        // It asks for nothing, and tells nothing of its hub.
+                        Protocol::Sc01 => self.work.push_back(Work::Link(id, Event::Connected { protocol })),
+                    }
                 }
                 Some(_) | None => {
                     link.reason = format!("the hub chose the protocol `{}`", alpn.escape_ascii());
@@ -418,6 +452,7 @@ impl Endpoint {
                 if link.reason.is_empty() {
                     link.reason = reason.to_string();
                 }
+                wire.turn = None;
                 self.by_handle.remove(&handle);
                 self.work.push_back(Work::Link(id, Event::Lost));
             }
@@ -472,11 +507,18 @@ impl Endpoint {
         let Some(wire) = &mut link.wire else { return };
         let consumer = self.config.role == Role::Consumer;
         let event = match frame {
+            Frame::SessionAck(ack) if ack.state == SessionAck::SPARE && link.machine.is_asking() => {
+                return self.on_spare(id, ack.hub_instance);
+            }
             Frame::SessionAck(ack) => {
+                if link.machine.is_asking() {
+                    link.hub = Some(ack.hub_instance);
+                }
                 wire.session_id = ack.session_id;
                 wire.service = ack.service;
                 wire.max_connections = ack.max_connections;
-                Event::SessionAck { standby: ack.state != 0 }
+                self.work.push_back(Work::Link(id, Event::SessionAck { standby: ack.state != 0 }));
+                return self.supersede(id, ack.hub_instance);
             }
             Frame::SessionReject { code, retry_after_ms, text } => {
                 link.reason = format!("the hub refused the session with code 0x{code:x} ({})", one_line(&text));
@@ -593,6 +635,8 @@ impl Wire {
         Self {
             handle,
             protocol: Protocol::Sc02,
+            turn: None,
+            listed: Vec::new(),
             control: None,
             control_paused: false,
             up: false,

@@ -27,6 +27,8 @@ enum State {
     SessionConnecting { asked: Option<u16> },
     /// Until the next try.
     Waiting,
+    /// The hub behind the address has a session with this endpoint by another address: nothing is open here.
+    Reserve,
     /// Connections may use it.
     Established(Live),
     /// No new connections. `left`: the last one is gone and the end is on its way.
@@ -57,6 +59,8 @@ struct Live {
     retiring: bool,
     /// Its connections go on elsewhere: SESSION_CLOSE may overtake their resets, so it says the same.
     moving: bool,
+    /// The address stays in reserve when the session has ended.
+    surplus: bool,
 }
 
 /// What happened.
@@ -64,7 +68,7 @@ struct Live {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are explained with the variants")]
 pub enum Event {
-    /// The host wants the session.
+    /// The host wants the session: at first, and when the one is lost for which the address was in reserve.
     Connect { role: Role },
     /// QUIC handshake done; the ALPN value names the protocol.
     Connected { protocol: Protocol },
@@ -98,6 +102,8 @@ pub enum Event {
     ConnectionEnded,
     /// Connections of the endpoint wait for any session, or no longer.
     Needed { needed: bool },
+    /// The hub has a newer session with this endpoint by another address.
+    Elsewhere,
 }
 
 /// What to do about it.
@@ -135,6 +141,8 @@ pub enum Action {
     Close { code: u64 },
     /// The next try comes after that time.
     Waiting { retry_ms: u64 },
+    /// The address is in reserve.
+    Reserved,
     /// Final: it ended in order.
     Closed,
     /// Final: it was given up.
@@ -149,6 +157,7 @@ enum Timer {
     Settled,
     Closing,
     Linger,
+    Reserve,
 }
 
 /// The machine.
@@ -166,7 +175,7 @@ pub struct Session {
     /// Tries since the last success.
     retries: u32,
     jitter: Jitter,
-    timers: Timers<Timer, 6>,
+    timers: Timers<Timer, 7>,
     actions: Actions<Action, 8>,
 }
 
@@ -179,7 +188,7 @@ impl Machine for Session {
             self.needed = needed;
         }
         match self.state {
-            State::IpFound | State::Waiting => self.on_idle(now, &event),
+            State::IpFound | State::Waiting | State::Reserve => self.on_idle(now, &event),
             State::SessionConnecting { asked: None } => self.on_dialling(now, &event),
             State::SessionConnecting { asked: Some(weight) } => self.on_asked(now, &event, weight),
             State::Established(live) => self.on_established(now, &event, live),
@@ -210,13 +219,22 @@ impl Session {
         matches!(self.state, State::Established(_))
     }
 
-    /// IPFound and Waiting: there is nothing but the wish.
+    /// Whether SESSION_OPEN is on its way.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        matches!(self.state, State::SessionConnecting { asked: Some(_) })
+    }
+
+    /// IPFound, Waiting and Reserve: there is nothing but the wish.
     fn on_idle(&mut self, now: Instant, event: &Event) {
         match event {
+            // The back-off of Waiting is for the sake of a hub that has trouble: it is kept.
             Event::Connect { role } if matches!(self.state, State::IpFound) => {
                 self.role = *role;
                 self.dial(now);
             }
+            Event::Connect { .. } if matches!(self.state, State::Reserve) => self.dial(now),
+            Event::Elsewhere if matches!(self.state, State::Waiting) => self.reserve(now),
             Event::AddressLost => self.end(State::Failed),
             Event::LocalShutdown => self.end(State::Closed),
             Event::SetWeight { weight } => {
@@ -239,7 +257,8 @@ impl Session {
             | Event::Lost
             | Event::ConnectionOpened
             | Event::ConnectionEnded
-            | Event::Needed { .. } => {}
+            | Event::Needed { .. }
+            | Event::Elsewhere => {}
         }
     }
 
@@ -259,6 +278,7 @@ impl Session {
                 self.establish(Protocol::Sc01, false, self.weight);
             }
             Event::Lost => self.try_again(now, 0),
+            Event::Elsewhere => self.abort_to_reserve(now),
             Event::AddressLost => self.abort(State::Failed),
             Event::LocalShutdown => self.abort(State::Closed),
             Event::SetWeight { weight } => {
@@ -301,6 +321,7 @@ impl Session {
             }
             Event::Violation { code } => self.close_and_try_again(now, *code, 0),
             Event::Lost => self.try_again(now, 0),
+            Event::Elsewhere => self.abort_to_reserve(now),
             Event::AddressLost => self.abort(State::Failed),
             Event::LocalShutdown => self.abort(State::Closed),
             Event::SetWeight { weight } => {
@@ -358,12 +379,9 @@ impl Session {
                 self.state = State::Established(live);
             }
             Event::SessionShutdown { deadline_ms } => self.on_hub_shutdown(now, live, *deadline_ms),
-            Event::AddressLost => {
-                live.moving = live.protocol == Protocol::Sc02;
-                if live.moving {
-                    self.actions.push(Action::MoveAway);
-                }
-                self.start_closing(now, live, false);
+            Event::AddressLost => self.move_away(now, live),
+            Event::Elsewhere if live.protocol == Protocol::Sc02 => {
+                self.move_away(now, Live { surplus: true, ..live });
             }
             Event::LocalShutdown => self.start_closing(now, live, true),
             Event::Lost => {
@@ -372,7 +390,7 @@ impl Session {
             }
             Event::SessionClose { code } | Event::Violation { code } => self.break_off(now, *code),
             Event::SessionAck { .. } | Event::SessionReject { .. } => self.break_off(now, code::MALFORMED),
-            Event::Connect { .. } | Event::Connected { .. } | Event::SetWeight { .. } => {}
+            Event::Connect { .. } | Event::Connected { .. } | Event::SetWeight { .. } | Event::Elsewhere => {}
         }
     }
 
@@ -392,13 +410,23 @@ impl Session {
                 self.weigh(&mut live);
                 self.drain(now, live, left, signalled);
             }
-            Event::LocalShutdown if !signalled => self.state = State::Closing { live, left, signalled: true },
-            Event::LocalShutdown => self.force(live, code::OK),
-            Event::SessionClose { code } | Event::Violation { code } => self.force(live, *code),
-            Event::SessionAck { .. } | Event::SessionReject { .. } => self.force(live, code::MALFORMED),
+            // The endpoint, or the address, is not wanted: nothing stays in reserve.
+            Event::LocalShutdown if !signalled => {
+                live.surplus = false;
+                self.state = State::Closing { live, left, signalled: true };
+            }
+            Event::LocalShutdown => self.force(now, live, code::OK),
+            Event::AddressLost => {
+                live.surplus = false;
+                self.state = State::Closing { live, left, signalled };
+            }
+            // For the session that may follow out of the reserve.
+            Event::SetWeight { weight } => self.set_weight(*weight),
+            Event::SessionClose { code } | Event::Violation { code } => self.force(now, live, *code),
+            Event::SessionAck { .. } | Event::SessionReject { .. } => self.force(now, live, code::MALFORMED),
             Event::Lost => {
                 self.lose(live);
-                self.end(State::Closed);
+                self.over(now, live);
             }
             Event::Connect { .. }
             | Event::Connected { .. }
@@ -406,9 +434,8 @@ impl Session {
             | Event::SessionState { .. }
             | Event::ProviderStopped
             | Event::SetWeightAck { .. }
-            | Event::SetWeight { .. }
-            | Event::AddressLost
-            | Event::Needed { .. } => {}
+            | Event::Needed { .. }
+            | Event::Elsewhere => {}
         }
     }
 
@@ -424,13 +451,21 @@ impl Session {
                 self.lose(live);
                 self.leave(now, Live { open: 0, ..live }, signalled);
             }
-            (Timer::Linger, State::Closing { live, left: true, .. }) => self.force(live, code::OK),
+            (Timer::Linger, State::Closing { live, left: true, .. }) => self.force(now, live, code::OK),
+            (Timer::Reserve, State::Reserve) => self.dial(now),
             // `Linger` before the last connection's end: the word has had its time. The others are stopped with their state.
             (
-                Timer::Handshake | Timer::Ack | Timer::Retry | Timer::Settled | Timer::Closing | Timer::Linger,
+                Timer::Handshake
+                | Timer::Ack
+                | Timer::Retry
+                | Timer::Settled
+                | Timer::Closing
+                | Timer::Linger
+                | Timer::Reserve,
                 State::IpFound
                 | State::SessionConnecting { .. }
                 | State::Waiting
+                | State::Reserve
                 | State::Established(_)
                 | State::Closing { .. }
                 | State::Closed
@@ -440,6 +475,7 @@ impl Session {
     }
 
     fn dial(&mut self, now: Instant) {
+        self.timers.stop(Timer::Reserve);
         self.timers.set(Timer::Handshake, now + self.config.handshake);
         self.actions.push(Action::Dial);
         self.set_state(State::SessionConnecting { asked: None });
@@ -457,6 +493,7 @@ impl Session {
             weighing: false,
             retiring: self.retired && protocol == Protocol::Sc02,
             moving: false,
+            surplus: false,
         };
         self.weigh(&mut live);
         self.set_state(State::Established(live));
@@ -512,6 +549,15 @@ impl Session {
         }
     }
 
+    /// The address is not to be used any more: what can go on elsewhere goes, the rest drains.
+    fn move_away(&mut self, now: Instant, mut live: Live) {
+        live.moving = live.protocol == Protocol::Sc02;
+        if live.moving {
+            self.actions.push(Action::MoveAway);
+        }
+        self.start_closing(now, live, false);
+    }
+
     /// Asks the hub for nothing new, then drains.
     fn start_closing(&mut self, now: Instant, mut live: Live, signalled: bool) {
         match live.protocol {
@@ -559,15 +605,41 @@ impl Session {
             Protocol::Sc01 if self.timers.is_set(Timer::Linger) => {
                 self.set_state(State::Closing { live, left: true, signalled });
             }
-            Protocol::Sc01 => self.force(live, code::OK),
+            Protocol::Sc01 => self.force(now, live, code::OK),
         }
     }
 
     /// Ends a session that is leaving, at once.
-    fn force(&mut self, live: Live, code: u64) {
+    fn force(&mut self, now: Instant, live: Live, code: u64) {
         self.lose(live);
         self.actions.push(Action::Close { code });
-        self.end(State::Closed);
+        self.over(now, live);
+    }
+
+    /// After Closing.
+    fn over(&mut self, now: Instant, live: Live) {
+        if live.surplus {
+            self.reserve(now);
+        } else {
+            self.end(State::Closed);
+        }
+    }
+
+    /// Waits, and looks now and then whether the address leads to another hub.
+    fn reserve(&mut self, now: Instant) {
+        if self.is_done() {
+            return self.end(State::Closed);
+        }
+        self.retries = 0;
+        self.timers.stop_all();
+        self.timers.set(Timer::Reserve, now + self.jitter.scatter(self.config.reserve));
+        self.actions.push(Action::Reserved);
+        self.set_state(State::Reserve);
+    }
+
+    fn abort_to_reserve(&mut self, now: Instant) {
+        self.actions.push(Action::Close { code: code::OK });
+        self.reserve(now);
     }
 
     fn lose(&mut self, live: Live) {

@@ -2,6 +2,7 @@
 
 mod played;
 mod random;
+mod reserve;
 mod resume;
 mod with_hub;
 
@@ -112,6 +113,7 @@ impl Peer {
                 Notice::SessionUp { .. }
                 | Notice::SessionWaiting { .. }
                 | Notice::SessionEnded { .. }
+                | Notice::SessionReserved { .. }
                 | Notice::Limit { .. }
                 | Notice::Closed => {}
             }
@@ -168,6 +170,8 @@ struct World {
     nodes: BTreeMap<SocketAddr, Side>,
     /// Nothing gets through to these, or from them.
     dead: BTreeSet<SocketAddr>,
+    /// Further addresses, and whose they are. Whoever is called by one sees the caller behind a port of its own.
+    aliases: Vec<(SocketAddr, SocketAddr)>,
     /// Loses one datagram in twenty, and swaps one pair in ten.
     lossy: Option<Dice>,
     /// Its endpoints can resume.
@@ -216,7 +220,8 @@ fn address(text: &str) -> SocketAddr {
 impl World {
     fn new() -> Self {
         let ca = Ca::new("ca");
-        Self { now: first_instant(), ca, nodes: BTreeMap::new(), dead: BTreeSet::new(), lossy: None, resume: false }
+        let (nodes, dead, aliases) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        Self { now: first_instant(), ca, nodes, dead, aliases, lossy: None, resume: false }
     }
 
     fn epoch(&self) -> Epoch {
@@ -236,7 +241,11 @@ impl World {
             singleton: false,
             availability: None,
         });
-        let hub = Hub::new(self.now, config, [9; 32], self.epoch()).unwrap();
+        let mut seed = [9; 32];
+        seed[..at.to_string().len()].copy_from_slice(at.to_string().as_bytes());
+        // A hub that comes back is another one.
+        seed[31] = (self.now - first_instant()).as_millis() as u8;
+        let hub = Hub::new(self.now, config, seed, self.epoch()).unwrap();
         self.nodes.insert(at, Side::Hub(Box::new(hub)));
         at
     }
@@ -334,15 +343,31 @@ impl World {
                     }
                 }
             }
+            let (to, remote) = self.through(from, to);
+            if self.dead.contains(&remote) {
+                continue;
+            }
             for data in datagrams {
                 if let Some(node) = self.nodes.get_mut(&to) {
-                    let received =
-                        Received { remote: from, local_ip: None, ecn: transmit.ecn, data: BytesMut::from(data) };
+                    let received = Received { remote, local_ip: None, ecn: transmit.ecn, data: BytesMut::from(data) };
                     node.node().handle_datagram(self.now, received);
                 }
             }
         }
         moved
+    }
+
+    /// Whom a datagram reaches, and from where it seems to come.
+    fn through(&self, from: SocketAddr, to: SocketAddr) -> (SocketAddr, SocketAddr) {
+        const PORTS: u16 = 10_000;
+        let port = |address: SocketAddr, port| SocketAddr::new(address.ip(), port);
+        if let Some(nth) = self.aliases.iter().position(|(alias, _)| *alias == to) {
+            return (self.aliases[nth].1, port(from, from.port() + PORTS * (nth as u16 + 1)));
+        }
+        match (to.port() / PORTS).checked_sub(1).and_then(|nth| self.aliases.get(usize::from(nth))) {
+            Some((alias, _)) => (port(to, to.port() % PORTS), *alias),
+            None => (to, from),
+        }
     }
 
     /// Lets time pass.

@@ -17,14 +17,21 @@ fn varint() -> impl Strategy<Value = u64> {
 fn frames() -> impl Strategy<Value = Frame> {
     let role = prop_oneof![Just(Role::Provider), Just(Role::Consumer)];
     prop_oneof![
-        (role, text(), any::<[u8; 16]>(), any::<u16>(), any::<u8>()).prop_map(
-            |(role, service, instance, weight, flags)| {
-                Frame::SessionOpen(SessionOpen { version: VERSION, role, service, instance, weight, flags })
-            }
-        ),
+        (
+            role,
+            text(),
+            any::<[u8; 16]>(),
+            any::<u16>(),
+            any::<u8>(),
+            proptest::collection::vec(any::<[u8; 16]>(), 0..9)
+        )
+            .prop_map(|(role, service, instance, weight, flags, hubs)| {
+                let flags = if hubs.is_empty() { flags & !flag::HUBS } else { flags | flag::HUBS };
+                Frame::SessionOpen(SessionOpen { version: VERSION, role, service, instance, weight, flags, hubs })
+            }),
         (2..1u64 << 62).prop_map(|version| Frame::SessionOpenVersion { version }),
         (3u8..).prop_map(|role| Frame::SessionOpenRole { role }),
-        (text(), text(), any::<[u8; 16]>(), varint(), 0..2u8).prop_map(
+        (text(), text(), any::<[u8; 16]>(), varint(), 0..3u8).prop_map(
             |(session_id, service, hub_instance, max_connections, state)| {
                 Frame::SessionAck(SessionAck { session_id, service, hub_instance, max_connections, state })
             }
@@ -79,9 +86,19 @@ fn layout_of_session_open() {
         instance: [7; 16],
         weight: 100,
         flags: 0,
+        hubs: Vec::new(),
     };
-    Frame::SessionOpen(open).encode(&mut bytes);
+    Frame::SessionOpen(open.clone()).encode(&mut bytes);
     assert_eq!(bytes, [&[0x01, 27, 1, 2, 5][..], b"urn:x", &[7; 16], &[0x40, 100, 0]].concat());
+
+    // The hubs come last, so that a hub which does not know of them leaves them unread.
+    bytes.clear();
+    Frame::SessionOpen(SessionOpen { hubs: vec![[8; 16], [9; 16]], ..open }).encode(&mut bytes);
+    let known = [&[0x01, 60, 1, 2, 5][..], b"urn:x", &[7; 16], &[0x40, 100, 2, 2], &[8; 16], &[9; 16]].concat();
+    assert_eq!(bytes, known);
+    // Without the flag, what follows is not looked at.
+    bytes[28] = 0;
+    assert!(matches!(decode(&bytes), Ok(Some(Frame::SessionOpen(SessionOpen { hubs, .. }))) if hubs.is_empty()));
 }
 
 #[test]

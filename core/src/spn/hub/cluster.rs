@@ -43,8 +43,17 @@ pub(super) struct Managed {
     availability: Arc<Availability>,
     /// What the cluster manager was asked for last.
     task: u64,
-    /// The next moment of the schedule, and whether it is a start.
-    scheduled: Option<(Instant, bool)>,
+    /// The next moment of the schedule.
+    scheduled: Option<Scheduled>,
+}
+
+/// A moment of a schedule.
+#[derive(Debug, Clone, Copy)]
+struct Scheduled {
+    at: Instant,
+    /// The same, since 1970.
+    unix: Duration,
+    is_start: bool,
 }
 
 impl Managed {
@@ -211,26 +220,44 @@ impl Hub {
         }
     }
 
+    /// The wall clock was set. What begins or ends its hours by that, which nobody will wait for any more, begins or ends them now.
+    /// `believed` is what it showed before.
+    pub(super) fn reschedule(&mut self, now: Instant, believed: Duration) {
+        let unix = self.clock.epoch().unix_at(now);
+        for service in 0..self.registry.entries().len() {
+            let managed = self.registry.get(service).and_then(|entry| entry.managed.as_ref());
+            let Some(availability) = managed.map(|managed| managed.availability.clone()) else { continue };
+            match (availability.is_out_of_hours(believed), availability.is_out_of_hours(unix)) {
+                (true, false) => self.managed_event(now, service, Event::ScheduledStart),
+                (false, true) => self.managed_event(now, service, Event::ScheduledStop),
+                (true, true) | (false, false) => {}
+            }
+            self.schedule(now, service);
+        }
+    }
+
     /// Looks up the next moment of a service's schedule.
     fn schedule(&mut self, now: Instant, service: usize) {
         let unix = self.clock.epoch().unix_at(now);
         let Some(managed) = self.registry.get_mut(service).and_then(|entry| entry.managed.as_mut()) else { return };
         managed.scheduled = managed.availability.next_scheduled(unix).and_then(|(next, is_start)| {
             let wait = next.saturating_sub(unix).max(Duration::from_millis(1));
-            Some((now.checked_add(wait)?, is_start))
+            Some(Scheduled { at: now.checked_add(wait)?, unix: next, is_start })
         });
-        if let Some((at, _)) = managed.scheduled {
-            self.deadlines.push(at, Due::Scheduled(service));
+        if let Some(next) = managed.scheduled {
+            self.deadlines.push(next.at, Due::Scheduled(service));
         }
     }
 
     pub(super) fn scheduled(&mut self, now: Instant, at: Instant, service: usize) {
         let managed = self.registry.get(service).and_then(|entry| entry.managed.as_ref());
         // Another moment may have taken its place.
-        let Some((_, is_start)) = managed.and_then(|managed| managed.scheduled).filter(|next| next.0 == at) else {
-            return;
-        };
-        self.managed_event(now, service, if is_start { Event::ScheduledStart } else { Event::ScheduledStop });
+        let Some(next) = managed.and_then(|managed| managed.scheduled).filter(|next| next.at == at) else { return };
+        // The wall clock may have been slowed down since: then it is a little early.
+        if self.clock.epoch().unix_at(now) >= next.unix {
+            let event = if next.is_start { Event::ScheduledStart } else { Event::ScheduledStop };
+            self.managed_event(now, service, event);
+        }
         self.schedule(now, service);
     }
 }

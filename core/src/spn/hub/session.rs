@@ -116,6 +116,12 @@ impl HubSession {
         matches!(self.state, State::Active { .. } | State::Retiring { .. } | State::Draining { .. })
     }
 
+    /// Whether SESSION_OPEN is still to come.
+    #[must_use]
+    pub fn awaits_open(&self) -> bool {
+        matches!(self.state, State::AwaitOpen)
+    }
+
     /// Whether it waits for a singleton's first provider.
     #[must_use]
     pub fn is_held(&self) -> bool {

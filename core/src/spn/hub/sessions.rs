@@ -195,6 +195,13 @@ impl Hub {
     /// SESSION_OPEN, well-formed (docs/protocols/spn.md, Control stream: the order of the tests).
     pub(super) fn session_open(&mut self, now: Instant, handle: Handle, open: &SessionOpen) {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
+        // Another address of ours: the process has its session already and, knowing that, goes or asks again (Several hubs).
+        if session.machine.awaits_open() && open.hubs.contains(&self.id) {
+            let (session_id, service) = (String::new(), String::new());
+            let (hub_instance, state) = (self.id, SessionAck::SPARE);
+            let ack = SessionAck { session_id, service, hub_instance, max_connections: 0, state };
+            return self.send(handle, &Frame::SessionAck(ack));
+        }
         session.can_resume = open.flags & flag::RESUMABLE != 0;
         let event = if open.role != session.role {
             Event::OpenRefused { code: code::ROLE_MISMATCH }

@@ -154,6 +154,7 @@ impl Bench {
             instance: [instance; 16],
             weight,
             flags: self.flags,
+            hubs: Vec::new(),
         };
         self.send(hand, &Frame::SessionOpen(open));
     }

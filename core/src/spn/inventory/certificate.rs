@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ::time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::*;
 
@@ -35,7 +36,13 @@ impl Facts {
         if now > self.not_after {
             Some(Err(format!("the certificate expired {} days ago", days(now - self.not_after))))
         } else if now < self.not_before {
-            Some(Err(format!("the certificate is not valid before {} days from now", days(self.not_before - now) + 1)))
+            // It will be; and a machine without a clock of its own finds every certificate too young when it starts.
+            let from =
+                OffsetDateTime::from_unix_timestamp(self.not_before).ok().and_then(|at| at.format(&Rfc3339).ok());
+            Some(Ok(format!(
+                "the certificate is not valid before {}: nobody believes it until then, unless this machine's clock is wrong",
+                from.unwrap_or_default()
+            )))
         } else if self.not_after - now < 14 * 86_400 {
             Some(Ok(format!("the certificate expires in {} days", days(self.not_after - now))))
         } else {

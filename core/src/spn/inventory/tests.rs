@@ -278,4 +278,14 @@ fn certificates_are_judged_by_the_time() {
         texts.iter().any(|text| text.starts_with("realms[0].hubs[0].serverCert: the certificate expired")),
         "{texts:?}"
     );
+    // Not yet valid: the hub is to run all the same, and to be believed when it is.
+    let (inventory, findings) = read(&good(), std::time::Duration::from_secs(1_000));
+    assert_eq!(inventory.realms[0].hubs.len(), 1);
+    assert!(
+        findings.iter().any(|finding| {
+            finding.severity == Severity::Warning
+                && finding.to_string().contains("serverCert: the certificate is not valid before 1975-01-01T00:00:00Z")
+        }),
+        "{findings:?}"
+    );
 }

@@ -18,8 +18,8 @@ pub(crate) struct Teller(lines::Teller<Record>);
 impl Records {
     /// To a file, appended; or to stdout.
     pub(crate) fn start(file: Option<&Path>) -> io::Result<Self> {
-        let epoch = epoch();
-        Lines::start(file, move |record: &Record| record.to_json(&epoch) + "\n").map(Self)
+        // The clocks are read for each: the wall clock may be set at any time.
+        Lines::start(file, |record: &Record| record.to_json(&epoch()) + "\n").map(Self)
     }
 
     pub(crate) fn teller(&self) -> Option<Teller> {

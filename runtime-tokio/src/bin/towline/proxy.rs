@@ -11,22 +11,19 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
-use towline_core::{
-    quic::Epoch,
-    txn::{
-        allow::{Allow, Name, Net},
-        hosts::{Hosts, HostsError},
-        proxy::{Config, Counters, Notice},
-        record::{self, Lookup, Record},
-        transaction::{KeyMode, Serve},
-    },
+use towline_core::txn::{
+    allow::{Allow, Name, Net},
+    hosts::{Hosts, HostsError},
+    proxy::{Config, Counters, Notice},
+    record::{self, Lookup, Record},
+    transaction::{KeyMode, Serve},
 };
 use towline_tokio::{
     hub::epoch,
     lines::Lines,
     log,
     proxy::{ListenError, Names, serve},
-    resolve::{ResolveError, Resolver},
+    resolve::Resolver,
 };
 
 pub(crate) const ABOUT: &str = "Fetches files for clients, and keeps them: a caching proxy";
@@ -153,8 +150,6 @@ enum Error {
     ReadHosts { path: PathBuf, error: io::Error },
     #[error("{}, {error}", path.display())]
     Hosts { path: PathBuf, error: HostsError },
-    #[error("{0}; --resolver IP:PORT or --hosts FILE says where names come from")]
-    Resolver(ResolveError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("cannot write to {}: {error}", path.display())]
@@ -169,12 +164,7 @@ enum Error {
 fn exit_code(error: &Error) -> ExitCode {
     ExitCode::from(match error {
         Error::Hosts { .. } => 1,
-        Error::ReadHosts { .. }
-        | Error::Resolver(_)
-        | Error::Listen(_)
-        | Error::Log { .. }
-        | Error::Io(_)
-        | Error::Accept => 2,
+        Error::ReadHosts { .. } | Error::Listen(_) | Error::Log { .. } | Error::Io(_) | Error::Accept => 2,
     })
 }
 
@@ -193,7 +183,7 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Error> {
     let config = config(&arguments);
     let names = names(&arguments)?;
-    let log = start_log(&arguments, epoch())?;
+    let log = start_log(&arguments)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let is_idle = config.transaction.allow.is_nothing();
@@ -300,8 +290,7 @@ fn names(arguments: &Arguments) -> Result<Names, Error> {
         let hosts = Hosts::parse(&read).map_err(|error| Error::Hosts { path: path.clone(), error })?;
         return Ok(Names::Hosts(Arc::new(hosts)));
     }
-    let resolver = arguments.resolver.map_or_else(Resolver::system, Resolver::at);
-    resolver.map(Names::Dns).map_err(Error::Resolver)
+    Ok(Names::Dns(arguments.resolver.map_or_else(Resolver::system, Resolver::at)))
 }
 
 /// What is written down.
@@ -311,7 +300,7 @@ enum Entry {
     Finished(Record),
 }
 
-fn start_log(arguments: &Arguments, epoch: Epoch) -> Result<Lines<Entry>, Error> {
+fn start_log(arguments: &Arguments) -> Result<Lines<Entry>, Error> {
     let format = arguments.log_format.unwrap_or(match arguments.compat {
         Some(Compat::Sample) => LogFormat::Compat,
         None => LogFormat::Json,
@@ -320,9 +309,10 @@ fn start_log(arguments: &Arguments, epoch: Epoch) -> Result<Lines<Entry>, Error>
     let file = (path != Path::new("-")).then_some(path.as_path());
     // A log that is gone on with has its header.
     let is_new = file.is_none_or(|file| fs::metadata(file).map_or(true, |file| file.len() == 0));
+    // The clocks are read for each: the wall clock may be set at any time.
     let text = move |entry: &Entry| match (format, entry) {
-        (LogFormat::Json, Entry::Finished(record)) => record.json(epoch) + "\n",
-        (LogFormat::Compat, Entry::Lookup(lookup)) => lookup.compat(epoch),
+        (LogFormat::Json, Entry::Finished(record)) => record.json(epoch()) + "\n",
+        (LogFormat::Compat, Entry::Lookup(lookup)) => lookup.compat(epoch()),
         (LogFormat::Compat, Entry::Header) => record::COMPAT_HEADER.to_owned(),
         (LogFormat::Json, Entry::Header | Entry::Lookup(_)) | (LogFormat::Compat, Entry::Finished(_)) => String::new(),
     };

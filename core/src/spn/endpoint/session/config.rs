@@ -44,6 +44,9 @@ pub struct Config {
     /// How long an `sc01` close waits for the word before it.
     #[serde(rename = "word_ms", with = "machine::ms")]
     pub word: Duration,
+    /// How long an address stays in reserve before it is looked at again, ±20 %.
+    #[serde(rename = "reserve_ms", with = "machine::ms")]
+    pub reserve: Duration,
 }
 
 impl Default for Config {
@@ -61,6 +64,7 @@ impl Default for Config {
             closing_max: Duration::from_secs(600),
             close: Duration::from_secs(3),
             word: Duration::from_millis(100),
+            reserve: Duration::from_secs(300),
         }
     }
 }

@@ -7,7 +7,8 @@ use crate::machine::{Actions, Describe, Jitter, Timers};
 use crate::spn::{Protocol, Role, code};
 
 impl crate::machine::Timer for Timer {
-    const ALL: &'static [Self] = &[Self::Handshake, Self::Ack, Self::Retry, Self::Settled, Self::Closing, Self::Linger];
+    const ALL: &'static [Self] =
+        &[Self::Handshake, Self::Ack, Self::Retry, Self::Settled, Self::Closing, Self::Linger, Self::Reserve];
 
     fn index(self) -> usize {
         self as usize
@@ -21,6 +22,7 @@ impl crate::machine::Timer for Timer {
             Self::Settled => "settled",
             Self::Closing => "closing",
             Self::Linger => "linger",
+            Self::Reserve => "reserve",
         }
     }
 }
@@ -45,9 +47,10 @@ impl Describe for Session {
         }
     }
 
-    // With a limit, so that it is reached, and two deadlines that are not a thousand of each other.
+    // With a limit, so that it is reached, and with deadlines that are not a thousand of each other.
     fn small() -> Config {
-        Config { retry_limit: Some(1), word: Duration::from_secs(2), ..Config::default() }
+        let reserve = Duration::from_secs(30);
+        Config { retry_limit: Some(1), word: Duration::from_secs(2), reserve, ..Config::default() }
     }
 
     fn state(&self) -> &'static str {
@@ -55,6 +58,7 @@ impl Describe for Session {
             State::IpFound => "IPFound",
             State::SessionConnecting { .. } => "SessionConnecting",
             State::Waiting => "Waiting",
+            State::Reserve => "Reserve",
             State::Established(_) => "Established",
             State::Closing { .. } => "Closing",
             State::Closed => "Closed",
@@ -72,7 +76,7 @@ impl Describe for Session {
             State::SessionConnecting { asked } => format!("{asked:?}"),
             State::Established(live) => format!("{:?}", few(live)),
             State::Closing { live, left, signalled } => format!("{:?} left {left} signalled {signalled}", few(live)),
-            State::IpFound | State::Waiting => String::new(),
+            State::IpFound | State::Waiting | State::Reserve => String::new(),
             State::Closed | State::Failed => return self.state().to_owned(),
         };
         let tries = self.config.retry_limit.map(|limit| limit.saturating_add(1).saturating_sub(self.retries));
@@ -109,6 +113,7 @@ impl Describe for Session {
             Event::ConnectionEnded,
             Event::Needed { needed: true },
             Event::Needed { needed: false },
+            Event::Elsewhere,
         ]
     }
 
@@ -120,10 +125,10 @@ impl Describe for Session {
         let due = self.due();
         match self.state {
             State::IpFound => Ok(()),
-            State::SessionConnecting { .. } | State::Waiting if due.is_none() => {
+            State::SessionConnecting { .. } | State::Waiting | State::Reserve if due.is_none() => {
                 Err(format!("{name} without deadline"))
             }
-            State::SessionConnecting { .. } | State::Waiting => Ok(()),
+            State::SessionConnecting { .. } | State::Waiting | State::Reserve => Ok(()),
             State::Established(live) if live.retiring && live.is_drained() && self.is_done() => {
                 Err("retired, yet it stays".to_owned())
             }

@@ -494,6 +494,50 @@ fn an_established_session_breaks() {
 }
 
 #[test]
+fn an_address_whose_hub_has_a_session_elsewhere_is_in_reserve() {
+    let aborted = [Action::Close { code: 0 }, Action::Reserved];
+    Bench::new(Config::default()).expect(&[PROVIDER, SC02, Event::Elsewhere], "Reserve", &aborted);
+    Bench::new(Config::default()).expect(&[PROVIDER, Event::Elsewhere], "Reserve", &aborted);
+    let mut bench = Bench::new(Config::default());
+    bench.expect(&[PROVIDER, Event::Lost, Event::Elsewhere], "Reserve", &[Action::Reserved]);
+    // It is looked at now and then, and dialled at once when it is wanted.
+    let (waited, actions) = bench.fire("reserve");
+    in_range(waited as u64, 300_000);
+    assert_eq!(actions, [Action::Dial]);
+    bench.expect(&[SC02, Event::Elsewhere, PROVIDER], "SessionConnecting", &[Action::Dial]);
+    assert_eq!(bench.machine.due(), Some("handshake"));
+    // Nothing keeps it when the address or the endpoint is not wanted.
+    for (event, state, action) in [
+        (Event::AddressLost, "Failed", Action::Failed),
+        (Event::LocalShutdown, "Closed", Action::Closed),
+        (Event::SetWeight { weight: 0 }, "Closed", Action::Closed),
+    ] {
+        Bench::new(Config::default()).expect(&[PROVIDER, Event::Elsewhere, event], state, &[action]);
+    }
+}
+
+#[test]
+fn a_surplus_session_ends_in_good_order_and_goes_into_reserve() {
+    let surplus = || {
+        let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
+        let said = [Action::MoveAway, Action::SendSetWeight { weight: 0 }, Action::Hide];
+        bench.expect(&[Event::ConnectionOpened, Event::Elsewhere], "Closing", &said);
+        bench
+    };
+    let mut bench = surplus();
+    let left = [Action::SendDrained, Action::SendSessionClose { code: code::PAUSED }];
+    bench.expect(&[Event::SetWeightAck { weight: 0 }, Event::ConnectionEnded], "Closing", &left);
+    bench.expect(&[Event::Lost], "Reserve", &[Action::Reserved]);
+    // The hub was faster.
+    let lost = [Action::SessionLost, Action::Close { code: 0 }, Action::Reserved];
+    surplus().expect(&[Event::SessionClose { code: 0 }], "Reserve", &lost);
+    // It is not kept where it is not wanted.
+    for event in [Event::AddressLost, Event::LocalShutdown, Event::SetWeight { weight: 0 }] {
+        surplus().expect(&[event, Event::Lost], "Closed", &[Action::SessionLost, Action::Closed]);
+    }
+}
+
+#[test]
 fn a_script_reads_and_writes_plain_names() {
     let event: Event = serde_json::from_str(r#"{"connected":{"protocol":"sc02"}}"#).unwrap();
     assert_eq!(event, SC02);
@@ -536,7 +580,7 @@ impl Audit {
                 assert!(self.dialled, "closed what was not open");
                 (self.dialled, self.up) = (false, false);
             }
-            Action::Waiting { .. } => (self.dialled, self.up) = (false, false),
+            Action::Waiting { .. } | Action::Reserved => (self.dialled, self.up) = (false, false),
             Action::Closed | Action::Failed => self.over = true,
         }
     }

@@ -3,6 +3,8 @@
 use super::*;
 
 const HUBS: [&str; 2] = ["192.0.2.1:4433", "192.0.2.2:4433"];
+/// Another address of the first one.
+const ALSO: &str = "[2001:db8::1]:4433";
 
 /// What the consumer's host has said and done on a connection.
 #[derive(Debug, Default)]
@@ -17,6 +19,8 @@ struct Life {
     world: World,
     dice: Dice,
     hubs: Vec<SocketAddr>,
+    /// Theirs, and of every other life one more.
+    addresses: Vec<SocketAddr>,
     providers: Vec<SocketAddr>,
     consumer: SocketAddr,
     stories: BTreeMap<ConnId, Story>,
@@ -28,15 +32,20 @@ impl Life {
     fn new(seed: u64) -> Self {
         let mut world = World { resume: seed % 4 < 2, ..World::new() };
         let hubs: Vec<_> = HUBS.iter().map(|at| world.add_hub(at)).collect();
-        let providers: Vec<_> = (0..2).map(|n| world.provider(n, &hubs)).collect();
+        world.aliases.push((address(ALSO), hubs[0]));
+        let accidents = seed % 2 == 1;
+        let addresses = [Some(HUBS[0]), accidents.then_some(ALSO), Some(HUBS[1])];
+        let addresses: Vec<_> = addresses.into_iter().flatten().map(address).collect();
+        let providers: Vec<_> = (0..2).map(|n| world.provider(n, &addresses)).collect();
         for &provider in &providers {
             world.peer(provider).echo = true;
         }
         world.run();
-        let consumer = world.consumer(&hubs);
+        let consumer = world.consumer(&addresses);
         world.run();
         world.lossy = seed.is_multiple_of(3).then_some(Dice(!seed));
-        Self { world, dice: Dice(seed), hubs, providers, consumer, stories: BTreeMap::new(), accidents: seed % 2 == 1 }
+        let (dice, stories) = (Dice(seed), BTreeMap::new());
+        Self { world, dice, hubs, addresses, providers, consumer, stories, accidents }
     }
 
     fn bytes(&mut self) -> Vec<u8> {
@@ -106,8 +115,8 @@ impl Life {
             }
             // Connections of an address that goes have 30 s to drain.
             29 if self.accidents => {
-                let count = 1 + self.dice.roll(2);
-                let listed = self.hubs[..count].to_vec();
+                let count = 1 + self.dice.roll(3);
+                let listed = self.addresses[..count].to_vec();
                 self.world.peer(consumer).endpoint.handle_addresses(now, &listed);
             }
             30 if self.accidents => {
@@ -117,6 +126,13 @@ impl Life {
             31 if self.accidents => {
                 // Crashed, and started again.
                 self.world.add_hub(HUBS[self.dice.roll(2)]);
+            }
+            32 if self.accidents => {
+                // A path breaks, or is mended.
+                let path = address(ALSO);
+                if !self.world.dead.remove(&path) {
+                    self.world.dead.insert(path);
+                }
             }
             32..36 => self.world.drive(),
             _ => {

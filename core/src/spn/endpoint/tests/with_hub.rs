@@ -455,3 +455,25 @@ fn the_same_run_twice_is_the_same() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn a_clock_that_is_set_later_is_followed() {
+    let mut world = World::new();
+    let hub = world.add_hub(HUB);
+    world.provider(0, &[hub]);
+    // No battery: it is 1970, and the certificates are of 1975 at the earliest.
+    let unix = Duration::from_secs(60);
+    let config = world.config(Role::Consumer, "consumer0");
+    let mut endpoint = Endpoint::new(config, [3; 32], Epoch { instant: world.now, unix }).unwrap();
+    endpoint.handle_addresses(world.now, &[hub]);
+    let consumer = address("192.0.2.10:1");
+    let peer = Peer { endpoint, notices: Vec::new(), flows: BTreeMap::new(), echo: false, deaf: false };
+    world.nodes.insert(consumer, Side::Peer(Box::new(peer)));
+    world.wait(Duration::from_secs(60));
+    let reasons: BTreeSet<_> = world.peer(consumer).notices.drain(..).map(|notice| format!("{notice:?}")).collect();
+    assert!(!reasons.is_empty() && reasons.iter().all(|reason| reason.contains("certificate")), "{reasons:?}");
+    let (now, epoch) = (world.now, Epoch { unix: pki::UNIX, ..world.epoch() });
+    world.peer(consumer).endpoint.set_epoch(now, epoch);
+    world.wait(Duration::from_secs(40));
+    assert!(matches!(world.peer(consumer).notices[..], [Notice::SessionUp { .. }]));
+}

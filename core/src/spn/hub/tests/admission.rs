@@ -292,6 +292,27 @@ fn a_reload_ends_what_has_lost_its_right() {
 }
 
 #[test]
+fn a_certificate_that_is_not_valid_yet_does_not_replace_one_that_is() {
+    let mut bench = Bench::new(|_| {});
+    let old = bench.hub.config.clone();
+    let mut config = old.clone();
+    (config.certificate, config.key) = bench.ca.early_server();
+    let changes = bench.hub.reload(bench.now, config.clone()).unwrap();
+    assert_eq!(changes, ["the new certificate is not valid yet: the old one stays, load again when it is"]);
+    let provider = bench.session(Role::Provider, "p");
+    assert_eq!(bench.hub.status().providers, 1, "hand {provider} believes the hub");
+    // When its time has come.
+    let unix = Duration::from_secs(4_102_444_800);
+    bench.hub.set_epoch(bench.now, Epoch { instant: bench.now, unix });
+    assert_eq!(bench.hub.reload(bench.now, config).unwrap(), ["certificate changed"]);
+    // A hub that has no other one starts with it.
+    let mut early = old;
+    (early.certificate, early.key) = bench.ca.early_server();
+    let epoch = Epoch { instant: bench.now, unix: pki::UNIX };
+    assert!(Hub::new(bench.now, early, [1; 32], epoch).is_ok());
+}
+
+#[test]
 fn a_drain_tells_everybody_and_ends_with_the_last() {
     let mut bench = Bench::new(|_| {});
     let (new, old) = (bench.session(Role::Provider, "p"), bench.dial(b"sc01-consumer", "c"));

@@ -308,6 +308,40 @@ fn a_schedule_starts_and_stops() {
 }
 
 #[test]
+fn a_schedule_follows_a_clock_that_is_set() {
+    let mut bench = Bench::new(|_| {});
+    bench.reload(|config| {
+        let (start, stop) = ("0 8 * * *".parse().ok(), "0 18 * * *".parse().ok());
+        config.services[0].availability = availability(|it| (it.start_at, it.stop_at) = (start, stop));
+    });
+    // The tests' time begins at midnight.
+    let set = |bench: &mut Bench, hours: u64| {
+        let epoch = Epoch { instant: bench.now, unix: pki::UNIX + seconds(hours * 3600) };
+        bench.hub.set_epoch(bench.now, epoch);
+    };
+    assert_eq!(bench.asked(true), [""; 0]);
+    set(&mut bench, 9);
+    assert_eq!(bench.asked(true), ["start"]);
+    set(&mut bench, 17);
+    bench.wait(seconds(3590));
+    assert_eq!(bench.asked(true), [""; 0]);
+    bench.wait(seconds(20));
+    assert_eq!(bench.asked(true), ["stop"]);
+    set(&mut bench, 17);
+    assert_eq!(bench.asked(true), ["start"], "its hours have not ended yet");
+    // A clock that is slowed down a little at a time does not make it early, nor twice.
+    let mut told = Vec::new();
+    let begin = (bench.now, pki::UNIX + seconds(17 * 3600));
+    for second in 1..=3700 {
+        bench.wait(seconds(1));
+        let unix = begin.1 + seconds(second) - Duration::from_millis(second * 5);
+        bench.hub.set_epoch(bench.now, Epoch { instant: bench.now, unix });
+        told.extend(bench.asked(true).into_iter().map(|what| (unix.as_secs() - begin.1.as_secs(), what)));
+    }
+    assert!(matches!(told[..], [(3600..=3602, "stop")]), "{told:?}");
+}
+
+#[test]
 fn out_of_hours_a_load_starts_nothing() {
     let unix = pki::UNIX.as_secs();
     let date = time::OffsetDateTime::from_unix_timestamp((unix - 600) as i64).unwrap();
