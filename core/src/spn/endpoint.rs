@@ -19,6 +19,7 @@ mod incoming;
 mod ledger;
 mod link;
 mod resume;
+mod seek;
 pub mod session;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ use conn::Conn;
 pub use ledger::Progress;
 use link::{Link, LinkId};
 use resume::Tomb;
+use seek::Spent;
 
 /// One endpoint of a service.
 pub struct Endpoint {
@@ -74,6 +76,10 @@ pub struct Endpoint {
     reports: BTreeSet<ConnId>,
     /// What is left of connections that can be asked for.
     tombs: BTreeMap<ConnKey, Tomb>,
+    /// A provider's: connections that it takes no more,
+    spent: Spent,
+    /// and of these has said that it never had them.
+    refused: BTreeSet<ConnKey>,
     /// Connections that look for a session, oldest first.
     waiting: BTreeMap<u64, ConnId>,
     next_ticket: u64,
@@ -121,6 +127,7 @@ enum Due {
     /// PAUSE_REQ for a connection that was not known.
     StrayPause(LinkId, ConnKey),
     Tomb(ConnKey),
+    Spent(ConnKey),
     /// A provider's session may have fallen silent under its connections.
     Silence(LinkId),
 }
@@ -175,6 +182,8 @@ impl Endpoint {
             starved: BTreeSet::new(),
             reports: BTreeSet::new(),
             tombs: BTreeMap::new(),
+            spent: Spent::default(),
+            refused: BTreeSet::new(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
             serve: false,
@@ -264,6 +273,7 @@ impl Endpoint {
                 Due::Report(id) => self.expire_report(id),
                 Due::StrayPause(id, key) => self.expire_stray_pause(now, id, key),
                 Due::Tomb(key) => self.expire_tomb(now, key),
+                Due::Spent(key) => self.expire_spent(now, key),
                 Due::Silence(id) => self.expire_silence(now, id),
             }
             self.settle(now);

@@ -27,6 +27,10 @@ pub const VERSION: u64 = 1;
 pub mod flag {
     /// SESSION_OPEN, CONNECT, CONNECTED, SESSION_SHUTDOWN: can resume.
     pub const RESUMABLE: u8 = 1;
+    /// SESSION_OPEN: knows SEEK and what goes with it.
+    pub const SEEKS: u8 = 2;
+    /// PROVIDERS: there are others, which cannot be asked.
+    pub const OTHERS: u8 = 1;
     /// RESUME_REQ and RESUME: the sender's own direction is finished at its *sent* offset.
     pub const FINISHED: u8 = 1;
     /// RESUME_REQ, RESUME and DATA_ACK: the partner's direction is over here.
@@ -99,7 +103,7 @@ pub struct SessionOpen {
     pub instance: [u8; 16],
     /// Share of new connections, 0 to 65535; a consumer's is ignored.
     pub weight: u16,
-    /// Bit 0: can resume.
+    /// Bit 0: can resume; bit 1: knows SEEK.
     pub flags: u8,
 }
 
@@ -164,6 +168,14 @@ pub enum Frame {
     ProviderStart,
     /// Hub to consumer: the provider was stopped.
     ProviderStopped,
+    /// Hub to consumer: from now on these provider processes may get its connections. Flags bit 0: so may others.
+    Providers { number: u64, flags: u8, instances: Vec<[u8; 16]> },
+    /// Consumer to hub: PROVIDERS with that number has come.
+    ProvidersAck { number: u64 },
+    /// Consumer to hub, and on to that provider: does it have this connection?
+    Seek { conn: ConnKey, instance: [u8; 16] },
+    /// Provider to hub, and on to the consumer: it does not, and will not take it any more.
+    Absent { conn: ConnKey, instance: [u8; 16] },
 }
 
 /// Why bytes are no frame. All of them close the session with code 0x10.
@@ -233,6 +245,10 @@ mod kind {
     pub(super) const SET_WEIGHT_ACK: u64 = 0x23;
     pub(super) const PROVIDER_STOPPED: u64 = 0x24;
     pub(super) const DRAINED: u64 = 0x25;
+    pub(super) const PROVIDERS: u64 = 0x30;
+    pub(super) const PROVIDERS_ACK: u64 = 0x32;
+    pub(super) const SEEK: u64 = 0x34;
+    pub(super) const ABSENT: u64 = 0x36;
 }
 
 impl Frame {
@@ -259,6 +275,10 @@ impl Frame {
             Self::SessionState { .. } => "SESSION_STATE",
             Self::ProviderStart => "PROVIDER_START",
             Self::ProviderStopped => "PROVIDER_STOPPED",
+            Self::Providers { .. } => "PROVIDERS",
+            Self::ProvidersAck { .. } => "PROVIDERS_ACK",
+            Self::Seek { .. } => "SEEK",
+            Self::Absent { .. } => "ABSENT",
         }
     }
 
@@ -382,6 +402,30 @@ impl Frame {
             }
             Self::ProviderStart => kind::PROVIDER_START,
             Self::ProviderStopped => kind::PROVIDER_STOPPED,
+            Self::Providers { number, flags, instances } => {
+                debug_assert!(instances.len() <= MAX_LIST as usize, "a list has at most 256 entries");
+                put_varint(out, *number);
+                out.push(*flags);
+                put_varint(out, instances.len() as u64);
+                for instance in instances {
+                    out.extend_from_slice(instance);
+                }
+                kind::PROVIDERS
+            }
+            Self::ProvidersAck { number } => {
+                put_varint(out, *number);
+                kind::PROVIDERS_ACK
+            }
+            Self::Seek { conn, instance } => {
+                out.extend_from_slice(&conn.0);
+                out.extend_from_slice(instance);
+                kind::SEEK
+            }
+            Self::Absent { conn, instance } => {
+                out.extend_from_slice(&conn.0);
+                out.extend_from_slice(instance);
+                kind::ABSENT
+            }
         }
     }
 
@@ -461,6 +505,17 @@ impl Frame {
             kind::SESSION_STATE => Self::SessionState { state: r.state()? },
             kind::PROVIDER_START => Self::ProviderStart,
             kind::PROVIDER_STOPPED => Self::ProviderStopped,
+            kind::PROVIDERS => {
+                let (number, flags, count) = (r.varint("number")?, r.byte("flags")?, r.varint("count")?);
+                if count > MAX_LIST {
+                    return Err(r.range("count", count, "at most 256"));
+                }
+                let instances = (0..count).map(|_| r.id("instance")).collect::<Result<_, _>>()?;
+                Self::Providers { number, flags, instances }
+            }
+            kind::PROVIDERS_ACK => Self::ProvidersAck { number: r.varint("number")? },
+            kind::SEEK => Self::Seek { conn: r.conn()?, instance: r.id("instance")? },
+            kind::ABSENT => Self::Absent { conn: r.conn()?, instance: r.id("instance")? },
             kind if kind % 2 == 0 => return Ok(None),
             kind => return Err(FrameError::UnknownType { kind }),
         }))

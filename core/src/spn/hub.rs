@@ -28,6 +28,7 @@ mod notice;
 mod registry;
 mod relay;
 mod resume;
+mod seek;
 pub mod session;
 mod sessions;
 mod streams;

@@ -2,7 +2,10 @@
 
 mod payload;
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
@@ -41,12 +44,12 @@ pub(super) struct Conn {
     /// FIN follows when `out` is empty.
     finish: bool,
     /// What was sent, as long as it may have to be sent again.
-    held: Vec<Bytes>,
+    pub(super) held: Vec<Bytes>,
     held_bytes: usize,
-    holding: bool,
+    pub(super) holding: bool,
     /// The machine knows that the host is there (provider).
     opened: bool,
-    has_sent: bool,
+    pub(super) has_sent: bool,
     has_received: bool,
     /// The host found nothing when it read, or no room when it wrote, and is to be told.
     pub(super) wants_read: bool,
@@ -64,6 +67,14 @@ pub(super) struct Conn {
     /// The partner's RESUME is still to come on this stream.
     pub(super) answer: Option<Collector>,
     pub(super) asked: Asked,
+    /// The partner has been heard of.
+    pub(super) heard: bool,
+    /// The newest list of providers when it was begun.
+    pub(super) listed: u64,
+    /// Without a stream: those who may have it, as long as nothing has been heard.
+    pub(super) candidates: Option<BTreeSet<[u8; 16]>>,
+    /// CLOSE_REQ went out.
+    was_closed: bool,
     /// A report is due some time.
     pub(super) reminded: bool,
     /// It is counted among those that wait for a stream.
@@ -133,6 +144,10 @@ impl Endpoint {
                 retained: 0,
                 answer: None,
                 asked: Asked::new(),
+                heard: false,
+                listed: 0,
+                candidates: None,
+                was_closed: false,
                 reminded: false,
                 waits: false,
                 broken: None,
@@ -179,6 +194,7 @@ impl Endpoint {
         self.leave(id);
         self.drop_ledger(id);
         let Some(conn) = self.conn_mut(id) else { return };
+        conn.candidates = None;
         if let Some(key) = conn.key.take() {
             self.by_key.remove(&key);
         }
@@ -186,6 +202,7 @@ impl Endpoint {
 
     /// Takes a connection off its stream. What has come and was not read counts as not come.
     pub(super) fn leave(&mut self, id: ConnId) {
+        self.note_candidates(id);
         let Some(conn) = self.conn_mut(id) else { return };
         conn.out.clear();
         conn.finish = false;
@@ -316,6 +333,7 @@ impl Endpoint {
                     }
                 }
                 Action::SendCloseReq { code } => {
+                    conn.was_closed = true;
                     if let (Some(carrier), Some(key)) = (conn.carrier, conn.key) {
                         self.send(carrier.link, &Frame::CloseReq { conn: key, code });
                     }
@@ -333,6 +351,12 @@ impl Endpoint {
                 Action::Disconnected => {
                     if conn.broken.is_none() && conn.machine.is_resumable() {
                         self.bury(now, id);
+                    }
+                    let provides = self.config.role == Role::Provider;
+                    let Some(conn) = self.conn_mut(id) else { return };
+                    let is_cut = conn.broken.is_some() || conn.was_closed || conn.machine.abort_code() != 0;
+                    if let Some(key) = conn.key.filter(|_| provides && is_cut && conn.ledger.is_some()) {
+                        self.remember(now, key);
                     }
                     let Some(conn) = self.conn_mut(id) else { return };
                     let notice = match conn.broken {
@@ -373,7 +397,11 @@ impl Endpoint {
                 self.begin_ledger(now, id);
             }
         }
+        let link = self.conn_mut(id).and_then(|conn| conn.carrier).map(|carrier| carrier.link);
+        let wire = link.and_then(|link| self.links.get(&link)?.wire.as_ref());
+        let listed = wire.and_then(|wire| wire.roster.as_ref()).map_or(0, |roster| roster.number);
         if let Some(conn) = self.conn_mut(id) {
+            conn.listed = listed;
             conn.machine.handle_event(now, Event::Opened);
         }
         self.on_writable(id);

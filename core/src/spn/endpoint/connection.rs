@@ -245,6 +245,8 @@ impl Connection {
             | Event::ResumeAsked
             | Event::ResumeUnasked
             | Event::ResumeRefused
+            | Event::Sought
+            | Event::Absent
             | Event::ResumeAborted { .. }
             | Event::Resumed
             | Event::PartnerResumed
@@ -292,6 +294,8 @@ impl Connection {
             | Event::ResumeAsked
             | Event::ResumeUnasked
             | Event::ResumeRefused
+            | Event::Sought
+            | Event::Absent
             | Event::ResumeAborted { .. }
             | Event::Resumed
             | Event::PartnerResumed
@@ -354,6 +358,8 @@ impl Connection {
             | Event::ResumeAsked
             | Event::ResumeUnasked
             | Event::ResumeRefused
+            | Event::Sought
+            | Event::Absent
             | Event::ResumeAborted { .. }
             | Event::Resumed
             | Event::PartnerResumed

@@ -2,6 +2,7 @@
 //! (docs/protocols/spn.md, Pause and resume). It keeps no payload, and nothing that a restarted hub would miss.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,6 +36,8 @@ pub(super) struct Request {
     identity: Arc<str>,
     values: ResumeReq,
     until: Instant,
+    /// Sessions of providers that were asked whether they have it.
+    sought: BTreeSet<Handle>,
 }
 
 impl Parked {
@@ -159,11 +162,25 @@ impl Hub {
         let remind = !std::mem::replace(&mut session.parked_reminded, true);
         let parked = self.parked.entry(key).or_insert_with(|| Parked { service, requests: Vec::new() });
         parked.requests.retain(|request| request.session != handle);
-        parked.requests.push(Request { session: handle, side, identity, values, until });
+        let sought = BTreeSet::new();
+        parked.requests.push(Request { session: handle, side, identity, values, until, sought });
         if remind {
             self.remind(until, Due::Parked(handle));
         }
         self.grant_streams(handle);
+    }
+
+    /// A consumer looks for its connection at a provider; says whether that is to be asked.
+    pub(super) fn note_sought(&mut self, key: ConnKey, consumer: Handle, provider: Handle) -> bool {
+        let requests = self.parked.get_mut(&key).map(|parked| parked.requests.iter_mut());
+        let mut own = requests.into_iter().flatten().filter(|request| request.session == consumer);
+        own.next().is_some_and(|request| request.side == Side::Consumer && request.sought.insert(provider))
+    }
+
+    /// The consumer that looks for a connection.
+    pub(super) fn seeker(&self, key: ConnKey, service: usize) -> Option<Handle> {
+        let parked = self.parked.get(&key).filter(|parked| parked.service == service)?;
+        parked.newest(Side::Consumer).map(|request| request.session)
     }
 
     /// Answers both ends, if both have asked and there is no leg.
