@@ -73,7 +73,7 @@ pub(super) struct Conn {
     pub(super) listed: u64,
     /// Without a stream: those who may have it, as long as nothing has been heard.
     pub(super) candidates: Option<BTreeSet<[u8; 16]>>,
-    /// CLOSE_REQ went out.
+    /// CLOSE_REQ went out, or was left for the partner.
     was_closed: bool,
     /// A report is due some time.
     pub(super) reminded: bool,
@@ -310,7 +310,10 @@ impl Endpoint {
                     }
                     self.on_writable(id);
                 }
-                Action::LeaveAbort { code } => self.leave_abort(now, id, code),
+                Action::LeaveAbort { code } => {
+                    conn.was_closed = true;
+                    self.leave_abort(now, id, code);
+                }
                 Action::FinishStream => {
                     if let Some(ledger) = &mut conn.ledger {
                         ledger.finish();
