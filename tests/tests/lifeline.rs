@@ -3,6 +3,11 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -53,4 +58,48 @@ fn more_connections_than_first_credit_outlive_a_hub() {
 #[test]
 fn fifteen_hundred_connections_outlive_a_hub() {
     they_outlive_a_hub([Tokio; 3], 1500, 1);
+}
+
+/// Connections whose clients speak first, begun before, while and after the hub is away for four seconds: none is reset, none is served twice.
+#[test]
+fn connections_begun_while_the_hub_is_away_are_served_once() {
+    const EACH: usize = 40;
+    let mut realm = Realm::start(|inventory| inventory);
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = served.clone();
+    let service = serve(move |mut tcp| {
+        let mut word = [0; 5];
+        if tcp.read_exact(&mut word).is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+            tcp.write_all(&word)?;
+        }
+        Ok(())
+    });
+    let _provider = realm.provider("p", service);
+    let (_consumer, address) = realm.consumer("c");
+    all_answer(&mut [connect(address)], b"first");
+    let begin = |streams: &mut Vec<TcpStream>| {
+        for _ in 0..EACH {
+            let mut tcp = connect(address);
+            tcp.write_all(b"hello").expect("a write");
+            streams.push(tcp);
+        }
+    };
+    let mut streams = Vec::new();
+    begin(&mut streams);
+    realm.hub.signal("KILL");
+    realm.hub.wait();
+    for _ in 0..8 {
+        begin(&mut streams);
+        thread::sleep(Duration::from_millis(500));
+    }
+    realm.hub = realm.hub("inventory.yaml");
+    begin(&mut streams);
+    for (nth, tcp) in streams.iter_mut().enumerate() {
+        let mut got = [0; 5];
+        tcp.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        tcp.read_exact(&mut got).unwrap_or_else(|error| panic!("connection {nth} of {}: {error}", 10 * EACH));
+        assert_eq!(&got, b"hello");
+    }
+    assert_eq!(served.load(Ordering::Relaxed), 10 * EACH + 1);
 }

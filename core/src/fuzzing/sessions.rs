@@ -129,7 +129,7 @@ impl World {
             service,
             instance,
             weight: 100,
-            flags: 3,
+            flags: 11,
             hubs: Vec::new(),
         }));
         let _ = control.flush(&mut hand.quic);

@@ -21,6 +21,7 @@ mod link;
 mod parting;
 mod resume;
 mod retain;
+mod seek;
 pub mod session;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ use conn::Conn;
 pub use ledger::Progress;
 use link::{Link, LinkId};
 use resume::Tomb;
+use seek::Spent;
 
 /// How much earlier IPv6 is dialled where a name has addresses of both families (RFC 8305 §8: Connection Attempt Delay).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -81,6 +83,10 @@ pub struct Endpoint {
     reports: BTreeSet<ConnId>,
     /// What is left of connections that can be asked for.
     tombs: BTreeMap<ConnKey, Tomb>,
+    /// A provider's: connections that it takes no more,
+    spent: Spent,
+    /// and of these has said that it never had them.
+    refused: BTreeSet<ConnKey>,
     /// Connections that look for a session, oldest first.
     waiting: BTreeMap<u64, ConnId>,
     next_ticket: u64,
@@ -134,6 +140,7 @@ enum Due {
     /// PAUSE_REQ for a connection that was not known.
     StrayPause(LinkId, ConnKey),
     Tomb(ConnKey),
+    Spent(ConnKey),
     /// A provider's session may have fallen silent under its connections.
     Silence(LinkId),
 }
@@ -189,6 +196,8 @@ impl Endpoint {
             starved: BTreeSet::new(),
             reports: BTreeSet::new(),
             tombs: BTreeMap::new(),
+            spent: Spent::default(),
+            refused: BTreeSet::new(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
             serve: false,
@@ -286,6 +295,7 @@ impl Endpoint {
                 Due::Parting(id) => self.part(now, id),
                 Due::StrayPause(id, key) => self.expire_stray_pause(now, id, key),
                 Due::Tomb(key) => self.expire_tomb(now, key),
+                Due::Spent(key) => self.expire_spent(now, key),
                 Due::Silence(id) => self.expire_silence(now, id),
             }
             self.settle(now);

@@ -29,6 +29,10 @@ pub mod flag {
     pub const RESUMABLE: u8 = 1;
     /// SESSION_OPEN: wants to be told who its partners are (PARTNER, OWNER).
     pub const PARTNERS: u8 = 2;
+    /// SESSION_OPEN: knows SEEK and what goes with it.
+    pub const SEEKS: u8 = 8;
+    /// PROVIDERS: there are others, which cannot be asked.
+    pub const OTHERS: u8 = 1;
     /// RESUME_REQ and RESUME: the sender's own direction is finished at its *sent* offset.
     pub const FINISHED: u8 = 1;
     /// RESUME_REQ, RESUME and DATA_ACK: the partner's direction is over here.
@@ -121,7 +125,7 @@ pub struct SessionOpen {
     pub instance: [u8; 16],
     /// Share of new connections, 0 to 65535; a consumer's is ignored.
     pub weight: u16,
-    /// Bit 0: can resume; bit 1: is to be told who its partners are; bit 2 is set while there are `hubs`, and clear otherwise.
+    /// Bit 0: can resume; bit 1: is to be told who its partners are; bit 2 is set while there are `hubs`, and clear otherwise; bit 3: knows SEEK.
     pub flags: u8,
     /// Instance ids of the hubs with which this process has a session; at most [`MAX_LIST`].
     pub hubs: Vec<[u8; 16]>,
@@ -197,6 +201,14 @@ pub enum Frame {
     ProviderStart,
     /// Hub to consumer: the provider was stopped.
     ProviderStopped,
+    /// Hub to consumer: from now on these provider processes may get its connections. Flags bit 0: so may others.
+    Providers { number: u64, flags: u8, instances: Vec<[u8; 16]> },
+    /// Consumer to hub: PROVIDERS with that number has come.
+    ProvidersAck { number: u64 },
+    /// Consumer to hub, and on to that provider: does it have this connection?
+    Seek { conn: ConnKey, instance: [u8; 16] },
+    /// Provider to hub, and on to the consumer: it does not, and will not take it any more.
+    Absent { conn: ConnKey, instance: [u8; 16] },
 }
 
 /// Why bytes are no frame. All of them close the session with code 0x10.
@@ -267,6 +279,10 @@ mod kind {
     pub(super) const PROVIDER_STOPPED: u64 = 0x24;
     pub(super) const PARTNER: u64 = 0x28;
     pub(super) const DRAINED: u64 = 0x25;
+    pub(super) const PROVIDERS: u64 = 0x30;
+    pub(super) const PROVIDERS_ACK: u64 = 0x32;
+    pub(super) const SEEK: u64 = 0x34;
+    pub(super) const ABSENT: u64 = 0x36;
 }
 
 impl Frame {
@@ -294,6 +310,10 @@ impl Frame {
             Self::SessionState { .. } => "SESSION_STATE",
             Self::ProviderStart => "PROVIDER_START",
             Self::ProviderStopped => "PROVIDER_STOPPED",
+            Self::Providers { .. } => "PROVIDERS",
+            Self::ProvidersAck { .. } => "PROVIDERS_ACK",
+            Self::Seek { .. } => "SEEK",
+            Self::Absent { .. } => "ABSENT",
         }
     }
 
@@ -429,6 +449,30 @@ impl Frame {
             }
             Self::ProviderStart => kind::PROVIDER_START,
             Self::ProviderStopped => kind::PROVIDER_STOPPED,
+            Self::Providers { number, flags, instances } => {
+                debug_assert!(instances.len() <= MAX_LIST as usize, "a list has at most 256 entries");
+                put_varint(out, *number);
+                out.push(*flags);
+                put_varint(out, instances.len() as u64);
+                for instance in instances {
+                    out.extend_from_slice(instance);
+                }
+                kind::PROVIDERS
+            }
+            Self::ProvidersAck { number } => {
+                put_varint(out, *number);
+                kind::PROVIDERS_ACK
+            }
+            Self::Seek { conn, instance } => {
+                out.extend_from_slice(&conn.0);
+                out.extend_from_slice(instance);
+                kind::SEEK
+            }
+            Self::Absent { conn, instance } => {
+                out.extend_from_slice(&conn.0);
+                out.extend_from_slice(instance);
+                kind::ABSENT
+            }
         }
     }
 
@@ -510,6 +554,17 @@ impl Frame {
             kind::SESSION_STATE => Self::SessionState { state: r.state(1, "0 or 1")? },
             kind::PROVIDER_START => Self::ProviderStart,
             kind::PROVIDER_STOPPED => Self::ProviderStopped,
+            kind::PROVIDERS => {
+                let (number, flags, count) = (r.varint("number")?, r.byte("flags")?, r.varint("count")?);
+                if count > MAX_LIST {
+                    return Err(r.range("count", count, "at most 256"));
+                }
+                let instances = (0..count).map(|_| r.id("instance")).collect::<Result<_, _>>()?;
+                Self::Providers { number, flags, instances }
+            }
+            kind::PROVIDERS_ACK => Self::ProvidersAck { number: r.varint("number")? },
+            kind::SEEK => Self::Seek { conn: r.conn()?, instance: r.id("instance")? },
+            kind::ABSENT => Self::Absent { conn: r.conn()?, instance: r.id("instance")? },
             kind if kind % 2 == 0 => return Ok(None),
             kind => return Err(FrameError::UnknownType { kind }),
         }))

@@ -29,6 +29,7 @@ mod parked;
 mod registry;
 mod relay;
 mod resume;
+mod seek;
 pub mod session;
 mod sessions;
 mod streams;

@@ -2,7 +2,10 @@
 
 mod payload;
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
@@ -45,12 +48,12 @@ pub(super) struct Conn {
     /// FIN follows when `out` is empty.
     finish: bool,
     /// What was sent, as long as it may have to be sent again.
-    held: Kept,
+    pub(super) held: Kept,
     held_bytes: usize,
-    holding: bool,
+    pub(super) holding: bool,
     /// The machine knows that the host is there (provider).
     opened: bool,
-    has_sent: bool,
+    pub(super) has_sent: bool,
     has_received: bool,
     /// The host found nothing when it read, or no room when it wrote, and is to be told.
     pub(super) wants_read: bool,
@@ -70,6 +73,14 @@ pub(super) struct Conn {
     /// Who the partner is, if the hub has said so: nobody else goes on with the connection.
     pub(super) partner: Option<Tag>,
     pub(super) asked: Asked,
+    /// The partner has been heard of.
+    pub(super) heard: bool,
+    /// The newest list of providers when it was begun.
+    pub(super) listed: u64,
+    /// Without a stream: those who may have it, as long as nothing has been heard.
+    pub(super) candidates: Option<BTreeSet<[u8; 16]>>,
+    /// CLOSE_REQ went out, or was left for the partner.
+    was_closed: bool,
     /// A report is due some time.
     pub(super) reminded: bool,
     /// It is counted among those that wait for a stream.
@@ -145,6 +156,10 @@ impl Endpoint {
                 answer: None,
                 partner: None,
                 asked: Asked::new(),
+                heard: false,
+                listed: 0,
+                candidates: None,
+                was_closed: false,
                 reminded: false,
                 waits: false,
                 broken: None,
@@ -194,6 +209,7 @@ impl Endpoint {
         self.drop_ledger(id);
         let Some(conn) = self.conn_mut(id) else { return };
         conn.partner = None;
+        conn.candidates = None;
         if let Some(key) = conn.key.take() {
             self.by_key.remove(&key);
         }
@@ -201,6 +217,7 @@ impl Endpoint {
 
     /// Takes a connection off its stream. What has come and was not read counts as not come.
     pub(super) fn leave(&mut self, id: ConnId) {
+        self.note_candidates(id);
         let Some(conn) = self.conn_mut(id) else { return };
         conn.out.clear();
         conn.finish = false;
@@ -309,7 +326,10 @@ impl Endpoint {
                     }
                     self.on_writable(id);
                 }
-                Action::LeaveAbort { code } => self.leave_abort(now, id, code),
+                Action::LeaveAbort { code } => {
+                    conn.was_closed = true;
+                    self.leave_abort(now, id, code);
+                }
                 Action::FinishStream => {
                     if let Some(ledger) = &mut conn.ledger {
                         ledger.finish();
@@ -332,6 +352,7 @@ impl Endpoint {
                     }
                 }
                 Action::SendCloseReq { code } => {
+                    conn.was_closed = true;
                     if let (Some(carrier), Some(key)) = (conn.carrier, conn.key) {
                         self.send(carrier.link, &Frame::CloseReq { conn: key, code });
                     }
@@ -349,6 +370,12 @@ impl Endpoint {
                 Action::Disconnected => {
                     if conn.broken.is_none() && conn.machine.is_resumable() {
                         self.bury(now, id);
+                    }
+                    let provides = self.config.role == Role::Provider;
+                    let Some(conn) = self.conn_mut(id) else { return };
+                    let is_cut = conn.broken.is_some() || conn.was_closed || conn.machine.abort_code() != 0;
+                    if let Some(key) = conn.key.filter(|_| provides && is_cut && conn.ledger.is_some()) {
+                        self.remember(now, key);
                     }
                     let Some(conn) = self.conn_mut(id) else { return };
                     let notice = match conn.broken {
@@ -389,7 +416,11 @@ impl Endpoint {
                 self.begin_ledger(now, id);
             }
         }
+        let link = self.conn_mut(id).and_then(|conn| conn.carrier).map(|carrier| carrier.link);
+        let wire = link.and_then(|link| self.links.get(&link)?.wire.as_ref());
+        let listed = wire.and_then(|wire| wire.roster.as_ref()).map_or(0, |roster| roster.number);
         if let Some(conn) = self.conn_mut(id) {
+            conn.listed = listed;
             conn.machine.handle_event(now, Event::Opened);
         }
         self.on_writable(id);

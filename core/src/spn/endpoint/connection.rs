@@ -257,6 +257,8 @@ impl Connection {
             | Event::ResumeAsked
             | Event::ResumeUnasked
             | Event::ResumeRefused
+            | Event::Sought
+            | Event::Absent
             | Event::ResumeAborted { .. }
             | Event::Resumed
             | Event::PartnerResumed
@@ -304,6 +306,8 @@ impl Connection {
             | Event::ResumeAsked
             | Event::ResumeUnasked
             | Event::ResumeRefused
+            | Event::Sought
+            | Event::Absent
             | Event::ResumeAborted { .. }
             | Event::Resumed
             | Event::PartnerResumed
@@ -366,6 +370,8 @@ impl Connection {
             | Event::ResumeAsked
             | Event::ResumeUnasked
             | Event::ResumeRefused
+            | Event::Sought
+            | Event::Absent
             | Event::ResumeAborted { .. }
             | Event::Resumed
             | Event::PartnerResumed

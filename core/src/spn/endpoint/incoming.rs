@@ -121,6 +121,11 @@ impl Endpoint {
         wire.openings.remove(&stream);
         match preamble {
             Preamble::Connect { .. } if wire.left => self.refuse(id, stream, code::NOT_STARTED),
+            // It has said that it does not have it.
+            Preamble::Connect { conn, .. } if self.refused.contains(&conn) => {
+                self.refuse(id, stream, code::NOT_STARTED)
+            }
+            Preamble::Connect { conn, .. } if self.spent.has(&conn) => self.refuse(id, stream, code::CONN_IN_USE),
             Preamble::Connect { conn, .. } if self.by_key.contains_key(&conn) => {
                 self.refuse(id, stream, code::CONN_IN_USE);
             }
@@ -175,7 +180,6 @@ impl Endpoint {
             conn.partner = key.and_then(|(.., owner)| owner);
             (conn.ahead, conn.ahead_end) = (ahead, ahead_end);
         }
-        self.listen(now, id);
         self.link_event(now, id, session::Event::ConnectionOpened);
         self.conn_event(now, conn, connection::Event::Incoming { protocol });
         if key.is_some_and(|(_, resumable, _)| resumable) {

@@ -12,9 +12,10 @@ use bytes::Bytes;
 
 use super::{
     ConnId, Due, Endpoint, Notice, Work,
-    conn::Carrier,
+    conn::{Carrier, Conn},
     connection,
     incoming::Opening,
+    seek::Roster,
     session::{Action, Event, Session},
 };
 use crate::{
@@ -33,8 +34,8 @@ pub(super) type LinkId = u32;
 
 /// The least time between the beginnings of two sessions with an address.
 const BREATH: Duration = Duration::from_secs(1);
-/// An endpoint whose hub has said nothing for so long asks for a sign of life: a provider while it has connections, a consumer while what it has
-/// sent may be unheard. A hub that was restarted answers with a stateless reset, and the connections go on. QUIC's own probes come later and later.
+/// An endpoint whose hub has said nothing for so long asks for a sign of life: a provider always, a consumer while what it has sent may be
+/// unheard. A hub that was restarted answers with a stateless reset, and the connections go on. QUIC's own probes come later and later.
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// A session with a hub address, in whatever state.
@@ -97,6 +98,8 @@ pub(super) struct Wire {
     pub(super) streams: BTreeMap<StreamId, ConnId>,
     /// Streams of the hub whose preamble is not complete, or that have overtaken SESSION_ACK.
     pub(super) openings: BTreeMap<StreamId, Opening>,
+    /// Who may get a consumer's connections, as the hub says.
+    pub(super) roster: Option<Roster>,
     /// Datagrams that had come when it was last looked for silence, if it is.
     listened: Option<u64>,
     /// Connections that may go on here as soon as there is stream credit.
@@ -182,7 +185,7 @@ impl Endpoint {
             match action {
                 Action::Dial => self.dial(now, id),
                 Action::SendSessionOpen { weight } => self.send_session_open(id, weight),
-                Action::Established { standby } => self.on_established(id, standby),
+                Action::Established { standby } => self.on_established(now, id, standby),
                 Action::State { standby } => {
                     if let Some(wire) = &mut link.wire {
                         wire.standby = standby;
@@ -275,13 +278,13 @@ impl Endpoint {
             service: self.config.service.clone(),
             instance: self.instance,
             weight,
-            flags: if self.config.resume { flag::RESUMABLE | flag::PARTNERS } else { 0 },
+            flags: if self.config.resume { flag::RESUMABLE | flag::PARTNERS | flag::SEEKS } else { 0 },
             hubs,
         };
         self.send(id, &Frame::SessionOpen(open));
     }
 
-    fn on_established(&mut self, id: LinkId, standby: bool) {
+    fn on_established(&mut self, now: Instant, id: LinkId, standby: bool) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.reason.clear();
         (link.live, link.told) = (true, None);
@@ -299,6 +302,9 @@ impl Endpoint {
         });
         self.serve = true;
         self.ask_new_session(id);
+        if self.config.role == Role::Provider {
+            self.listen(now, id);
+        }
         self.work.push_back(Work::Early(id));
     }
 
@@ -341,6 +347,10 @@ impl Endpoint {
     fn lose_conns(&mut self, id: LinkId) {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         (wire.usable, wire.left) = (false, true);
+        for conn in wire.streams.values().copied().collect::<Vec<_>>() {
+            self.note_candidates(conn);
+        }
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         let stopping = matches!(self.phase, super::Phase::Closing | super::Phase::Closed);
         // Of these two, no connection comes back.
         let event = match (self.config.resume && wire.disowned, self.config.resume && stopping) {
@@ -577,6 +587,11 @@ impl Endpoint {
             Frame::PauseReq { conn } if wire.up => return self.on_pause_req(now, id, conn),
             Frame::ResumeAck(ack) if wire.up => return self.on_resume_ack(now, id, ack),
             Frame::DataAck(entries) if wire.up => return self.on_data_ack(now, entries),
+            Frame::Providers { number, flags, instances } if wire.up && consumer => {
+                return self.on_providers(id, number, flags, instances);
+            }
+            Frame::Absent { conn, instance } if wire.up && consumer => return self.on_absent(conn, instance),
+            Frame::Seek { conn, .. } if wire.up && !consumer => return self.on_seek(now, id, conn),
             // In the wrong direction, or before SESSION_ACK.
             Frame::SessionOpen(_)
             | Frame::SessionOpenVersion { .. }
@@ -595,6 +610,10 @@ impl Endpoint {
             | Frame::SetWeightAck { .. }
             | Frame::Drained
             | Frame::ProviderStart
+            | Frame::Providers { .. }
+            | Frame::ProvidersAck { .. }
+            | Frame::Seek { .. }
+            | Frame::Absent { .. }
             | Frame::ProviderStopped => {
                 "the hub sent a control frame that it must not send now".clone_into(&mut link.reason);
                 Event::Violation { code: code::MALFORMED }
@@ -636,7 +655,7 @@ impl Endpoint {
         best.map(|(_, id)| id)
     }
 
-    /// Something is being said, or the session has a connection: from now on silence is looked for.
+    /// Something is being said, or a provider's session is up: from now on silence is looked for.
     pub(super) fn listen(&mut self, now: Instant, id: LinkId) {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         if wire.listened.is_none() && wire.protocol == Protocol::Sc02 {
@@ -649,7 +668,13 @@ impl Endpoint {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         let Some(before) = wire.listened else { return };
         let heard = self.quic.received_datagrams(wire.handle);
-        if wire.streams.is_empty() || self.config.role == Role::Consumer && heard > before {
+        // The hub's QUIC may have had it all, and its partner nothing.
+        let waits = |id: &ConnId| {
+            let conn = self.conns.get(id.index as usize).and_then(Option::as_ref);
+            let ledger = |conn: &Conn| conn.ledger.as_ref().is_some_and(|ledger| ledger.kept() > 0);
+            conn.is_some_and(|conn| conn.id == *id && (!conn.heard || ledger(conn)))
+        };
+        if self.config.role == Role::Consumer && heard > before && !wire.streams.values().any(waits) {
             wire.listened = None;
             return;
         }
@@ -706,6 +731,7 @@ impl Wire {
             granted: transport.max_streams,
             streams: BTreeMap::new(),
             openings: BTreeMap::new(),
+            roster: None,
             listened: None,
             legs: BTreeSet::new(),
         }

@@ -216,6 +216,7 @@ impl Endpoint {
         for AckEntry { conn, received, flags } in entries {
             if let Some(&id) = self.by_key.get(&conn) {
                 self.conn_event(now, id, Event::Confirmed { resumable: true });
+                self.note_heard(now, id);
                 self.acknowledge(now, id, received, flags);
             }
         }
@@ -318,6 +319,7 @@ impl Endpoint {
         }
         self.send(link, &request.frame(partner));
         self.work.push_back(Work::Conn(id, Event::ResumeAsked));
+        self.seek(link, id);
     }
 
     /// A session is there: what waits for one asks it, too.
@@ -456,6 +458,7 @@ impl Endpoint {
                 }
             }
             code::OK => {
+                self.note_heard(now, id);
                 if self.acknowledge(now, id, received, flags) && consumer && is_paused {
                     self.open_leg(now, link, id);
                 }
@@ -553,7 +556,6 @@ impl Endpoint {
         let wire = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()).ok_or(code::PAUSED)?;
         wire.streams.insert(stream, id);
         let carrier = Carrier { link, handle: wire.handle, stream, protocol: Protocol::Sc02 };
-        self.listen(now, link);
         self.link_event(now, link, session::Event::ConnectionOpened);
         if let Some(conn) = self.conn_mut(id) {
             conn.ahead = rest;

@@ -68,6 +68,11 @@ fn frames() -> impl Strategy<Value = Frame> {
         (0..2u8).prop_map(|state| Frame::SessionState { state }),
         Just(Frame::ProviderStart),
         Just(Frame::ProviderStopped),
+        (varint(), any::<u8>(), proptest::collection::vec(any::<[u8; 16]>(), 0..=256))
+            .prop_map(|(number, flags, instances)| Frame::Providers { number, flags, instances }),
+        varint().prop_map(|number| Frame::ProvidersAck { number }),
+        (conn(), any::<[u8; 16]>()).prop_map(|(conn, instance)| Frame::Seek { conn, instance }),
+        (conn(), any::<[u8; 16]>()).prop_map(|(conn, instance)| Frame::Absent { conn, instance }),
     ]
 }
 

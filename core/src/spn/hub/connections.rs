@@ -7,7 +7,7 @@ use super::{
     connection::{Action, Event, HubConnection},
     flow::Turn,
     managed,
-    registry::Registry,
+    registry::{Provider, Registry},
     relay::{Leg, Relay},
 };
 use crate::{
@@ -45,6 +45,15 @@ pub(super) struct Connection {
     began: Option<(Instant, ConnectionRecord)>,
     up: Turn,
     down: Turn,
+}
+
+/// What came of the search for a provider.
+enum Choice {
+    Made,
+    /// There is none with room.
+    None,
+    /// There is one, of which the consumer does not know yet.
+    Unknown,
 }
 
 impl Connection {
@@ -217,13 +226,21 @@ impl Hub {
 
     /// Gives waiting connections of a service to providers, in order, as long as there is one.
     pub(super) fn choose_for_waiting(&mut self, now: Instant, service: usize) {
-        let waiting = |registry: &Registry| {
-            registry.get(service).filter(|entry| !entry.is_paused).and_then(|entry| entry.choosing.first().copied())
+        let mut from = 0;
+        let waiting = |registry: &Registry, from| {
+            let entry = registry.get(service).filter(|entry| !entry.is_paused)?;
+            entry.choosing.range(from..).next().copied()
         };
-        while let Some(id) = waiting(&self.registry) {
+        while let Some(id) = waiting(&self.registry, from) {
             let waits = self.connections.get(&id).is_some_and(|connection| connection.machine.is_choosing());
-            if waits && !self.choose(now, service, id) {
-                return;
+            match if waits { self.choose(now, service, id) } else { Choice::Made } {
+                Choice::Made => {}
+                Choice::None => return,
+                // Others may know more.
+                Choice::Unknown => {
+                    from = id + 1;
+                    continue;
+                }
             }
             if let Some(entry) = self.registry.get_mut(service) {
                 entry.choosing.remove(&id);
@@ -232,22 +249,30 @@ impl Hub {
     }
 
     /// Finds a provider for a connection (docs/protocols/spn.md, Choosing a provider).
-    fn choose(&mut self, now: Instant, service: usize, id: u64) -> bool {
+    fn choose(&mut self, now: Instant, service: usize, id: u64) -> Choice {
+        let consumer = self.connections.get(&id).and_then(|connection| self.sessions.get(&connection.consumer.session));
+        let known = consumer.and_then(|session| session.knows).unwrap_or(u64::MAX);
         loop {
-            let Some(entry) = self.registry.get_mut(service) else { return false };
+            let Some(entry) = self.registry.get_mut(service) else { return Choice::None };
             // One that leaves its control stream unread gets nothing more to do.
             let limit = self.config.limits.control_backlog;
-            let reads = |session| self.sessions.get(session).is_some_and(|session| !session.is_choked(limit));
-            let free = entry.providers.iter().enumerate().filter(|(_, p)| !p.out_of_credit && reads(&p.session));
+            let reads = |session: &Handle| self.sessions.get(session).is_some_and(|session| !session.is_choked(limit));
+            let is_free = |(_, provider): &(usize, &Provider)| {
+                !provider.out_of_credit && provider.number <= known && reads(&provider.session)
+            };
+            let free = entry.providers.iter().enumerate().filter(is_free);
             let candidates = free.clone().map(|(_, p)| balance::Candidate { weight: p.weight, open: p.open });
             let chosen = balance::choose(candidates).and_then(|nth| free.clone().nth(nth)).map(|(index, _)| index);
             let Some(provider) = chosen.and_then(|index| entry.providers.get_mut(index)) else {
                 let has_none = entry.providers.is_empty();
+                if entry.providers.iter().any(|provider| provider.number > known && !provider.out_of_credit) {
+                    return Choice::Unknown;
+                }
                 self.connection_event(now, id, Event::NoneAvailable);
                 if has_none {
                     self.managed_event(now, service, managed::Event::ConnectionWaits);
                 }
-                return false;
+                return Choice::None;
             };
             let session = provider.session;
             let Some(stream) = self.quic.open(session) else {
@@ -258,7 +283,7 @@ impl Hub {
             let offered = self.connections.get(&id).is_some_and(|connection| connection.offers_resume);
             self.board_provider(now, id, Leg { session, stream });
             self.connection_event(now, id, Event::ProviderChosen { resumable: offered && can_resume });
-            return true;
+            return Choice::Made;
         }
     }
 

@@ -83,7 +83,16 @@ impl Hub {
                 self.session_event(now, handle, session::Event::Drained);
             }
             Frame::ProviderStart if is_open && role == Role::Consumer => self.provider_start(now, handle),
-            Frame::CloseReq { .. }
+            Frame::ProvidersAck { number } if is_open && role == Role::Consumer => {
+                self.providers_ack(now, handle, number)
+            }
+            Frame::Seek { conn, instance } if is_open && role == Role::Consumer => self.seek(handle, conn, instance),
+            Frame::Absent { conn, .. } if is_open && role == Role::Provider => self.absent(handle, conn),
+            Frame::Providers { .. }
+            | Frame::ProvidersAck { .. }
+            | Frame::Seek { .. }
+            | Frame::Absent { .. }
+            | Frame::CloseReq { .. }
             | Frame::CloseAck { .. }
             | Frame::SetWeight { .. }
             | Frame::ResumeReq(_)

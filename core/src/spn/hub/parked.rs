@@ -3,7 +3,7 @@
 //! A hub that has restarted knows nothing of a connection, so each end names its partner, and only two that name each other are joined.
 //! An end of an earlier release names nobody: for it, the first that asks counts.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use crate::{
     quic::Handle,
@@ -31,6 +31,8 @@ pub(super) struct Request {
     pub(super) end: End,
     pub(super) values: ResumeReq,
     pub(super) until: Instant,
+    /// Sessions of providers that were asked whether they have it.
+    pub(super) sought: BTreeSet<Handle>,
 }
 
 /// The requests to resume one connection.
@@ -115,8 +117,13 @@ mod tests {
         ResumeReq { conn: ConnKey([7; 16]), generation: 0, received: 0, sent: 0, flags: 0, code: 0 };
 
     fn parked(ends: &[End]) -> Parked {
-        let request =
-            |(n, &end)| Request { session: Handle::of_test(n as u32), end, values: VALUES, until: first_instant() };
+        let request = |(n, &end)| Request {
+            session: Handle::of_test(n as u32),
+            end,
+            values: VALUES,
+            until: first_instant(),
+            sought: BTreeSet::new(),
+        };
         Parked { requests: ends.iter().enumerate().map(request).collect(), owners: None }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Provider {
     pub(super) weight: u16,
     /// Its open connections.
     pub(super) open: u32,
+    /// The number of the list of providers that it was the first to be on.
+    pub(super) number: u64,
     /// QUIC gives it no stream at the moment.
     pub(super) out_of_credit: bool,
 }
@@ -46,6 +48,8 @@ pub(super) struct Entry {
     service: Service,
     /// Oldest first.
     pub(super) providers: Vec<Provider>,
+    /// How often that has changed.
+    pub(super) number: u64,
     /// The one newcomer that waits for a singleton's provider.
     pub(super) held: Option<Handle>,
     /// Consumers that wait for the first provider.
@@ -66,6 +70,7 @@ impl Entry {
             urn: service.urn.as_str().into(),
             service,
             providers: Vec::new(),
+            number: 0,
             held: None,
             early: BTreeSet::new(),
             managed: None,

@@ -1,7 +1,10 @@
 //! What the hub does for connections that outlive their streams: requests to resume, their pairing, the next leg, and reports between the ends
 //! (docs/protocols/spn.md, Pause and resume). It keeps no payload, and nothing that a restarted hub would miss.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::{
     Due, Hub,
@@ -134,11 +137,26 @@ impl Hub {
         let parked = self.parked.entry(key).or_default();
         parked.owners = owners.or(parked.owners);
         parked.requests.retain(|request| request.session != handle);
-        parked.requests.push(Request { session: handle, end, values, until });
+        let sought = BTreeSet::new();
+        parked.requests.push(Request { session: handle, end, values, until, sought });
         if remind {
             self.remind(until, Due::Parked(handle));
         }
         self.grant_streams(handle);
+    }
+
+    /// A consumer looks for its connection at a provider; says whether that is to be asked.
+    pub(super) fn note_sought(&mut self, key: ConnKey, consumer: Handle, provider: Handle) -> bool {
+        let requests = self.parked.get_mut(&key).map(|parked| parked.requests.iter_mut());
+        let mut own = requests.into_iter().flatten().filter(|request| request.session == consumer);
+        own.next().is_some_and(|request| request.end.side == Side::Consumer && request.sought.insert(provider))
+    }
+
+    /// The consumers that have had a provider asked for a connection.
+    pub(super) fn seekers(&self, key: ConnKey, provider: Handle) -> Vec<Handle> {
+        let requests = self.parked.get(&key).map(|parked| parked.requests.iter());
+        let seekers = requests.into_iter().flatten().filter(|request| request.sought.contains(&provider));
+        seekers.map(|request| request.session).collect()
     }
 
     /// Answers both ends, if both have asked and there is no leg.

@@ -58,7 +58,7 @@ pub(super) struct Session {
     /// Its service in the registry.
     pub(super) service: usize,
     /// What SESSION_OPEN says of the process.
-    instance: [u8; 16],
+    pub(super) instance: [u8; 16],
     pub(super) control: Option<Control>,
     pub(super) control_gauge: ControlGauge,
     /// It is left unread until its peer has read our answers.
@@ -77,6 +77,10 @@ pub(super) struct Session {
     pub(super) can_resume: bool,
     /// It wants to be told who its partners are.
     pub(super) wants_partners: bool,
+    /// It knows SEEK.
+    pub(super) seeks: bool,
+    /// A consumer's: the newest list of providers that it has.
+    pub(super) knows: Option<u64>,
     /// Connections that it has asked to resume,
     pub(super) parked: BTreeSet<ConnKey>,
     /// and whether there is a time at which to look at them.
@@ -183,6 +187,8 @@ impl Hub {
             legs: BTreeSet::new(),
             can_resume: false,
             wants_partners: false,
+            seeks: false,
+            knows: None,
             parked: BTreeSet::new(),
             parked_reminded: false,
             reports: BTreeMap::new(),
@@ -237,6 +243,7 @@ impl Hub {
         }
         session.can_resume = open.flags & flag::RESUMABLE != 0;
         session.wants_partners = open.flags & flag::PARTNERS != 0;
+        session.seeks = open.flags & flag::SEEKS != 0;
         let event = if open.role != session.role {
             Event::OpenRefused { code: code::ROLE_MISMATCH }
         } else {
@@ -406,7 +413,10 @@ impl Hub {
             }
             Action::ProbeIncumbent => self.probe_incumbent(now, handle),
             Action::EvictIncumbent => self.evict_incumbent(now, handle),
-            Action::SendAck => self.send_ack(handle),
+            Action::SendAck => {
+                self.send_ack(handle);
+                self.list_providers(handle);
+            }
             Action::SendReject { code, retry_after_ms } => {
                 self.unhold(handle);
                 self.tell_refusal(now, handle, code);
@@ -473,7 +483,9 @@ impl Hub {
             session.is_open = true;
         }
         if role == Role::Provider {
-            entry.providers.push(Provider { session: handle, weight, open: 0, out_of_credit: false });
+            entry.number += 1;
+            let number = entry.number;
+            entry.providers.push(Provider { session: handle, weight, open: 0, number, out_of_credit: false });
             if protocol == Protocol::Sc02 {
                 // It opens no stream but the control stream.
                 self.quic.set_max_streams(handle, 1);
@@ -483,7 +495,10 @@ impl Hub {
         self.registry.enter(&identity, role);
         self.record(now, RecordEvent::StartSession(record));
         match role {
-            Role::Provider => self.provider_came(now, service),
+            Role::Provider => {
+                self.providers_changed(service);
+                self.provider_came(now, service);
+            }
             Role::Consumer if self.registry.get(service).is_some_and(|entry| entry.providers.is_empty()) => {
                 self.managed_event(now, service, managed::Event::ConsumerCame);
             }
@@ -523,7 +538,14 @@ impl Hub {
         let (identity, role, service) = (session.identity.clone(), session.role, session.service);
         self.registry.leave(&identity, role);
         let Some(entry) = self.registry.get_mut(service) else { return };
+        let before = entry.providers.len();
         entry.providers.retain(|provider| provider.session != handle);
+        let has_left = entry.providers.len() < before;
+        entry.number += u64::from(has_left);
+        if has_left {
+            self.providers_changed(service);
+        }
+        let Some(entry) = self.registry.get_mut(service) else { return };
         if entry.incumbent().is_none()
             && let Some(held) = entry.held.take()
         {

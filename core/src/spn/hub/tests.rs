@@ -4,6 +4,7 @@ mod admission;
 mod managed;
 mod relaying;
 mod resuming;
+mod seeking;
 
 use std::{
     collections::VecDeque,

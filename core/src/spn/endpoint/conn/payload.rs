@@ -90,6 +90,7 @@ impl Endpoint {
                         ledger.end();
                     }
                 }
+                self.note_heard(now, id);
                 self.note_progress(now, id);
                 self.conn_event(now, id, Event::StreamFinished);
                 self.after_end(id, outcome)
@@ -123,9 +124,8 @@ impl Endpoint {
     fn note_received(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
         if !std::mem::replace(&mut conn.has_received, true) {
-            conn.holding = false;
-            conn.held.clear();
             self.conn_event(now, id, Event::BytesReceived);
+            self.note_heard(now, id);
         }
     }
 
@@ -153,8 +153,10 @@ impl Endpoint {
         }
         let most = self.config.limits.held_bytes;
         let Some(conn) = self.conn_mut(id) else { return WriteOutcome::Gone };
+        // What can be resumed is kept anyway, up to its own limit, until the partner has been heard of.
         let size: usize = chunks.iter().map(Bytes::len).sum();
-        let release = conn.holding && (carrier.protocol == Protocol::Sc01 || conn.held_bytes + size > most);
+        let unkept = conn.ledger.is_none() && conn.held_bytes + size > most;
+        let release = conn.holding && (carrier.protocol == Protocol::Sc01 || unkept);
         if release {
             conn.holding = false;
             conn.held.clear();

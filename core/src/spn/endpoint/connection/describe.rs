@@ -121,6 +121,8 @@ impl Describe for Connection {
             Event::ResumeAsked,
             Event::ResumeUnasked,
             Event::ResumeRefused,
+            Event::Sought,
+            Event::Absent,
             Event::ResumeAborted { code: code::PEER_ABORTED },
             Event::ResumeAborted { code: code::NOT_STARTED },
             Event::Resumed,

@@ -57,6 +57,8 @@ impl Connection {
             | Event::ResumeAsked
             | Event::ResumeUnasked
             | Event::ResumeRefused
+            | Event::Sought
+            | Event::Absent
             | Event::ResumeAborted { .. }
             | Event::Resumed
             | Event::PartnerResumed

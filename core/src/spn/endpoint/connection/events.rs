@@ -57,6 +57,10 @@ pub enum Event {
     ResumeUnasked,
     /// RESUME_ACK: to be asked again.
     ResumeRefused,
+    /// Everybody who could have it is known, and will be asked.
+    Sought,
+    /// None of them has it.
+    Absent,
     /// RESUME_ACK: the partner has broken it off.
     ResumeAborted { code: u64 },
     /// The next stream is there, with its RESUME.

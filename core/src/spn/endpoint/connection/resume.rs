@@ -20,6 +20,7 @@ impl Connection {
                 self.flow.confirmed = true;
             }
             Event::Opened => self.timers.stop(Timer::Dial),
+            Event::BytesReleased => self.flow.held = false,
             Event::LocalFinish => self.remember_finish(),
             Event::LocalStop { code } => {
                 self.flow.deaf = Some(*code);
@@ -67,7 +68,6 @@ impl Connection {
             | Event::Incoming { .. }
             | Event::SessionFound { .. }
             | Event::BytesSent
-            | Event::BytesReleased
             | Event::StreamAcked
             | Event::StreamClosed
             | Event::CloseAck
@@ -76,6 +76,8 @@ impl Connection {
             | Event::ResumeAsked
             | Event::ResumeUnasked
             | Event::ResumeRefused
+            | Event::Sought
+            | Event::Absent
             | Event::ResumeAborted { .. } => {}
         }
     }
@@ -88,14 +90,18 @@ impl Connection {
             Event::ResumeUnasked if asked => self.set_state(State::Paused),
             Event::ResumeRefused if asked => self.ask_later(now),
             // Its first stream came to nothing: it may begin again.
-            Event::ResumeAborted { code: code::NOT_STARTED } if asked && self.can_repeat() => {
-                self.timers.set(Timer::Total, now + self.config.total);
-                self.timers.stop(Timer::Again);
-                self.forget_stream();
-                self.look_up(now, Duration::ZERO);
+            Event::ResumeAborted { code: code::NOT_STARTED } if asked && self.can_repeat() => self.begin_again(now),
+            Event::Absent if self.can_repeat() => self.begin_again(now),
+            Event::Absent => self.fail(code::NOT_STARTED),
+            // The providers will say what became of it: they are waited for like any partner.
+            Event::Sought => {
+                if !std::mem::replace(&mut self.flow.confirmed, true) {
+                    self.timers.set(Timer::Pause, now + self.config.pause);
+                }
             }
             Event::ResumeAborted { code } if asked => self.fail(*code),
             Event::Opened => self.timers.stop(Timer::Dial),
+            Event::BytesReleased => self.flow.held = false,
             Event::LocalFinish => self.remember_finish(),
             Event::LocalStop { code } => {
                 self.flow.deaf = Some(*code);
@@ -111,7 +117,6 @@ impl Connection {
             | Event::Incoming { .. }
             | Event::SessionFound { .. }
             | Event::BytesSent
-            | Event::BytesReleased
             | Event::BytesReceived
             | Event::StreamFinished
             | Event::StreamReset { .. }
@@ -146,6 +151,13 @@ impl Connection {
         } else {
             self.ask_later(now);
         }
+    }
+
+    fn begin_again(&mut self, now: Instant) {
+        self.timers.set(Timer::Total, now + self.config.total);
+        self.timers.stop(Timer::Again);
+        self.forget_stream();
+        self.look_up(now, Duration::ZERO);
     }
 
     fn ask_later(&mut self, now: Instant) {

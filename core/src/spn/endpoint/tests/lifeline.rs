@@ -76,3 +76,94 @@ fn all_connections_of_several_sessions_resume() {
 fn five_thousand_connections_resume() {
     all_resume(5000, 1, 100);
 }
+
+impl World {
+    /// Lets so many of them speak, one after the other, and no more.
+    fn drive_some(&mut self, mut turns: usize) {
+        loop {
+            let everybody: Vec<_> = self.nodes.keys().copied().collect();
+            let mut moved = false;
+            for from in everybody {
+                if turns == 0 {
+                    return;
+                }
+                let mut spoke = self.carry(from);
+                if let Some(Side::Peer(peer)) = self.nodes.get_mut(&from) {
+                    spoke |= peer.act(self.now);
+                }
+                turns -= usize::from(spoke);
+                moved |= spoke;
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// What the connections of a provider have brought it.
+    fn served(&mut self, provider: SocketAddr) -> Vec<Vec<u8>> {
+        let flows = self.peer(provider).flows.values();
+        flows.filter(|flow| !flow.got.is_empty()).map(|flow| flow.got.clone()).collect()
+    }
+}
+
+#[test]
+fn connections_begun_while_the_hub_is_away_are_begun_again() {
+    for away in [300, 4_000, 12_000] {
+        let (mut world, provider, consumers) = world(&[HUB], 1, 100);
+        let at = consumers[0];
+        let mut calls = vec![world.call(at, b"a", false), world.call(at, b"a", true)];
+        world.nodes.remove(&address(HUB));
+        for _ in 0..20 {
+            calls.push(world.call(at, b"a", false));
+            calls.push(world.call(at, b"a", true));
+            world.wait(Duration::from_millis(away / 20));
+        }
+        // More than what is held for a hub that refuses it.
+        let much: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
+        let long = world.call(at, &much, true);
+        world.add_hub(HUB);
+        world.wait(Duration::from_secs(10));
+        assert!(world.got(at, long) == much, "away for {away} ms: {} bytes", world.got(at, long).len());
+        let lost = calls.iter().filter(|id| world.got(at, **id) != b"a").count();
+        assert_eq!(lost, 0, "of {} that were begun while the hub was away for {away} ms", calls.len());
+        let served = world.served(provider);
+        assert_eq!(served.len(), calls.len() + 1, "none was served twice");
+    }
+}
+
+#[test]
+fn the_hub_may_die_at_any_point_of_an_opening() {
+    let (mut had, mut unheard) = (0, 0);
+    for turns in 0..24 {
+        for comes_late in [false, true] {
+            let (mut world, first, consumers) = world(&[HUB], 1, 100);
+            let config = world.config(Role::Provider, "provider1");
+            let second = world.add_peer("192.0.2.21:1", config, &[address(HUB)]);
+            world.peer(second).echo = true;
+            world.wait(Duration::from_secs(1));
+            let id = world.call(consumers[0], b"a", false);
+            world.drive_some(turns);
+            world.nodes.remove(&address(HUB));
+            let got_it = !world.served(first).is_empty();
+            had += usize::from(got_it);
+            unheard += usize::from(got_it && world.got(consumers[0], id).is_empty());
+            // Whoever may have it comes back after the other.
+            if comes_late {
+                world.dead.insert(first);
+            }
+            world.wait(Duration::from_millis(300));
+            world.add_hub(HUB);
+            world.wait(Duration::from_secs(5));
+            if comes_late {
+                assert!(!got_it || world.served(second).is_empty(), "after {turns} turns: served twice");
+                world.dead.remove(&first);
+                world.wait(Duration::from_secs(8));
+            }
+            assert_eq!(world.got(consumers[0], id), b"a", "after {turns} turns, late: {comes_late}");
+            let served = [world.served(first), world.served(second)].concat();
+            assert_eq!(served, [b"a"], "after {turns} turns, late: {comes_late}");
+        }
+    }
+    assert!(had > 0 && unheard > 0, "some have had it, and of some of these nothing was heard: {had}, {unheard}");
+}

@@ -77,7 +77,7 @@ impl Played {
     pub(super) fn resumable(role: Role) -> Self {
         let mut played = Self::dialled_in(World { resume: true, ..World::new() }, role, &ANY);
         let frame = played.accept();
-        assert!(matches!(frame, Frame::SessionOpen(SessionOpen { flags: 3, .. })), "{frame:?}");
+        assert!(matches!(frame, Frame::SessionOpen(SessionOpen { flags: 11, .. })), "{frame:?}");
         played.send(&ack(1000));
         assert!(matches!(played.notices()[..], [Notice::SessionUp { .. }]));
         played

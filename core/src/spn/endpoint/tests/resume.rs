@@ -389,3 +389,37 @@ fn a_consumer_names_the_provider_that_it_was_told() {
     played.run();
     assert_eq!(played.frames().last(), Some(&request(4, code::PEER_ABORTED)), "also what is left of it");
 }
+
+#[test]
+fn a_provider_that_never_had_a_connection_says_so_and_takes_it_no_more() {
+    let mut played = Played::resumable(Role::Provider);
+    let peer = played.peer;
+    let instance = played.world.peer(peer).endpoint.instance;
+    let seek = |conn| Frame::Seek { conn, instance };
+    played.send(&seek(KEY));
+    assert_eq!(played.frames(), [Frame::Absent { conn: KEY, instance }]);
+    let late = played.open(&[connect(), b"late".to_vec()].concat());
+    assert_eq!(played.refused(late).0, Some(code::NOT_STARTED));
+    // Asked again, it says it again.
+    played.send(&seek(KEY));
+    assert_eq!(played.frames(), [Frame::Absent { conn: KEY, instance }]);
+    // One that it has, it leaves, and asks for the next stream.
+    let other = ConnKey([8; 16]);
+    let bytes = Preamble::Connect { conn: other, flags: 1 }.to_bytes().to_vec();
+    let stream = played.open(&[bytes, b"hello".to_vec()].concat());
+    let id = played.caller();
+    played.run();
+    played.frames();
+    played.send(&seek(other));
+    assert_eq!(played.refused(stream).0, Some(code::PAUSED));
+    let request = ResumeReq { conn: other, generation: 0, received: 5, sent: 0, flags: 0, code: 0 };
+    assert_eq!(played.frames(), [Frame::ResumeReq(request)]);
+    // One that it has broken off, it never says that it did not have, however late it is asked.
+    let now = played.world.now;
+    played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
+    played.run();
+    played.frames();
+    played.wait(Duration::from_secs(125));
+    played.send(&seek(other));
+    assert_eq!(played.frames(), []);
+}
