@@ -10,7 +10,7 @@ use crate::spn::hub::{Availability, Schedule};
 /// When something happens, as far as it can be read.
 enum Times {
     Never,
-    At(Schedule),
+    At(Box<Schedule>),
     Unreadable,
 }
 
@@ -124,7 +124,7 @@ impl Reader<'_> {
             Some(value) => value,
         };
         match value.as_str().map(str::parse::<Schedule>) {
-            Some(Ok(schedule)) => Times::At(schedule),
+            Some(Ok(schedule)) => Times::At(Box::new(schedule)),
             Some(Err(error)) => {
                 self.warning(format!("{}.{member}", record.path), format!("{error}; {assumed}"));
                 Times::Unreadable
@@ -232,7 +232,7 @@ impl Reader<'_> {
 impl Times {
     fn schedule(self) -> Option<Schedule> {
         match self {
-            Self::At(schedule) => Some(schedule),
+            Self::At(schedule) => Some(*schedule),
             Self::Never | Self::Unreadable => None,
         }
     }
