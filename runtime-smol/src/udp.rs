@@ -16,8 +16,8 @@ use towline_core::quic::{EcnCodepoint, Received, Transmit};
 const SOCKET_BUFFER: usize = 4 << 20;
 /// One receive buffer: as much as GRO ever puts together.
 const RECEIVE_BUFFER: usize = 1 << 16;
-/// A batch of datagrams larger than this is handed on as it is, and a fresh buffer takes its place. Smaller ones are copied as a whole: that
-/// costs less than clearing a fresh buffer, and what is kept of them pins no more than came.
+/// A batch of datagrams larger than this is handed on as it is, and a fresh buffer takes its place. Smaller ones are copied as a whole: no
+/// fresh buffer has to be cleared for them, and what is kept of them pins no more than came.
 const SPLIT_ABOVE: usize = RECEIVE_BUFFER / 2;
 
 /// A UDP socket that belongs to a reactor.
