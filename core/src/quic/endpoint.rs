@@ -184,6 +184,8 @@ struct Conn {
     in_touched: bool,
     /// It is in the queue of those that may have something to send.
     in_sendable: bool,
+    /// It is to use another of the peer's connection ids as soon as one has come.
+    wants_id: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -461,6 +463,7 @@ impl Endpoint {
             phase: Phase::Handshake,
             in_touched: false,
             in_sendable: false,
+            wants_id: false,
         };
         if let Some(slot) = self.conns.get_mut(ch.0) {
             *slot = Some(conn);
@@ -576,6 +579,7 @@ impl Endpoint {
                 return;
             }
         }
+        self.use_new_id(handle);
     }
 
     fn remove(&mut self, handle: Handle) {

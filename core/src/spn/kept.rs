@@ -36,6 +36,10 @@ impl Kept {
 
     /// Keeps a copy.
     pub(crate) fn copy(&mut self, bytes: &[u8]) {
+        // A block that grew beyond its size would double once more.
+        if self.tail.len() + bytes.len() > BLOCK {
+            self.end_tail();
+        }
         self.tail.extend_from_slice(bytes);
         if self.tail.len() >= BLOCK {
             self.end_tail();

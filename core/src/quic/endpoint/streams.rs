@@ -165,10 +165,20 @@ impl Endpoint {
         }
     }
 
-    /// Uses another of the peer's connection ids from now on, if one has come. For packets with the one of the handshake our servers send no
+    /// Uses another of the peer's connection ids from now on, or from when one has come. For packets with the one of the handshake our servers send no
     /// stateless reset after a restart: it would only hurry those who do harm then (docs/protocols/spn.md, *Ends towards `sc01`*).
     pub fn change_id(&mut self, handle: Handle) {
         if let Some(conn) = self.live(handle) {
+            conn.wants_id = true;
+            self.use_new_id(handle);
+        }
+    }
+
+    pub(super) fn use_new_id(&mut self, handle: Handle) {
+        if let Some(conn) = self.live(handle).filter(|conn| conn.wants_id)
+            && conn.quic.stats().frame_rx.new_connection_id > 0
+        {
+            conn.wants_id = false;
             conn.quic.local_address_changed();
             self.wants_to_send(handle);
         }

@@ -100,7 +100,7 @@ fn layout_of_session_open() {
     // The hubs come last, so that a hub which does not know of them leaves them unread.
     bytes.clear();
     Frame::SessionOpen(SessionOpen { hubs: vec![[8; 16], [9; 16]], ..open }).encode(&mut bytes);
-    let known = [&[0x01, 60, 1, 2, 5][..], b"urn:x", &[7; 16], &[0x40, 100, 2, 2], &[8; 16], &[9; 16]].concat();
+    let known = [&[0x01, 60, 1, 2, 5][..], b"urn:x", &[7; 16], &[0x40, 100, 4, 2], &[8; 16], &[9; 16]].concat();
     assert_eq!(bytes, known);
     // Without the flag, what follows is not looked at.
     bytes[28] = 0;
