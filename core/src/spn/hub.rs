@@ -32,6 +32,7 @@ mod resume;
 mod seek;
 pub mod session;
 mod sessions;
+mod silence;
 mod streams;
 
 use std::{
@@ -82,6 +83,8 @@ enum Due {
     Stalled(Handle),
     /// Grown windows of a session may be of no use any more.
     Rest(Handle),
+    /// A provider has got something, and should have acknowledged it.
+    Silence(Handle),
     Managed(usize),
     /// A service's schedule.
     Scheduled(usize),
@@ -470,6 +473,7 @@ impl Hub {
             }
             Due::Session(handle) => self.session_timeout(now, at, handle),
             Due::Probe(handle) => self.probe(now, handle),
+            Due::Silence(handle) => self.silence_timeout(now, handle),
             Due::Control(handle) => self.control_timeout(now, handle),
             Due::Preamble(handle, stream) => self.preamble_timeout(handle, stream),
             Due::Connection(connection) => self.connection_timeout(now, at, connection),

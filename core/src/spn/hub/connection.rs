@@ -209,6 +209,7 @@ impl HubConnection {
             }
             Event::ProviderChosen { .. }
             | Event::NoneAvailable
+            | Event::ProviderSilent
             | Event::SessionLost { .. }
             | Event::Answered
             | Event::Fin { .. }
@@ -248,6 +249,7 @@ impl HubConnection {
             | Event::ResumeStream
             | Event::ResumeWaits
             | Event::NoneAvailable
+            | Event::ProviderSilent
             | Event::SessionLost { side: Side::Provider, .. }
             | Event::Answered
             | Event::Fin { .. }
@@ -292,6 +294,7 @@ impl HubConnection {
             | Event::ProviderChosen { .. }
             | Event::ResumeWaits
             | Event::NoneAvailable
+            | Event::ProviderSilent
             | Event::Answered
             | Event::Fin { .. }
             | Event::Reset { side: Side::Provider, .. }
@@ -337,6 +340,11 @@ impl HubConnection {
                 self.never_had(flow, DisconnectReason::Closed);
             }
             Event::SessionLost { side, loss } => self.lost(flow, side, loss),
+            // It may have the connection all the same: it is to forget it.
+            Event::ProviderSilent if !flow.answered => {
+                self.tell(flow, Side::Provider, code::NOT_STARTED);
+                self.never_had(flow, DisconnectReason::Error);
+            }
             // Without pause a connection of a leaving hub runs until its end or the hub's.
             Event::PauseWanted if self.resumable => {
                 for to in [Side::Provider, Side::Consumer] {
@@ -362,6 +370,7 @@ impl HubConnection {
             | Event::ResumeStream
             | Event::ResumeWaits
             | Event::NoneAvailable
+            | Event::ProviderSilent
             | Event::Answered
             | Event::Reported { .. }
             | Event::CloseAck { .. }
@@ -443,6 +452,7 @@ impl HubConnection {
             | Event::ResumeStream
             | Event::ResumeWaits
             | Event::NoneAvailable
+            | Event::ProviderSilent
             | Event::Fin { .. }
             | Event::Reset { .. }
             | Event::Stop { .. }
@@ -488,6 +498,7 @@ impl HubConnection {
             | Event::ResumeStream
             | Event::ResumeWaits
             | Event::NoneAvailable
+            | Event::ProviderSilent
             | Event::Answered
             | Event::Fin { .. }
             | Event::Reset { .. }
@@ -533,6 +544,7 @@ impl HubConnection {
             | Event::ResumeStream
             | Event::ResumeWaits
             | Event::NoneAvailable
+            | Event::ProviderSilent
             | Event::Answered
             | Event::Reported { .. }
             | Event::CloseAck { .. }
@@ -593,6 +605,7 @@ impl HubConnection {
             | Event::ResumeStream
             | Event::ResumeWaits
             | Event::NoneAvailable
+            | Event::ProviderSilent
             | Event::SessionLost { .. }
             | Event::Answered
             | Event::Reported { .. }

@@ -41,6 +41,8 @@ pub(super) struct Connection {
     pub(super) generation: u64,
     /// Something has come back from the provider.
     pub(super) answered: bool,
+    /// Datagrams that had come from its provider when that got it; not of a later leg.
+    pub(super) heard: Option<u64>,
     pub(super) relay: Relay,
     began: Option<(Instant, ConnectionRecord)>,
     up: Turn,
@@ -158,6 +160,7 @@ impl Hub {
             waits_for: None,
             generation,
             answered: false,
+            heard: None,
             relay: Relay::default(),
             began: None,
             up: Turn::default(),
@@ -260,7 +263,11 @@ impl Hub {
             let is_free = |(_, provider): &(usize, &Provider)| {
                 !provider.out_of_credit && provider.number <= known && reads(&provider.session)
             };
-            let free = entry.providers.iter().enumerate().filter(is_free);
+            // A silent one only if no other answers.
+            let answers = |it: &(usize, &Provider)| is_free(it) && !it.1.is_silent && it.1.weight > 0;
+            let one_answers = entry.providers.iter().enumerate().any(|it| answers(&it));
+            let free = entry.providers.iter().enumerate();
+            let free = free.filter(|it| if one_answers { answers(it) } else { is_free(it) });
             let candidates = free.clone().map(|(_, p)| balance::Candidate { weight: p.weight, open: p.open });
             let chosen = balance::choose(candidates).and_then(|nth| free.clone().nth(nth)).map(|(index, _)| index);
             let Some(provider) = chosen.and_then(|index| entry.providers.get_mut(index)) else {
@@ -282,6 +289,7 @@ impl Hub {
             let can_resume = self.sessions.get(&session).is_some_and(|session| session.can_resume);
             let offered = self.connections.get(&id).is_some_and(|connection| connection.offers_resume);
             self.board_provider(now, id, Leg { session, stream });
+            self.watch_provider(now, id, session);
             self.connection_event(now, id, Event::ProviderChosen { resumable: offered && can_resume });
             return Choice::Made;
         }

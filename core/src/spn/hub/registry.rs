@@ -39,6 +39,8 @@ pub(super) struct Provider {
     pub(super) number: u64,
     /// QUIC gives it no stream at the moment.
     pub(super) out_of_credit: bool,
+    /// It has got something, and has acknowledged nothing for a few round trips.
+    pub(super) is_silent: bool,
 }
 
 /// A service and who is there for it.

@@ -17,6 +17,7 @@ use super::{
     parked::{End, Request},
     registry::{self, Provider},
     session::{Action, Event, HubSession},
+    silence::Watch,
     streams::DataStream,
 };
 use crate::{
@@ -96,6 +97,8 @@ pub(super) struct Session {
     began: Option<(Instant, SessionRecord)>,
     /// The incumbent that was asked for a sign of life, and how many datagrams it had sent by then.
     probe: Option<(Handle, u64)>,
+    /// A provider's: it owes an acknowledgement.
+    pub(super) watch: Option<Watch>,
     /// When it last asked for a provider's start.
     provider_start: Option<Instant>,
     /// What was wrong with it, beyond the code.
@@ -197,6 +200,7 @@ impl Hub {
             total: 0,
             began: None,
             probe: None,
+            watch: None,
             provider_start: None,
             detail: String::new(),
             settled: false,
@@ -485,7 +489,14 @@ impl Hub {
         if role == Role::Provider {
             entry.number += 1;
             let number = entry.number;
-            entry.providers.push(Provider { session: handle, weight, open: 0, number, out_of_credit: false });
+            entry.providers.push(Provider {
+                session: handle,
+                weight,
+                open: 0,
+                number,
+                out_of_credit: false,
+                is_silent: false,
+            });
             if protocol == Protocol::Sc02 {
                 // It opens no stream but the control stream.
                 self.quic.set_max_streams(handle, 1);

@@ -5,6 +5,7 @@ mod managed;
 mod relaying;
 mod resuming;
 mod seeking;
+mod silence;
 
 use std::{
     collections::VecDeque,

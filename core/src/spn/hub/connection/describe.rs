@@ -63,6 +63,7 @@ impl Describe for HubConnection {
             E::ResumeStream,
             E::ResumeWaits,
             E::NoneAvailable,
+            E::ProviderSilent,
             E::SessionLost { side: Side::Provider, loss: Loss::Unstarted },
             E::SessionLost { side: Side::Provider, loss: Loss::Drained },
             E::Answered,

@@ -67,7 +67,7 @@ impl HubConnection {
         self.end(Some(reason));
     }
 
-    /// The provider has left, and has never had it: the consumer may try another one.
+    /// The provider has never had it, or is taken for one that has not: the consumer may try another one.
     pub(super) fn never_had(&mut self, flow: Flow, reason: DisconnectReason) {
         self.tell(flow, Side::Consumer, code::NOT_STARTED);
         self.end(Some(reason));
@@ -93,7 +93,7 @@ impl HubConnection {
 
     /// Aborts what is not over yet of the stream to this side, and makes sure that it hears of it: STOP_SENDING for a direction that has come
     /// in whole, but could not be passed on, says nothing to its source.
-    fn tell(&mut self, flow: Flow, to: Side, code: u64) {
+    pub(super) fn tell(&mut self, flow: Flow, to: Side, code: u64) {
         self.abort(flow, to, code);
         if self.resumable && flow.over.has(to.other()) {
             self.actions.push(match code {

@@ -39,6 +39,8 @@ pub enum Event {
     ResumeWaits,
     /// There is no provider that could take it.
     NoneAvailable,
+    /// The provider has acknowledged nothing since it got the connection, and another one answers.
+    ProviderSilent,
     /// A session went away.
     SessionLost {
         /// Whose.
