@@ -307,6 +307,7 @@ impl Endpoint {
             self.ask_session(link, id);
             self.grant(link);
         }
+        self.note_sought(id);
     }
 
     fn ask_session(&mut self, link: LinkId, id: ConnId) {

@@ -1,5 +1,5 @@
 //! A connection of which nothing has been heard when its stream is lost: does a provider have it, or may it begin again?
-//! (docs/protocols/spn.md, *A connection that was never confirmed*).
+//! (docs/protocols/spn.md, A connection that was never confirmed).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,14 +114,17 @@ impl Endpoint {
         let wire = self.links.get(&link).and_then(|link| link.wire.as_ref());
         let Some(roster) = wire.and_then(|wire| wire.roster.as_ref()) else { return };
         let here: Vec<_> = candidates.iter().filter(|instance| roster.has(instance)).copied().collect();
-        let is_nowhere = candidates.is_empty();
         for instance in here {
             self.send(link, &Frame::Seek { conn: conn_key, instance });
         }
-        if is_nowhere {
-            self.begin_again(id);
-        } else {
-            self.work.push_back(super::Work::Conn(id, Event::Sought));
+    }
+
+    /// What can be sought is waited for like any connection, also while there is no session that could be asked; what nobody could have begins again.
+    pub(super) fn note_sought(&mut self, id: ConnId) {
+        match self.conn_mut(id).and_then(|conn| conn.candidates.as_ref()).map(BTreeSet::is_empty) {
+            Some(true) => self.begin_again(id),
+            Some(false) => self.work.push_back(super::Work::Conn(id, Event::Sought)),
+            None => {}
         }
     }
 
