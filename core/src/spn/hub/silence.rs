@@ -39,6 +39,11 @@ impl Hub {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.heard = Some(heard);
         }
+        self.watch(now, handle);
+    }
+
+    fn watch(&mut self, now: Instant, handle: Handle) {
+        let heard = self.quic.received_datagrams(handle);
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         if session.watch.is_none() {
             session.watch = Some(Watch { since: now, heard });
@@ -75,7 +80,15 @@ impl Hub {
             // QUIC's own probes come ever later.
             self.quic.ping(handle);
         }
-        if is_silent && now >= watch.since + GIVEN_UP && entry.providers.iter().any(Provider::answers) {
+        let others: Vec<Provider> = entry.providers.iter().copied().filter(|it| it.session != handle).collect();
+        if is_silent {
+            // It may be the hub that nobody hears: that the others answer has to be seen, too.
+            for other in &others {
+                self.quic.ping(other.session);
+                self.watch(now, other.session);
+            }
+        }
+        if is_silent && now >= watch.since + GIVEN_UP && others.iter().any(Provider::answers) {
             self.move_connections(now, handle, heard);
         } else if was_silent && !is_silent {
             self.choose_for_waiting(now, service);

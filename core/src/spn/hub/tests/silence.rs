@@ -77,3 +77,19 @@ fn a_provider_that_is_back_forgets_what_it_lost_and_serves_again() {
     assert_eq!(bench.opened(p).len(), 2, "it has the fewest");
     bench.hub.check().unwrap();
 }
+
+#[test]
+fn a_hub_that_nobody_hears_moves_nothing() {
+    let (mut bench, providers, c) = two_providers();
+    let up = bench.connect(c, 1, b"hello");
+    let there = providers.map(|hand| unplug(&mut bench, hand));
+    let late = bench.connect(c, 2, b"hello");
+    bench.wait(Duration::from_secs(4));
+    assert_eq!((bench.reset_code(c, up), bench.reset_code(c, late)), (None, None));
+    for (hand, quic) in providers.into_iter().zip(there) {
+        bench.hands[hand].quic = quic;
+    }
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(providers.map(|hand| bench.opened(hand).len()), [1, 1]);
+    bench.hub.check().unwrap();
+}
