@@ -6,7 +6,10 @@
 use std::time::{Duration, Instant};
 
 use super::{Due, Hub, connection::Event, registry::Provider};
-use crate::{quic::Handle, spn::Protocol};
+use crate::{
+    quic::Handle,
+    spn::{Protocol, Side},
+};
 
 /// How many round trips an acknowledgement may take,
 const ROUND_TRIPS: u32 = 4;
@@ -39,11 +42,10 @@ impl Hub {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.heard = Some(heard);
         }
-        self.watch(now, handle);
+        self.watch(now, handle, heard);
     }
 
-    fn watch(&mut self, now: Instant, handle: Handle) {
-        let heard = self.quic.received_datagrams(handle);
+    fn watch(&mut self, now: Instant, handle: Handle, heard: u64) {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         if session.watch.is_none() {
             session.watch = Some(Watch { since: now, heard });
@@ -80,17 +82,18 @@ impl Hub {
             // QUIC's own probes come ever later.
             self.quic.ping(handle);
         }
-        let others: Vec<Provider> = entry.providers.iter().copied().filter(|it| it.session != handle).collect();
         if is_silent {
+            let others: Vec<Provider> = entry.providers.iter().copied().filter(|it| it.session != handle).collect();
             // It may be the hub that nobody hears: that the others answer has to be seen, too.
             for other in &others {
                 self.quic.ping(other.session);
-                self.watch(now, other.session);
+                let heard = self.quic.received_datagrams(other.session);
+                self.watch(now, other.session, heard);
             }
-        }
-        if is_silent && now >= watch.since + GIVEN_UP && others.iter().any(Provider::answers) {
-            self.move_connections(now, handle, heard);
-        } else if was_silent && !is_silent {
+            if now >= watch.since + GIVEN_UP && others.iter().any(Provider::answers) {
+                self.move_connections(now, handle, heard);
+            }
+        } else if was_silent {
             self.choose_for_waiting(now, service);
         }
     }
@@ -98,12 +101,12 @@ impl Hub {
     /// What a provider got since it was heard of last goes to another one. The consumer has it all, and begins again; a deployed one would not.
     fn move_connections(&mut self, now: Instant, handle: Handle, heard: u64) {
         let Some(session) = self.sessions.get(&handle) else { return };
-        let is_extended = |id: &u64| {
+        let begins_again = |id: &u64| {
             let connection = self.connections.get(id).filter(|it| it.heard == Some(heard) && !it.answered);
-            let consumer = connection.and_then(|it| self.sessions.get(&it.leg(crate::spn::Side::Consumer)?.session));
+            let consumer = connection.and_then(|it| self.sessions.get(&it.leg(Side::Consumer)?.session));
             consumer.is_some_and(|session| session.protocol == Protocol::Sc02)
         };
-        for id in session.connections.iter().copied().filter(is_extended).collect::<Vec<_>>() {
+        for id in session.connections.iter().copied().filter(begins_again).collect::<Vec<_>>() {
             self.connection_event(now, id, Event::ProviderSilent);
         }
     }
