@@ -12,7 +12,7 @@ pub mod verdict;
 pub mod world;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -154,7 +154,7 @@ async fn soak(options: &Options, directory: &Path) -> Result<Report, String> {
         .into_iter()
         .map(|lane| spawn_local(play(world.clone(), lane, options.clone(), end)))
         .collect();
-    let mut next = start;
+    let (mut next, mut told) = (start, BTreeSet::new());
     while lanes.iter().any(|lane| !lane.is_finished()) {
         sleep(Duration::from_secs(1)).await;
         let open = load.watch();
@@ -172,6 +172,13 @@ async fn soak(options: &Options, directory: &Path) -> Result<Report, String> {
                 all.wrong,
                 tally.strays
             );
+            // Each as soon as it is known: what is going on is still in the logs.
+            for fault in &tally.faults {
+                let key = fault.split(':').next().unwrap_or_default().to_owned();
+                if !key.ends_with("Hung") && told.insert(key) {
+                    eprintln!("{fault}");
+                }
+            }
         }
     }
     eprintln!(

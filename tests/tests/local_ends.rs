@@ -20,6 +20,7 @@ use towline_tests::{
 };
 
 const BOTH: [On; 2] = [On::Tokio, On::Smol];
+const QUESTION: usize = 100;
 
 /// Hub, provider and consumer on that runtime.
 fn path(on: On, server: SocketAddr) -> (Realm, Program, Program, SocketAddr) {
@@ -237,4 +238,46 @@ fn a_proxy_that_dies_in_the_middle_resets_its_client() {
     proxy.signal("KILL");
     let end = tcp.read(&mut [0; 10]);
     assert!(is_reset(&end), "{end:?}");
+}
+
+/// A provider that is stopped gets connections that are soon given to another one. When it goes on, the hub has long told it to forget them, behind
+/// all that it was given.
+#[test]
+fn a_provider_that_was_stopped_serves_nothing_that_has_moved() {
+    const CONNECTIONS: usize = 150;
+    for on in BOTH {
+        let realm = Realm::start(|inventory| inventory);
+        realm.add(&["--service", "s", "--provider", "p2"]);
+        realm.hub.signal("USR1");
+        realm.hub.err_line("changed");
+        let served: [Arc<AtomicUsize>; 2] = Default::default();
+        let service = |nth: usize| {
+            let served = served[nth].clone();
+            serve(move |mut tcp: TcpStream| {
+                tcp.read_exact(&mut vec![0; QUESTION])?;
+                served.fetch_add(1, Ordering::Relaxed);
+                tcp.write_all(b"!")
+            })
+        };
+        let _first = realm.provider_on(on, "p", service(0), Ways::default());
+        let second = realm.provider_on(on, "p2", service(1), Ways::default());
+        let (_consumer, address) = realm.consumer_on(On::Tokio, "c", Ways::default());
+        second.signal("STOP");
+        // Each in a datagram of its own: what it gets first stands in another batch than the reset behind it.
+        let begin = |_| {
+            let mut client = connect(address);
+            client.write_all(&[7; QUESTION]).unwrap();
+            thread::sleep(Duration::from_millis(1));
+            client
+        };
+        let clients: Vec<TcpStream> = (0..CONNECTIONS).map(begin).collect();
+        for mut client in &clients {
+            let mut answer = [0];
+            client.read_exact(&mut answer).unwrap();
+        }
+        second.signal("CONT");
+        thread::sleep(Duration::from_secs(2));
+        let served = served.map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(served, [CONNECTIONS, 0], "{on:?}");
+    }
 }

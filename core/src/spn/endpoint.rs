@@ -23,6 +23,7 @@ mod resume;
 mod retain;
 mod seek;
 pub mod session;
+mod standstill;
 #[cfg(test)]
 mod tests;
 
@@ -98,10 +99,12 @@ pub struct Endpoint {
     deadlines: Deadlines<Due>,
     notices: VecDeque<Notice>,
     phase: Phase,
-    /// [`Notice::Closed`] has been said.
     /// Connections without a stream, which wait for the next one.
     paused: usize,
+    /// [`Notice::Closed`] has been said.
     told_closed: bool,
+    /// When a provider wants to be called at the latest: it is to notice that it has stood still.
+    tick: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +118,7 @@ enum Phase {
 
 /// What one machine's actions mean to another; done one by one, so that no machine is called from within itself.
 enum Work {
-    /// SESSION_ACK is in: look at the streams that came before it.
+    /// SESSION_ACK is in, or a hold is over: look at the streams that came before it.
     Early(LinkId),
     Link(LinkId, session::Event),
     Conn(ConnId, connection::Event),
@@ -143,6 +146,8 @@ enum Due {
     Spent(ConnKey),
     /// A provider's session may have fallen silent under its connections.
     Silence(LinkId),
+    /// New streams of a provider that stood still wait.
+    Hold(LinkId, Handle),
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -208,6 +213,7 @@ impl Endpoint {
             phase: Phase::Running,
             paused: 0,
             told_closed: false,
+            tick: None,
         })
     }
 
@@ -282,6 +288,7 @@ impl Endpoint {
 
     /// Fires what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.watch_standstill(now);
         self.quic.handle_timeout(now);
         while let Some((at, due)) = self.deadlines.expire(now) {
             match due {
@@ -297,6 +304,7 @@ impl Endpoint {
                 Due::Tomb(key) => self.expire_tomb(now, key),
                 Due::Spent(key) => self.expire_spent(now, key),
                 Due::Silence(id) => self.expire_silence(now, id),
+                Due::Hold(id, handle) => self.expire_hold(now, id, handle),
             }
             self.settle(now);
         }
@@ -305,12 +313,13 @@ impl Endpoint {
     /// When to call [`handle_timeout`](Self::handle_timeout) next. Ask after [`poll_transmit`](Self::poll_transmit) has been drained.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.quic.poll_timeout(), self.deadlines.next()].into_iter().flatten().min()
+        [self.quic.poll_timeout(), self.deadlines.next(), self.tick].into_iter().flatten().min()
     }
 
     /// The next datagrams to send, until there are none; `buffer` is lent, and filled with segments of equal size.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        self.watch_standstill(now);
         loop {
             let moved = self.pump(now);
             let transmit = self.quic.poll_transmit(now, buffer);

@@ -473,7 +473,7 @@ impl Hub {
             }
             Due::Session(handle) => self.session_timeout(now, at, handle),
             Due::Probe(handle) => self.probe(now, handle),
-            Due::Silence(handle) => self.silence_timeout(now, handle),
+            Due::Silence(handle) => self.silence_timeout(now, at, handle),
             Due::Control(handle) => self.control_timeout(now, handle),
             Due::Preamble(handle, stream) => self.preamble_timeout(handle, stream),
             Due::Connection(connection) => self.connection_timeout(now, at, connection),

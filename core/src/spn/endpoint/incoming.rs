@@ -57,7 +57,7 @@ impl Endpoint {
         self.call(now, id, stream, None, (chunks.pop().unwrap_or_default(), ended));
     }
 
-    /// SESSION_ACK is in: looks at the streams that came before it.
+    /// SESSION_ACK is in, or a hold is over: looks at the streams that came before it.
     pub(super) fn serve_early_streams(&mut self, now: Instant, id: LinkId) {
         let Some(wire) = self.links.get(&id).and_then(|link| link.wire.as_ref()) else { return };
         let early: Vec<_> = wire.openings.keys().copied().collect();
@@ -71,7 +71,7 @@ impl Endpoint {
         let mut chunks = Vec::new();
         loop {
             let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
-            if !wire.up {
+            if !wire.up || wire.hold.is_some() {
                 return;
             }
             let Some(opening) = wire.openings.get_mut(&stream) else { return };
@@ -203,6 +203,13 @@ impl Endpoint {
         }
         if wire.granted > before {
             self.quic.set_max_streams(wire.handle, wire.granted);
+        }
+    }
+
+    /// The hub reads no more of a stream that is no connection yet. What has moved to another provider must not begin here, too.
+    pub(super) fn on_opening_stopped(&mut self, id: LinkId, stream: StreamId, code: u64) {
+        if code == code::NOT_STARTED {
+            self.refuse(id, stream, code);
         }
     }
 

@@ -17,6 +17,7 @@ use super::{
     incoming::Opening,
     seek::Roster,
     session::{Action, Event, Session},
+    standstill::Hold,
 };
 use crate::{
     machine::{Armed, Describe, Machine},
@@ -102,6 +103,8 @@ pub(super) struct Wire {
     pub(super) roster: Option<Roster>,
     /// Datagrams that had come when it was last looked for silence, if it is.
     listened: Option<u64>,
+    /// New streams wait: the endpoint stood still.
+    pub(super) hold: Option<Hold>,
     /// Connections that may go on here as soon as there is stream credit.
     pub(super) legs: BTreeSet<ConnId>,
 }
@@ -302,6 +305,7 @@ impl Endpoint {
         });
         self.serve = true;
         self.ask_new_session(id);
+        self.begin_ticking(now);
         if self.config.role == Role::Provider {
             self.listen(now, id);
         }
@@ -471,6 +475,8 @@ impl Endpoint {
             quic::Event::Stopped(stream, code) => {
                 if let Some(&conn) = wire.streams.get(&stream) {
                     self.conn_event(now, conn, connection::Event::StreamStopped { code });
+                } else if wire.openings.contains_key(&stream) {
+                    self.on_opening_stopped(id, stream, code);
                 }
             }
             quic::Event::Acked(stream) => {
@@ -733,6 +739,7 @@ impl Wire {
             openings: BTreeMap::new(),
             roster: None,
             listened: None,
+            hold: None,
             legs: BTreeSet::new(),
         }
     }

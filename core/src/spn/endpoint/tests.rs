@@ -6,6 +6,7 @@ mod played;
 mod random;
 mod reserve;
 mod resume;
+mod standstill;
 mod with_hub;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -173,6 +174,8 @@ struct World {
     nodes: BTreeMap<SocketAddr, Side>,
     /// Nothing gets through to these, or from them.
     dead: BTreeSet<SocketAddr>,
+    /// These stand still: what comes waits in their sockets.
+    still: BTreeMap<SocketAddr, Vec<Received>>,
     /// Further addresses, and whose they are. Whoever is called by one sees the caller behind a port of its own.
     aliases: Vec<(SocketAddr, SocketAddr)>,
     /// Loses one datagram in twenty, and swaps one pair in ten.
@@ -228,7 +231,8 @@ impl World {
         let ca = Ca::new("ca");
         let server = ca.server();
         let (nodes, dead, aliases) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        Self { now: first_instant(), ca, nodes, dead, aliases, lossy: None, resume: false, server, hubs: 0 }
+        let still = BTreeMap::new();
+        Self { now: first_instant(), ca, nodes, dead, still, aliases, lossy: None, resume: false, server, hubs: 0 }
     }
 
     fn epoch(&self) -> Epoch {
@@ -323,7 +327,7 @@ impl World {
     fn drive(&mut self) {
         loop {
             let mut moved = false;
-            let everybody: Vec<_> = self.nodes.keys().copied().collect();
+            let everybody: Vec<_> = self.nodes.keys().copied().filter(|at| !self.still.contains_key(at)).collect();
             for from in everybody {
                 moved |= self.carry(from);
                 if let Some(Side::Peer(peer)) = self.nodes.get_mut(&from) {
@@ -360,7 +364,10 @@ impl World {
             for data in datagrams {
                 if let Some(node) = self.nodes.get_mut(&to) {
                     let received = Received { remote, local_ip: None, ecn: transmit.ecn, data: BytesMut::from(data) };
-                    node.node().handle_datagram(self.now, received);
+                    match self.still.get_mut(&to) {
+                        Some(waiting) => waiting.push(received),
+                        None => node.node().handle_datagram(self.now, received),
+                    }
                 }
             }
         }
@@ -385,15 +392,40 @@ impl World {
         let end = self.now + time;
         self.drive();
         loop {
-            let due = self.nodes.values_mut().filter_map(|side| side.node().poll_timeout()).min();
+            let awake = self.nodes.iter_mut().filter(|(at, _)| !self.still.contains_key(at));
+            let due = awake.filter_map(|(_, side)| side.node().poll_timeout()).min();
             let Some(due) = due.filter(|due| *due <= end) else { break };
             self.now = self.now.max(due);
-            for side in self.nodes.values_mut() {
+            for (_, side) in self.nodes.iter_mut().filter(|(at, _)| !self.still.contains_key(at)) {
                 side.node().handle_timeout(self.now);
             }
             self.drive();
         }
         self.now = end;
+    }
+
+    /// Lets a node stand still.
+    fn stop(&mut self, at: SocketAddr) {
+        self.still.insert(at, Vec::new());
+    }
+
+    /// Lets it go on. Its loop reads a few datagrams, acts, and reads the others.
+    fn go_on(&mut self, at: SocketAddr, batch: usize) {
+        let waiting = self.still.remove(&at).expect("a node that stands still");
+        for datagrams in waiting.chunks(batch) {
+            let node = self.nodes.get_mut(&at).expect("a node").node();
+            for it in datagrams {
+                let &Received { remote, local_ip, ecn, ref data } = it;
+                node.handle_datagram(self.now, Received { remote, local_ip, ecn, data: data.clone() });
+            }
+            if node.poll_timeout().is_some_and(|due| due <= self.now) {
+                node.handle_timeout(self.now);
+            }
+            self.carry(at);
+            if let Some(Side::Peer(peer)) = self.nodes.get_mut(&at) {
+                peer.act(self.now);
+            }
+        }
     }
 
     /// Opens a connection, and has its host write that.

@@ -17,6 +17,8 @@ const ROUND_TRIPS: u32 = 4;
 const LEAST: Duration = Duration::from_millis(250);
 /// and at most so long.
 const MOST: Duration = Duration::from_secs(1);
+/// A look that comes so much late is none: the hub stood still, and answers may wait in its socket.
+const LATE: Duration = Duration::from_millis(500);
 /// After such a silence a provider's connections go to another one.
 const GIVEN_UP: Duration = Duration::from_secs(2);
 
@@ -59,10 +61,14 @@ impl Hub {
     }
 
     /// Looks whether a provider has said anything since it got something.
-    pub(super) fn silence_timeout(&mut self, now: Instant, handle: Handle) {
+    pub(super) fn silence_timeout(&mut self, now: Instant, at: Instant, handle: Handle) {
         let heard = self.quic.received_datagrams(handle);
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         let Some(watch) = session.watch else { return };
+        if now >= at + LATE {
+            session.watch = Some(Watch { since: now, heard });
+            return self.remind_of_silence(now, handle);
+        }
         let service = session.service;
         let is_silent = heard == watch.heard;
         if !is_silent {
