@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    ConnId, Due, Endpoint, Notice, Work,
+    ConnId, Due, Endpoint, Notice, Phase, Work,
     conn::{Carrier, Conn},
     connection,
     incoming::Opening,
@@ -111,8 +111,11 @@ impl Endpoint {
     pub(super) fn add_link(&mut self, now: Instant, remote: SocketAddr, at: Instant) {
         let id = self.next_link;
         self.next_link += 1;
-        let machine =
-            Session::start(self.config.session.clone(), rand_chacha::rand_core::Rng::next_u64(&mut self.random));
+        let mut config = self.config.session.clone();
+        if let Phase::Ending { until } = self.phase {
+            config.closing = until.saturating_duration_since(now);
+        }
+        let machine = Session::start(config, rand_chacha::rand_core::Rng::next_u64(&mut self.random));
         let mut link = Link {
             remote,
             machine,
@@ -135,8 +138,10 @@ impl Endpoint {
         if self.paused > 0 {
             self.work.push_back(Work::Link(id, Event::Needed { needed: true }));
         }
-        if self.phase == super::Phase::Retired {
-            self.work.push_back(Work::Link(id, Event::SetWeight { weight: 0 }));
+        match self.phase {
+            Phase::Running | Phase::Closing | Phase::Closed => {}
+            Phase::Retired => self.work.push_back(Work::Link(id, Event::SetWeight { weight: 0 })),
+            Phase::Ending { .. } => self.work.push_back(Work::Link(id, Event::LocalShutdown)),
         }
     }
 
@@ -214,11 +219,11 @@ impl Endpoint {
                 Action::SendNotifyShutdown => self.send_word(id, b"notify_shutdown"),
                 Action::SendSessionClose { code } => {
                     if let Some(wire) = &mut link.wire {
-                        wire.left = true;
+                        (wire.left, wire.usable) = (true, false);
                     }
                     self.send(id, &Frame::SessionClose { code, text: code::text(code).to_owned() });
                 }
-                Action::SessionLost => self.lose_conns(id),
+                Action::SessionLost => self.lose_conns(now, id),
                 Action::Close { code } => self.close_wire(now, id, code),
                 Action::Waiting { retry_ms } => {
                     if let Some(wire) = link.wire.take() {
@@ -326,7 +331,7 @@ impl Endpoint {
         self.notices.push_back(Notice::SessionEnded { remote: link.remote, reason: link.reason });
         // After a hub's shutdown the address is tried again at once, if it is still listed (Endpoint session); but a hub that lets us in
         // only to send us away is not asked more than once a second.
-        if again && self.wants_sessions() && self.listed.contains(&link.remote) {
+        if again && self.wants_sessions(now) && self.listed.contains(&link.remote) {
             self.add_link(now, link.remote, now.max(link.begun + BREATH));
         }
     }
@@ -344,14 +349,18 @@ impl Endpoint {
     }
 
     /// The connections on the session are told that it is lost.
-    fn lose_conns(&mut self, id: LinkId) {
+    fn lose_conns(&mut self, now: Instant, id: LinkId) {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         (wire.usable, wire.left) = (false, true);
         for conn in wire.streams.values().copied().collect::<Vec<_>>() {
             self.note_candidates(conn);
         }
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
-        let stopping = matches!(self.phase, super::Phase::Closing | super::Phase::Closed);
+        let stopping = match self.phase {
+            Phase::Running | Phase::Retired => false,
+            Phase::Ending { until } => until <= now,
+            Phase::Closing | Phase::Closed => true,
+        };
         // Of these two, no connection comes back.
         let event = match (self.config.resume && wire.disowned, self.config.resume && stopping) {
             (true, _) => connection::Event::StreamReset { code: code::NOT_ENTITLED },
