@@ -138,7 +138,9 @@ impl Describe for Session {
             }
             State::Established(_) => Ok(()),
             State::Closing { .. } if due.is_none() => Err(format!("{name} without deadline")),
-            State::Closing { live, left: false, .. } if self.is_finished(&live) => Err("drained, yet it stays".to_owned()),
+            State::Closing { live, left: false, .. } if self.is_finished(&live) => {
+                Err("drained, yet it stays".to_owned())
+            }
             State::Closing { .. } => Ok(()),
             State::Closed | State::Failed => match due {
                 Some(timer) => Err(format!("{name} with timer {timer}")),
