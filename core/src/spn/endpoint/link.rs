@@ -94,6 +94,10 @@ pub(super) struct Wire {
     pub(super) rests: bool,
     /// Streams that the hub may have open.
     pub(super) granted: u32,
+    /// A provider's: SET_WEIGHT_ACK, and how many streams the hub had opened by then, as long as some of them have not said what they are.
+    weighed: Option<(u16, u64)>,
+    /// Streams that the hub has opened, as far as they have come.
+    pub(super) opened: u64,
     /// Connections by their streams.
     pub(super) streams: BTreeMap<StreamId, ConnId>,
     /// Streams of the hub whose preamble is not complete, or that have overtaken SESSION_ACK.
@@ -466,7 +470,10 @@ impl Endpoint {
             quic::Event::Readable(stream) if control == Some(stream) => self.read_control(now, id),
             quic::Event::Readable(stream) => match wire.streams.get(&stream) {
                 Some(&conn) => self.on_readable(now, conn),
-                None => self.read_preamble(now, id, stream),
+                None => {
+                    self.read_preamble(now, id, stream);
+                    self.note_weighed(id);
+                }
             },
             quic::Event::Writable(stream) if control == Some(stream) => self.flush = true,
             quic::Event::Writable(stream) => {
@@ -576,7 +583,10 @@ impl Endpoint {
             }
             Frame::SessionState { state } => Event::SessionState { standby: state != 0 },
             Frame::ProviderStopped if consumer => Event::ProviderStopped,
-            Frame::SetWeightAck { weight } if !consumer => Event::SetWeightAck { weight },
+            Frame::SetWeightAck { weight, streams } if !consumer => {
+                wire.weighed = Some((weight, streams));
+                return self.note_weighed(id);
+            }
             Frame::CloseReq { conn, code } if wire.up => {
                 if let Some(paused) = self.paused_by_key(conn) {
                     self.conn_event(now, paused, connection::Event::CloseReq { code });
@@ -641,6 +651,19 @@ impl Endpoint {
                 continue;
             };
             wire.streams.insert(stream, conn);
+    /// SET_WEIGHT_ACK overtakes streams that the hub has opened before it: the session has not heard of its weight before they are known, or it
+    /// would end under them.
+    pub(super) fn note_weighed(&mut self, id: LinkId) {
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        let Some((weight, streams)) = wire.weighed else { return };
+        // The session hears of a connection before its opening is forgotten.
+        let is_known = wire.opened >= streams && wire.openings.keys().all(|stream| stream.index() >= streams);
+        if is_known {
+            wire.weighed = None;
+            self.work.push_back(Work::Link(id, Event::SetWeightAck { weight }));
+        }
+    }
+
             let (handle, protocol) = (wire.handle, wire.protocol);
             // First of all: `request_provider_start` goes before the first stream.
             self.link_event(now, id, Event::ConnectionOpened);
@@ -754,3 +777,5 @@ impl Wire {
         self.usable && !self.standby && !self.exhausted && allowed
     }
 }
+            weighed: None,
+            opened: 0,
