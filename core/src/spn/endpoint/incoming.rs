@@ -38,6 +38,7 @@ impl Endpoint {
         wire.opened = wire.opened.max(stream.index() + 1);
         self.read_preamble(now, id, stream);
         self.note_weighed(id);
+        self.listen(now, id);
         self.grant(id);
     }
 

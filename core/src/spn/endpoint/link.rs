@@ -34,9 +34,15 @@ pub(super) type LinkId = u32;
 
 /// The least time between the beginnings of two sessions with an address.
 const BREATH: Duration = Duration::from_secs(1);
-/// An endpoint whose hub has said nothing for so long asks for a sign of life: a provider always, a consumer while what it has sent may be
-/// unheard. A hub that was restarted answers with a stateless reset, and the connections go on. QUIC's own probes come later and later.
+/// An endpoint whose hub has said nothing for so long asks for a sign of life: a provider while it is in use, a consumer while what it has
+/// sent may be unheard. A hub that was restarted answers with a stateless reset, and the connections go on. QUIC's own probes come later and
+/// later.
 const SILENCE: Duration = Duration::from_millis(500);
+/// A provider counts as in use for so long after its last connection: a consumer may look for it. Thousands may be idle, so these ask only
+/// when not even keep-alives are answered,
+const IN_USE: Duration = Duration::from_secs(10);
+/// for so long after one was due.
+const OVERDUE: Duration = Duration::from_secs(1);
 
 /// A session with a hub address, in whatever state.
 pub(super) struct Link {
@@ -88,24 +94,28 @@ pub(super) struct Wire {
     service: String,
     pub(super) receive: Window,
     pub(super) send: Window,
+    /// A provider's: SET_WEIGHT_ACK, and how many streams the hub had opened by then, as long as some of them have not said what they are.
+    weighed: Option<(u16, u64)>,
+    /// Streams that the hub has opened, as far as they have come.
+    pub(super) opened: u64,
     /// A look at what its stalled connections hold is due.
     pub(super) stall_look: bool,
     /// A look at windows that have grown is due.
     pub(super) rests: bool,
     /// Streams that the hub may have open.
     pub(super) granted: u32,
-    /// A provider's: SET_WEIGHT_ACK, and how many streams the hub had opened by then, as long as some of them have not said what they are.
-    weighed: Option<(u16, u64)>,
-    /// Streams that the hub has opened, as far as they have come.
-    pub(super) opened: u64,
     /// Connections by their streams.
     pub(super) streams: BTreeMap<StreamId, ConnId>,
     /// Streams of the hub whose preamble is not complete, or that have overtaken SESSION_ACK.
     pub(super) openings: BTreeMap<StreamId, Opening>,
     /// Who may get a consumer's connections, as the hub says.
     pub(super) roster: Option<Roster>,
-    /// Datagrams that had come when it was last looked for silence, if it is.
+    /// Datagrams that had come when it was last looked for silence, if it is,
     listened: Option<u64>,
+    /// when there were more than the time before,
+    heard_at: Option<Instant>,
+    /// and when there was a reason to listen.
+    used_at: Option<Instant>,
     /// Connections that may go on here as soon as there is stream credit.
     pub(super) legs: BTreeSet<ConnId>,
 }
@@ -641,16 +651,6 @@ impl Endpoint {
         self.work.push_back(Work::Link(id, event));
     }
 
-    /// Gives the connections that wait for a session one, in order, as long as there is room.
-    pub(super) fn serve_waiting(&mut self, now: Instant) {
-        while let Some((_, &conn)) = self.waiting.first_key_value() {
-            let Some(id) = self.best_link() else { return };
-            let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
-            let Some(stream) = self.quic.open(wire.handle) else {
-                wire.exhausted = true;
-                continue;
-            };
-            wire.streams.insert(stream, conn);
     /// SET_WEIGHT_ACK overtakes streams that the hub has opened before it: the session has not heard of its weight before they are known, or it
     /// would end under them.
     pub(super) fn note_weighed(&mut self, id: LinkId) {
@@ -664,6 +664,16 @@ impl Endpoint {
         }
     }
 
+    /// Gives the connections that wait for a session one, in order, as long as there is room.
+    pub(super) fn serve_waiting(&mut self, now: Instant) {
+        while let Some((_, &conn)) = self.waiting.first_key_value() {
+            let Some(id) = self.best_link() else { return };
+            let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+            let Some(stream) = self.quic.open(wire.handle) else {
+                wire.exhausted = true;
+                continue;
+            };
+            wire.streams.insert(stream, conn);
             let (handle, protocol) = (wire.handle, wire.protocol);
             // First of all: `request_provider_start` goes before the first stream.
             self.link_event(now, id, Event::ConnectionOpened);
@@ -690,7 +700,9 @@ impl Endpoint {
     /// Something is being said, or a provider's session is up: from now on silence is looked for.
     pub(super) fn listen(&mut self, now: Instant, id: LinkId) {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        wire.used_at = Some(now);
         if wire.listened.is_none() && wire.protocol == Protocol::Sc02 {
+            wire.heard_at = Some(now);
             wire.listened = Some(self.quic.received_datagrams(wire.handle));
             self.deadlines.push(now + SILENCE, Due::Silence(id));
         }
@@ -710,7 +722,15 @@ impl Endpoint {
             wire.listened = None;
             return;
         }
-        if heard == before {
+        if self.paused > 0 || !wire.streams.is_empty() || !wire.openings.is_empty() {
+            wire.used_at = Some(now);
+        }
+        let since = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let keep_alive = Duration::from_millis(self.config.transport.keep_alive_ms.into());
+        let is_idle = self.config.role == Role::Provider && since(wire.used_at) >= IN_USE;
+        if heard > before {
+            wire.heard_at = Some(now);
+        } else if !is_idle || since(wire.heard_at) >= keep_alive + OVERDUE {
             self.quic.ping(wire.handle);
         }
         wire.listened = Some(heard);
@@ -758,6 +778,8 @@ impl Wire {
             service: String::new(),
             receive: window(transport.receive_window),
             send: window(transport.send_window),
+            weighed: None,
+            opened: 0,
             stall_look: false,
             rests: false,
             granted: transport.max_streams,
@@ -765,6 +787,8 @@ impl Wire {
             openings: BTreeMap::new(),
             roster: None,
             listened: None,
+            heard_at: None,
+            used_at: None,
             legs: BTreeSet::new(),
         }
     }
@@ -777,5 +801,3 @@ impl Wire {
         self.usable && !self.standby && !self.exhausted && allowed
     }
 }
-            weighed: None,
-            opened: 0,

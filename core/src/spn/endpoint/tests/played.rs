@@ -818,3 +818,28 @@ fn what_the_hub_has_opened_before_it_acknowledged_the_weight_is_served() {
         }
     }
 }
+
+#[test]
+fn an_idle_provider_leaves_its_hub_in_peace() {
+    let mut played = Played::resumable(Role::Provider);
+    let datagrams = |played: &mut Played, seconds| {
+        let session = played.session;
+        let before = played.quic().received_datagrams(session);
+        played.wait(Duration::from_secs(seconds));
+        played.quic().received_datagrams(session) - before
+    };
+    // For some time, a consumer may look for it.
+    let (fresh, _) = (datagrams(&mut played, 9), datagrams(&mut played, 2));
+    let idle = datagrams(&mut played, 60);
+    let stream = played.open(&Preamble::Connect { conn: ConnKey([7; 16]), flags: 1 }.to_bytes());
+    let used = datagrams(&mut played, 60);
+    let (id, peer) = (played.caller(), played.peer);
+    played.finish(stream);
+    played.world.say(peer, id, b"", true);
+    played.run();
+    played.send(&Frame::DataAck(vec![AckEntry { conn: ConnKey([7; 16]), received: 0, flags: 2 }]));
+    let (after, _) = (datagrams(&mut played, 9), datagrams(&mut played, 2));
+    let again = datagrams(&mut played, 60);
+    assert!(fresh >= 8 && after >= 8 && used >= 55, "in use: {fresh}, {after} in 9 s, {used} in 60 s");
+    assert!(idle <= 30 && again <= 30, "idle: {idle}, {again} in 60 s");
+}
