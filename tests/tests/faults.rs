@@ -33,12 +33,13 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
 use towline_tests::{
     legacy,
-    programs::{Program, Realm, path_of},
+    programs::{On, Program, Realm, Ways, path_of},
     servers::{abort, connect, echo, serve},
 };
 use towline_tokio::pki::Pair;
@@ -88,6 +89,61 @@ fn b08_no_connection_goes_on_with_another_back_end() {
     assert_eq!(CONNECTIONS.load(Ordering::SeqCst), 2, "and no further back-end");
 }
 
+/// One of two providers is killed, and connections go on being begun.
+fn a_dead_provider_beside_a_live_one(on: On) {
+    let realm = Realm::start_on(on, "127.0.0.1", |inventory| inventory);
+    // Says who it is, then sends back what comes.
+    let named = |name: u8| {
+        serve(move |mut tcp: TcpStream| {
+            tcp.write_all(&[name])?;
+            echo(tcp)
+        })
+    };
+    let [mut dies, _lives] = [b'd', b'l'].map(|name| realm.provider_on(on, "p", named(name), Ways::default()));
+    let (_consumer, address) = realm.consumer_on(on, "c", Ways::default());
+    // A connection that stays: as many go to each.
+    let ask = move |speaks: bool| -> io::Result<(u8, TcpStream)> {
+        let mut tcp = connect(address);
+        let mut answer = vec![0; if speaks { 5 } else { 1 }];
+        if speaks {
+            tcp.write_all(b"ping")?;
+        }
+        tcp.read_exact(&mut answer)?;
+        if !speaks || answer[1..] == *b"ping" {
+            Ok((answer[0], tcp))
+        } else {
+            Err(io::Error::other(format!("{answer:?}")))
+        }
+    };
+    let before: Vec<_> = (0..10).map(|nth| ask(nth % 2 == 0).unwrap()).collect();
+    assert_eq!(before.iter().filter(|(name, _)| *name == b'd').count(), 5, "both of them serve");
+    dies.signal("KILL");
+    dies.wait();
+    let asked: Vec<_> = (0..60)
+        .map(|nth| {
+            let asked = thread::spawn(move || {
+                let began = Instant::now();
+                (ask(nth % 2 == 0), began.elapsed())
+            });
+            thread::sleep(Duration::from_millis(60));
+            asked
+        })
+        .collect();
+    let asked: Vec<_> = asked.into_iter().map(|asked| asked.join().unwrap()).collect();
+    for (nth, (answer, took)) in asked.iter().enumerate() {
+        let served = answer.as_ref().ok().map(|(name, _)| *name);
+        assert_eq!(served, Some(b'l'), "{on:?}, the {nth}th, after {took:?}");
+        assert!(*took < Duration::from_secs(5), "{on:?}, the {nth}th: {took:?}");
+    }
+}
+
+#[test]
+fn connections_begun_beside_a_dead_provider_are_served_by_the_live_one() {
+    for on in [On::Tokio, On::Smol] {
+        a_dead_provider_beside_a_live_one(on);
+    }
+}
+
 #[test]
 fn b11_aborted_downloads_leave_nothing_behind() {
     static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -109,7 +165,7 @@ fn b11_aborted_downloads_leave_nothing_behind() {
     let deadline = Instant::now() + Duration::from_secs(20);
     while OPEN.load(Ordering::SeqCst) > 0 {
         assert!(Instant::now() < deadline, "{} still write", OPEN.load(Ordering::SeqCst));
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
     connect(address).read_exact(&mut [0; 1000]).unwrap();
 }
@@ -185,7 +241,7 @@ fn b18_session_ids_are_unique() {
         provider.signal("INT");
         provider.wait();
         while realm.hub.out().len() < 2 * nth {
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
     }
     for line in realm.hub.out().iter().filter(|line| line.contains("startSpnSession")) {

@@ -102,6 +102,27 @@ fn two_hundred_connections_between_runtimes_outlive_ten_hubs() {
 }
 
 #[test]
+fn agents_that_end_do_so_with_their_connections_not_with_their_hub() {
+    let mut realm = Realm::start(|inventory| inventory);
+    let mut provider = realm.provider("p", serve(echo));
+    let (mut consumer, address) = realm.consumer("c");
+    undisturbed(address, 50, |moved| {
+        wait_for(moved, 500_000);
+        for agent in [&provider, &consumer] {
+            agent.signal("TERM");
+            agent.err_line("SIGTERM");
+        }
+        for _ in 0..2 {
+            realm.restart_hub();
+            wait_for(moved, 500_000);
+        }
+    });
+    for agent in [&mut provider, &mut consumer] {
+        assert_eq!(agent.wait().code(), Some(0));
+    }
+}
+
+#[test]
 fn half_closed_connections_outlive_a_hub() {
     let mut realm = Realm::start(|inventory| inventory);
     let provider = realm.provider(

@@ -177,21 +177,23 @@ fn a_reset_is_explained_by_what_was_done_to_its_agents_and_by_nothing_else() {
     // The first connection is there in the first moment, over the first consumer.
     let (at_once, late) = (Duration::ZERO, Duration::from_secs(60));
     let cases = [
-        (None, None),
-        (Some((kill(Agent::Consumer(0)), at_once)), Some(Limit::ConsumerKilled)),
-        (Some((kill(Agent::Provider(0)), at_once)), Some(Limit::ProviderKilled)),
-        (Some((kill(Agent::Consumer(1)), at_once)), None),
-        (Some((kill(Agent::Provider(1)), at_once)), None),
+        (vec![], None),
+        (vec![(kill(Agent::Consumer(0)), at_once)], Some(Limit::ConsumerKilled)),
+        (vec![(kill(Agent::Provider(0)), at_once)], Some(Limit::ProviderKilled)),
+        (vec![(kill(Agent::Consumer(1)), at_once)], None),
+        (vec![(kill(Agent::Provider(1)), at_once)], None),
         // What came later explains nothing; nor does an order to end: connections then have 30 s.
-        (Some((kill(Agent::Consumer(0)), late)), None),
-        (Some((end(Agent::Consumer(0)), at_once)), None),
+        (vec![(kill(Agent::Consumer(0)), late)], None),
+        (vec![(end(Agent::Consumer(0)), at_once)], None),
+        // Not even if its hub goes meanwhile.
+        (vec![(end(Agent::Consumer(0)), at_once), (Trouble::HubKill(0, at_once), at_once)], None),
     ];
     thread::scope(|scope| {
         for (done, limit) in cases {
             scope.spawn(move || {
                 let past = |start| {
-                    let past = done.clone().map(|(trouble, after)| (trouble, start + after));
-                    past.map(|(trouble, began)| Past { trouble, began, ended: began, back: None }).into_iter().collect()
+                    let past = done.iter().map(|(trouble, after)| (trouble.clone(), start + *after));
+                    past.map(|(trouble, began)| Past { trouble, began, ended: began, back: None }).collect()
                 };
                 let tally = over(Way::Reset, past);
                 let explained: Vec<_> = tally.all.explained.into_iter().collect();

@@ -112,6 +112,10 @@ enum Phase {
     Running,
     /// A provider whose weight is 0: sessions that end are not begun again.
     Retired,
+    /// It ends: sessions are begun only for connections that have lost theirs, until then.
+    Ending {
+        until: Instant,
+    },
     Closing,
     Closed,
 }
@@ -224,7 +228,7 @@ impl Endpoint {
 
     /// The addresses that the hub's name has now. New ones get a session, those of others end. An empty answer changes nothing.
     pub fn handle_addresses(&mut self, now: Instant, addresses: &[SocketAddr]) {
-        if addresses.is_empty() || !matches!(self.phase, Phase::Running | Phase::Retired) {
+        if addresses.is_empty() || matches!(self.phase, Phase::Closing | Phase::Closed) {
             return;
         }
         self.listed = addresses.iter().copied().collect();
@@ -243,11 +247,12 @@ impl Endpoint {
         self.settle(now);
     }
 
-    /// Whether sessions are to be made: a retired provider has use for one only to go on with what is paused.
-    fn wants_sessions(&self) -> bool {
+    /// Whether sessions are to be made: a retired provider, or an endpoint that ends, has use for one only to go on with what is paused.
+    fn wants_sessions(&self, now: Instant) -> bool {
         match self.phase {
             Phase::Running => true,
             Phase::Retired => self.paused > 0,
+            Phase::Ending { until } => self.paused > 0 && now < until,
             Phase::Closing | Phase::Closed => false,
         }
     }
@@ -266,7 +271,7 @@ impl Endpoint {
 
     /// Gives every listed address that has no session one.
     fn begin_sessions(&mut self, now: Instant) {
-        if !self.wants_sessions() {
+        if !self.wants_sessions(now) {
             return;
         }
         let busy: BTreeSet<_> = self.links.values().map(|link| link.remote).collect();
@@ -389,7 +394,8 @@ impl Endpoint {
         self.settle(now);
     }
 
-    /// Leaves in good order: nothing new, and sessions end with their last connection or after their deadline. [`Notice::Closed`] ends it.
+    /// Leaves in good order: nothing new, and sessions end with their last connection or after their deadline. Connections that lose their
+    /// session meanwhile go on over another one. [`Notice::Closed`] ends it.
     pub fn close(&mut self, now: Instant) {
         self.shut_down(now, 1);
     }
@@ -403,9 +409,19 @@ impl Endpoint {
         if self.phase == Phase::Closed {
             return;
         }
-        self.phase = Phase::Closing;
+        self.phase = match self.phase {
+            Phase::Running | Phase::Retired if signals == 1 => {
+                Phase::Ending { until: now + self.config.session.closing }
+            }
+            Phase::Running | Phase::Retired | Phase::Ending { .. } | Phase::Closing | Phase::Closed => Phase::Closing,
+        };
+        let links: Vec<_> = self.links.keys().copied().collect();
+        // From now on, those that look for a session need one.
+        for id in self.conns.iter().flatten().map(|conn| conn.id).collect::<Vec<_>>() {
+            self.count_paused(now, id);
+        }
         for _ in 0..signals {
-            for id in self.links.keys() {
+            for id in &links {
                 self.work.push_back(Work::Link(*id, session::Event::LocalShutdown));
             }
         }
@@ -469,11 +485,12 @@ impl Endpoint {
         if self.told_closed || self.phase == Phase::Running || !self.links.is_empty() {
             return;
         }
-        if self.phase == Phase::Closing {
+        if matches!(self.phase, Phase::Ending { .. } | Phase::Closing) {
             self.phase = Phase::Closed;
-            let left: Vec<_> = self.conns.iter().flatten().map(|conn| conn.id).collect();
-            for id in left {
-                self.notices.push_back(Notice::Reset(id, code::NOT_STARTED));
+            let code = |conn: &Conn| if conn.machine.is_paused() { code::PARTNER_LOST } else { code::NOT_STARTED };
+            let left: Vec<_> = self.conns.iter().flatten().map(|conn| (conn.id, code(conn))).collect();
+            for (id, code) in left {
+                self.notices.push_back(Notice::Reset(id, code));
                 self.remove_conn(now, id);
             }
         }

@@ -191,8 +191,8 @@ pub enum Frame {
     Partner { conn: ConnKey, partner: Tag },
     /// Provider to hub.
     SetWeight { weight: u16 },
-    /// Hub to provider: the weight now in force.
-    SetWeightAck { weight: u16 },
+    /// Hub to provider: the weight now in force, and how many streams the hub had opened by then.
+    SetWeightAck { weight: u16, streams: u64 },
     /// Provider to hub: all connections of this weight-0 provider have ended.
     Drained,
     /// Hub to endpoint: 0 active, 1 stand-by.
@@ -438,8 +438,11 @@ impl Frame {
                 put_varint(out, (*weight).into());
                 kind::SET_WEIGHT
             }
-            Self::SetWeightAck { weight } => {
+            Self::SetWeightAck { weight, streams } => {
                 put_varint(out, (*weight).into());
+                if *streams > 0 {
+                    put_varint(out, *streams);
+                }
                 kind::SET_WEIGHT_ACK
             }
             Self::Drained => kind::DRAINED,
@@ -549,7 +552,10 @@ impl Frame {
             kind::CONNECTED => Self::Connected { conn: r.conn()?, flags: r.byte("flags")? },
             kind::PARTNER => Self::Partner { conn: r.conn()?, partner: r.id("partner").map(Tag)? },
             kind::SET_WEIGHT => Self::SetWeight { weight: r.weight()? },
-            kind::SET_WEIGHT_ACK => Self::SetWeightAck { weight: r.weight()? },
+            kind::SET_WEIGHT_ACK => {
+                // A hub of an earlier release stops behind the weight.
+                Self::SetWeightAck { weight: r.weight()?, streams: r.varint("streams").unwrap_or_default() }
+            }
             kind::DRAINED => Self::Drained,
             kind::SESSION_STATE => Self::SessionState { state: r.state(1, "0 or 1")? },
             kind::PROVIDER_START => Self::ProviderStart,

@@ -24,20 +24,12 @@ pub enum Limit {
     ProviderDrained,
     /// The consumer was.
     ConsumerDrained,
-    /// An agent was told to end, and its hub went, or paused the connection, before those 30 s were over: an agent that ends makes no new
-    /// sessions, so it cannot go on elsewhere.
-    EndingWithoutHub,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::ProviderKilled,
-        Self::ConsumerKilled,
-        Self::ProviderDrained,
-        Self::ConsumerDrained,
-        Self::EndingWithoutHub,
-    ];
+    pub const ALL: [Self; 4] =
+        [Self::ProviderKilled, Self::ConsumerKilled, Self::ProviderDrained, Self::ConsumerDrained];
 
     /// The head of its column.
     #[must_use]
@@ -47,7 +39,6 @@ impl Limit {
             Self::ConsumerKilled => "consumer killed",
             Self::ProviderDrained => "provider's 30 s",
             Self::ConsumerDrained => "consumer's 30 s",
-            Self::EndingWithoutHub => "agent ending, hub gone",
         }
     }
 }
@@ -71,8 +62,6 @@ pub enum Verdict {
 const SOON: Duration = Duration::from_millis(500);
 /// An agent that was told to end waits so long for its connections.
 const DRAIN: Duration = Duration::from_secs(30);
-/// A session that is silent is lost after this.
-const IDLE: Duration = Duration::from_secs(20);
 /// The longest that the loss of a process can take to reach the other end: the idle time-out, `--pause-max`, an agent that stands
 /// still meanwhile, an end that sleeps between two bursts, and some time.
 const LAST: Duration = Duration::from_secs(20 + 120 + 30 + 30 + 15);
@@ -89,15 +78,15 @@ pub fn verdict(entry: &Entry, past: &[Past]) -> Verdict {
     let resets = entry.ends().filter_map(|(_, end)| if let End::Reset(at, _) = end { Some(*at) } else { None });
     match resets.min() {
         Some(at) => {
-            past.iter().find_map(|one| explain(entry, at, one, past)).map_or(Verdict::Unexplained, Verdict::Explained)
+            past.iter().find_map(|one| explain(entry, at, one)).map_or(Verdict::Unexplained, Verdict::Explained)
         }
         None if entry.service.is_none() => Verdict::Wrong,
         None => Verdict::Equal,
     }
 }
 
-/// The limit that explains why this connection was reset then; `all` is everything that was done.
-fn explain(entry: &Entry, at: Instant, past: &Past, all: &[Past]) -> Option<Limit> {
+/// The limit that explains why this connection was reset then.
+fn explain(entry: &Entry, at: Instant, past: &Past) -> Option<Limit> {
     let (agent, is_kill) = match past.trouble {
         Trouble::AgentKill(agent, _) => (agent, true),
         Trouble::AgentTerm(agent) => (agent, false),
@@ -114,31 +103,14 @@ fn explain(entry: &Entry, at: Instant, past: &Past, all: &[Past]) -> Option<Limi
     if !is_its || at < past.began || at > past.began + LAST {
         return None;
     }
-    let is_early = !is_kill && at < past.began + DRAIN - SOON;
     match (agent, is_kill) {
-        (_, false) if is_early => {
-            all.iter().any(|other| takes_hub(other, past.began, at)).then_some(Limit::EndingWithoutHub)
-        }
+        // It may take no shorter time, whatever its hubs do.
+        (_, false) if at < past.began + DRAIN - SOON => None,
         (Agent::Provider(_), true) => Some(Limit::ProviderKilled),
         (Agent::Provider(_), false) => Some(Limit::ProviderDrained),
         (Agent::Consumer(_), true) => Some(Limit::ConsumerKilled),
         (Agent::Consumer(_), false) => Some(Limit::ConsumerDrained),
     }
-}
-
-/// Whether this can have taken an agent's session, or a connection's stream, in that time. Silence is noticed after the idle time-out.
-fn takes_hub(past: &Past, from: Instant, until: Instant) -> bool {
-    let is_then = past.began <= until && past.ended + IDLE >= from;
-    is_then
-        && matches!(
-            past.trouble,
-            Trouble::HubKill(..)
-                | Trouble::HubTerm(..)
-                | Trouble::HubStop(..)
-                | Trouble::BothKill(_)
-                | Trouble::Unlisted(..)
-                | Trouble::Pause(..)
-        )
 }
 
 /// One line of the table.

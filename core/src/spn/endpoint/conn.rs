@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
 
 use super::{
-    ConnId, Due, Endpoint, Notice,
+    ConnId, Due, Endpoint, Notice, Phase,
     connection::{Action, Connection, Event},
     flow::Unread,
     ledger::Ledger,
@@ -391,9 +391,11 @@ impl Endpoint {
         self.arm_conn(id);
     }
 
-    fn count_paused(&mut self, now: Instant, id: ConnId) {
+    /// Notes whether a connection waits for a session.
+    pub(super) fn count_paused(&mut self, now: Instant, id: ConnId) {
+        let is_ending = matches!(self.phase, Phase::Ending { .. });
         let Some(conn) = self.conn_mut(id) else { return };
-        let waits = conn.machine.is_paused();
+        let waits = conn.machine.is_paused() || (is_ending && conn.machine.is_looking_up());
         if std::mem::replace(&mut conn.waits, waits) != waits {
             let before = self.paused;
             self.paused = if waits { before + 1 } else { before - 1 };

@@ -35,7 +35,10 @@ impl Endpoint {
         }
         // Before SESSION_ACK it has overtaken it: streams do not keep order among each other. QUIC's credit bounds how many.
         wire.openings.insert(stream, Opening::default());
+        wire.opened = wire.opened.max(stream.index() + 1);
         self.read_preamble(now, id, stream);
+        self.note_weighed(id);
+        self.listen(now, id);
         self.grant(id);
     }
 
@@ -218,6 +221,7 @@ impl Endpoint {
         let Some(wire) = self.links.get(&id).and_then(|link| link.wire.as_ref()) else { return };
         if wire.openings.contains_key(&stream) {
             self.refuse(id, stream, code::MALFORMED);
+            self.note_weighed(id);
         }
     }
 

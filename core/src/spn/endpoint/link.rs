@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    ConnId, Due, Endpoint, Notice, Work,
+    ConnId, Due, Endpoint, Notice, Phase, Work,
     conn::{Carrier, Conn},
     connection,
     incoming::Opening,
@@ -35,9 +35,15 @@ pub(super) type LinkId = u32;
 
 /// The least time between the beginnings of two sessions with an address.
 const BREATH: Duration = Duration::from_secs(1);
-/// An endpoint whose hub has said nothing for so long asks for a sign of life: a provider always, a consumer while what it has sent may be
-/// unheard. A hub that was restarted answers with a stateless reset, and the connections go on. QUIC's own probes come later and later.
+/// An endpoint whose hub has said nothing for so long asks for a sign of life: a provider while it is in use, a consumer while what it has
+/// sent may be unheard. A hub that was restarted answers with a stateless reset, and the connections go on. QUIC's own probes come later and
+/// later.
 const SILENCE: Duration = Duration::from_millis(500);
+/// A provider counts as in use for so long after its last connection: a consumer may look for it. Thousands may be idle, so these ask only
+/// when not even keep-alives are answered,
+const IN_USE: Duration = Duration::from_secs(10);
+/// for so long after one was due.
+const OVERDUE: Duration = Duration::from_secs(1);
 
 /// A session with a hub address, in whatever state.
 pub(super) struct Link {
@@ -89,6 +95,10 @@ pub(super) struct Wire {
     service: String,
     pub(super) receive: Window,
     pub(super) send: Window,
+    /// A provider's: SET_WEIGHT_ACK, and how many streams the hub had opened by then, as long as some of them have not said what they are.
+    weighed: Option<(u16, u64)>,
+    /// Streams that the hub has opened, as far as they have come.
+    pub(super) opened: u64,
     /// A look at what its stalled connections hold is due.
     pub(super) stall_look: bool,
     /// A look at windows that have grown is due.
@@ -101,8 +111,12 @@ pub(super) struct Wire {
     pub(super) openings: BTreeMap<StreamId, Opening>,
     /// Who may get a consumer's connections, as the hub says.
     pub(super) roster: Option<Roster>,
-    /// Datagrams that had come when it was last looked for silence, if it is.
+    /// Datagrams that had come when it was last looked for silence, if it is,
     listened: Option<u64>,
+    /// when there were more than the time before,
+    heard_at: Option<Instant>,
+    /// and when there was a reason to listen.
+    used_at: Option<Instant>,
     /// New streams wait: the endpoint stood still.
     pub(super) hold: Option<Hold>,
     /// Connections that may go on here as soon as there is stream credit.
@@ -114,8 +128,11 @@ impl Endpoint {
     pub(super) fn add_link(&mut self, now: Instant, remote: SocketAddr, at: Instant) {
         let id = self.next_link;
         self.next_link += 1;
-        let machine =
-            Session::start(self.config.session.clone(), rand_chacha::rand_core::Rng::next_u64(&mut self.random));
+        let mut config = self.config.session.clone();
+        if let Phase::Ending { until } = self.phase {
+            config.closing = until.saturating_duration_since(now);
+        }
+        let machine = Session::start(config, rand_chacha::rand_core::Rng::next_u64(&mut self.random));
         let mut link = Link {
             remote,
             machine,
@@ -138,8 +155,10 @@ impl Endpoint {
         if self.paused > 0 {
             self.work.push_back(Work::Link(id, Event::Needed { needed: true }));
         }
-        if self.phase == super::Phase::Retired {
-            self.work.push_back(Work::Link(id, Event::SetWeight { weight: 0 }));
+        match self.phase {
+            Phase::Running | Phase::Closing | Phase::Closed => {}
+            Phase::Retired => self.work.push_back(Work::Link(id, Event::SetWeight { weight: 0 })),
+            Phase::Ending { .. } => self.work.push_back(Work::Link(id, Event::LocalShutdown)),
         }
     }
 
@@ -217,11 +236,11 @@ impl Endpoint {
                 Action::SendNotifyShutdown => self.send_word(id, b"notify_shutdown"),
                 Action::SendSessionClose { code } => {
                     if let Some(wire) = &mut link.wire {
-                        wire.left = true;
+                        (wire.left, wire.usable) = (true, false);
                     }
                     self.send(id, &Frame::SessionClose { code, text: code::text(code).to_owned() });
                 }
-                Action::SessionLost => self.lose_conns(id),
+                Action::SessionLost => self.lose_conns(now, id),
                 Action::Close { code } => self.close_wire(now, id, code),
                 Action::Waiting { retry_ms } => {
                     if let Some(wire) = link.wire.take() {
@@ -330,7 +349,7 @@ impl Endpoint {
         self.notices.push_back(Notice::SessionEnded { remote: link.remote, reason: link.reason });
         // After a hub's shutdown the address is tried again at once, if it is still listed (Endpoint session); but a hub that lets us in
         // only to send us away is not asked more than once a second.
-        if again && self.wants_sessions() && self.listed.contains(&link.remote) {
+        if again && self.wants_sessions(now) && self.listed.contains(&link.remote) {
             self.add_link(now, link.remote, now.max(link.begun + BREATH));
         }
     }
@@ -348,14 +367,18 @@ impl Endpoint {
     }
 
     /// The connections on the session are told that it is lost.
-    fn lose_conns(&mut self, id: LinkId) {
+    fn lose_conns(&mut self, now: Instant, id: LinkId) {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
         (wire.usable, wire.left) = (false, true);
         for conn in wire.streams.values().copied().collect::<Vec<_>>() {
             self.note_candidates(conn);
         }
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
-        let stopping = matches!(self.phase, super::Phase::Closing | super::Phase::Closed);
+        let stopping = match self.phase {
+            Phase::Running | Phase::Retired => false,
+            Phase::Ending { until } => until <= now,
+            Phase::Closing | Phase::Closed => true,
+        };
         // Of these two, no connection comes back.
         let event = match (self.config.resume && wire.disowned, self.config.resume && stopping) {
             (true, _) => connection::Event::StreamReset { code: code::NOT_ENTITLED },
@@ -461,7 +484,10 @@ impl Endpoint {
             quic::Event::Readable(stream) if control == Some(stream) => self.read_control(now, id),
             quic::Event::Readable(stream) => match wire.streams.get(&stream) {
                 Some(&conn) => self.on_readable(now, conn),
-                None => self.read_preamble(now, id, stream),
+                None => {
+                    self.read_preamble(now, id, stream);
+                    self.note_weighed(id);
+                }
             },
             quic::Event::Writable(stream) if control == Some(stream) => self.flush = true,
             quic::Event::Writable(stream) => {
@@ -573,7 +599,10 @@ impl Endpoint {
             }
             Frame::SessionState { state } => Event::SessionState { standby: state != 0 },
             Frame::ProviderStopped if consumer => Event::ProviderStopped,
-            Frame::SetWeightAck { weight } if !consumer => Event::SetWeightAck { weight },
+            Frame::SetWeightAck { weight, streams } if !consumer => {
+                wire.weighed = Some((weight, streams));
+                return self.note_weighed(id);
+            }
             Frame::CloseReq { conn, code } if wire.up => {
                 if let Some(paused) = self.paused_by_key(conn) {
                     self.conn_event(now, paused, connection::Event::CloseReq { code });
@@ -628,6 +657,19 @@ impl Endpoint {
         self.work.push_back(Work::Link(id, event));
     }
 
+    /// SET_WEIGHT_ACK overtakes streams that the hub has opened before it: the session has not heard of its weight before they are known, or it
+    /// would end under them.
+    pub(super) fn note_weighed(&mut self, id: LinkId) {
+        let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        let Some((weight, streams)) = wire.weighed else { return };
+        // The session hears of a connection before its opening is forgotten.
+        let is_known = wire.opened >= streams && wire.openings.keys().all(|stream| stream.index() >= streams);
+        if is_known {
+            wire.weighed = None;
+            self.work.push_back(Work::Link(id, Event::SetWeightAck { weight }));
+        }
+    }
+
     /// Gives the connections that wait for a session one, in order, as long as there is room.
     pub(super) fn serve_waiting(&mut self, now: Instant) {
         while let Some((_, &conn)) = self.waiting.first_key_value() {
@@ -664,7 +706,9 @@ impl Endpoint {
     /// Something is being said, or a provider's session is up: from now on silence is looked for.
     pub(super) fn listen(&mut self, now: Instant, id: LinkId) {
         let Some(wire) = self.links.get_mut(&id).and_then(|link| link.wire.as_mut()) else { return };
+        wire.used_at = Some(now);
         if wire.listened.is_none() && wire.protocol == Protocol::Sc02 {
+            wire.heard_at = Some(now);
             wire.listened = Some(self.quic.received_datagrams(wire.handle));
             self.deadlines.push(now + SILENCE, Due::Silence(id));
         }
@@ -684,7 +728,15 @@ impl Endpoint {
             wire.listened = None;
             return;
         }
-        if heard == before {
+        if self.paused > 0 || !wire.streams.is_empty() || !wire.openings.is_empty() {
+            wire.used_at = Some(now);
+        }
+        let since = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let keep_alive = Duration::from_millis(self.config.transport.keep_alive_ms.into());
+        let is_idle = self.config.role == Role::Provider && since(wire.used_at) >= IN_USE;
+        if heard > before {
+            wire.heard_at = Some(now);
+        } else if !is_idle || since(wire.heard_at) >= keep_alive + OVERDUE {
             self.quic.ping(wire.handle);
         }
         wire.listened = Some(heard);
@@ -732,6 +784,8 @@ impl Wire {
             service: String::new(),
             receive: window(transport.receive_window),
             send: window(transport.send_window),
+            weighed: None,
+            opened: 0,
             stall_look: false,
             rests: false,
             granted: transport.max_streams,
@@ -739,6 +793,8 @@ impl Wire {
             openings: BTreeMap::new(),
             roster: None,
             listened: None,
+            heard_at: None,
+            used_at: None,
             hold: None,
             legs: BTreeSet::new(),
         }

@@ -61,6 +61,8 @@ struct Live {
     moving: bool,
     /// The address stays in reserve when the session has ended.
     surplus: bool,
+    /// It drains for the endpoint's end, and may be used by connections that have lost another session.
+    resumes: bool,
 }
 
 /// What happened.
@@ -94,7 +96,7 @@ pub enum Event {
     AddressLost,
     /// The host asks for another weight; 0 retires a provider.
     SetWeight { weight: u16 },
-    /// The host shuts down; the second time at once.
+    /// The host shuts down: connections may drain, and what waits for a session gets one until then. The second time at once.
     LocalShutdown,
     /// A connection is about to use the session.
     ConnectionOpened,
@@ -171,6 +173,8 @@ pub struct Session {
     weight: u16,
     /// This provider has asked for weight 0: the session ends when nothing needs it any more.
     retired: bool,
+    /// The endpoint ends: so does the session when nothing needs it any more, and at the deadline.
+    leaving: bool,
     needed: bool,
     /// Tries since the last success.
     retries: u32,
@@ -213,10 +217,19 @@ impl Machine for Session {
 }
 
 impl Session {
-    /// Whether it is there, and is to stay.
+    /// Whether it is there, and connections that wait for a session may use it.
     #[must_use]
     pub fn is_established(&self) -> bool {
-        matches!(self.state, State::Established(_))
+        match self.state {
+            State::Established(_) => true,
+            State::Closing { live, left, .. } => live.resumes && !left,
+            State::IpFound
+            | State::SessionConnecting { .. }
+            | State::Waiting
+            | State::Reserve
+            | State::Closed
+            | State::Failed => false,
+        }
     }
 
     /// Whether SESSION_OPEN is on its way.
@@ -236,6 +249,7 @@ impl Session {
             Event::Connect { .. } if matches!(self.state, State::Reserve) => self.dial(now),
             Event::Elsewhere if matches!(self.state, State::Waiting) => self.reserve(now),
             Event::AddressLost => self.end(State::Failed),
+            Event::LocalShutdown if self.outlives_shutdown(now) => {}
             Event::LocalShutdown => self.end(State::Closed),
             Event::SetWeight { weight } => {
                 self.set_weight(*weight);
@@ -268,9 +282,12 @@ impl Session {
             Event::Connected { protocol: Protocol::Sc02 } => {
                 self.timers.stop(Timer::Handshake);
                 self.timers.set(Timer::Ack, now + self.config.ack);
-                self.actions.push(Action::SendSessionOpen { weight: self.weight });
-                self.set_state(State::SessionConnecting { asked: Some(self.weight) });
+                let weight = self.wanted();
+                self.actions.push(Action::SendSessionOpen { weight });
+                self.set_state(State::SessionConnecting { asked: Some(weight) });
             }
+            // What waits cannot go on there, and nothing else may begin.
+            Event::Connected { protocol: Protocol::Sc01 } if self.leaving => self.close_and_try_again(now, code::OK, 0),
             // `sc01` has no answer, and a refusal comes after the handshake's end: this success is provisional (Legacy protocol, TLS).
             Event::Connected { protocol: Protocol::Sc01 } => {
                 self.timers.stop(Timer::Handshake);
@@ -280,6 +297,7 @@ impl Session {
             Event::Lost => self.try_again(now, 0),
             Event::Elsewhere => self.abort_to_reserve(now),
             Event::AddressLost => self.abort(State::Failed),
+            Event::LocalShutdown if self.outlives_shutdown(now) => {}
             Event::LocalShutdown => self.abort(State::Closed),
             Event::SetWeight { weight } => {
                 self.set_weight(*weight);
@@ -323,6 +341,7 @@ impl Session {
             Event::Lost => self.try_again(now, 0),
             Event::Elsewhere => self.abort_to_reserve(now),
             Event::AddressLost => self.abort(State::Failed),
+            Event::LocalShutdown if self.outlives_shutdown(now) => {}
             Event::LocalShutdown => self.abort(State::Closed),
             Event::SetWeight { weight } => {
                 self.set_weight(*weight);
@@ -383,7 +402,10 @@ impl Session {
             Event::Elsewhere if live.protocol == Protocol::Sc02 => {
                 self.move_away(now, Live { surplus: true, ..live });
             }
-            Event::LocalShutdown => self.start_closing(now, live, true),
+            Event::LocalShutdown if self.leaving => self.force(now, live, code::OK),
+            Event::LocalShutdown => {
+                self.start_closing(now, Live { resumes: live.protocol == Protocol::Sc02, ..live }, true);
+            }
             Event::Lost => {
                 self.actions.push(Action::SessionLost);
                 self.wait(now, 0);
@@ -428,13 +450,18 @@ impl Session {
                 self.lose(live);
                 self.over(now, live);
             }
+            // The hub goes, too: what waits cannot go on here.
+            Event::SessionShutdown { .. } if live.resumes => {
+                live.resumes = false;
+                self.drain(now, live, left, signalled);
+            }
+            Event::Needed { .. } => self.drain(now, live, left, signalled),
             Event::Connect { .. }
             | Event::Connected { .. }
             | Event::SessionShutdown { .. }
             | Event::SessionState { .. }
             | Event::ProviderStopped
             | Event::SetWeightAck { .. }
-            | Event::Needed { .. }
             | Event::Elsewhere => {}
         }
     }
@@ -451,6 +478,14 @@ impl Session {
                 self.lose(live);
                 self.leave(now, Live { open: 0, ..live }, signalled);
             }
+            // The endpoint has waited for long enough.
+            (Timer::Closing, State::Established(live)) => {
+                self.actions.push(Action::Hide);
+                self.lose(live);
+                self.leave(now, Live { open: 0, ..live }, true);
+            }
+            (Timer::Closing, State::SessionConnecting { .. }) => self.abort(State::Closed),
+            (Timer::Closing, State::IpFound | State::Waiting | State::Reserve) => self.end(State::Closed),
             (Timer::Linger, State::Closing { live, left: true, .. }) => self.force(now, live, code::OK),
             (Timer::Reserve, State::Reserve) => self.dial(now),
             // `Linger` before the last connection's end: the word has had its time. The others are stopped with their state.
@@ -491,9 +526,10 @@ impl Session {
             said,
             in_force: said,
             weighing: false,
-            retiring: self.retired && protocol == Protocol::Sc02,
+            retiring: (self.retired || (self.leaving && self.role == Role::Provider)) && protocol == Protocol::Sc02,
             moving: false,
             surplus: false,
+            resumes: false,
         };
         self.weigh(&mut live);
         self.set_state(State::Established(live));
@@ -504,14 +540,39 @@ impl Session {
         self.retired = self.role == Role::Provider && weight == 0;
     }
 
-    /// A retired provider's session of which nobody wants anything.
+    /// The session of a retired provider, or of an endpoint that ends, of which nobody wants anything.
     fn is_done(&self) -> bool {
-        self.retired && !self.needed
+        (self.retired || self.leaving) && !self.needed
+    }
+
+    /// Whether nothing keeps a session that is there.
+    fn is_spare(&self, live: &Live) -> bool {
+        self.is_done() && (live.retiring || self.role == Role::Consumer) && live.is_drained()
+    }
+
+    /// Whether nothing keeps one that is closing.
+    fn is_finished(&self, live: &Live) -> bool {
+        live.is_drained() && !(live.resumes && self.needed)
+    }
+
+    /// The endpoint ends while there is no session. Something may wait for one, and gets it until the deadline; a second signal ends that.
+    fn outlives_shutdown(&mut self, now: Instant) -> bool {
+        let stays = self.needed && !self.leaving;
+        if stays {
+            self.leaving = true;
+            self.timers.set(Timer::Closing, now + self.config.closing);
+        }
+        stays
+    }
+
+    /// The weight to ask for: a provider that ends takes nothing new.
+    fn wanted(&self) -> u16 {
+        if self.leaving && self.role == Role::Provider { 0 } else { self.weight }
     }
 
     /// Says the wanted weight: one SET_WEIGHT at a time, the newest value after the answer to the one before.
     fn weigh(&mut self, live: &mut Live) {
-        let wanted = if live.retiring { 0 } else { self.weight };
+        let wanted = if live.retiring { 0 } else { self.wanted() };
         let speaks = self.role == Role::Provider && live.protocol == Protocol::Sc02;
         if speaks && !live.weighing && live.said != wanted {
             live.said = wanted;
@@ -524,7 +585,7 @@ impl Session {
     fn go_on(&mut self, now: Instant, live: Live) {
         self.state = State::Established(live);
         match live.protocol {
-            Protocol::Sc02 if self.is_done() && live.retiring && live.is_drained() => {
+            Protocol::Sc02 if self.is_spare(&live) => {
                 self.actions.push(Action::Hide);
                 self.leave(now, live, false);
             }
@@ -574,16 +635,22 @@ impl Session {
     }
 
     fn hide(&mut self, now: Instant, live: Live, closing: Duration, signalled: bool) {
-        self.actions.push(Action::Hide);
+        // A consumer that ends asks for nothing new, but what it has may have to begin again.
+        if !live.resumes || self.role == Role::Provider {
+            self.actions.push(Action::Hide);
+        }
         self.timers.stop(Timer::Settled);
-        self.timers.set(Timer::Closing, now + closing);
+        let signalled = signalled || self.leaving;
+        if !self.leaving {
+            self.timers.set(Timer::Closing, now + closing);
+        }
         self.set_state(State::Closing { live, left: false, signalled });
         self.drain(now, live, false, signalled);
     }
 
     fn drain(&mut self, now: Instant, live: Live, left: bool, signalled: bool) {
         self.state = State::Closing { live, left, signalled };
-        if !left && live.is_drained() {
+        if !left && self.is_finished(&live) {
             self.leave(now, live, signalled);
         }
     }
@@ -618,7 +685,7 @@ impl Session {
 
     /// After Closing.
     fn over(&mut self, now: Instant, live: Live) {
-        if live.surplus {
+        if live.surplus && !self.leaving {
             self.reserve(now);
         } else {
             self.end(State::Closed);
@@ -631,7 +698,7 @@ impl Session {
             return self.end(State::Closed);
         }
         self.retries = 0;
-        self.timers.stop_all();
+        self.stop_tries();
         self.timers.set(Timer::Reserve, now + self.jitter.scatter(self.config.reserve));
         self.actions.push(Action::Reserved);
         self.set_state(State::Reserve);
@@ -683,7 +750,7 @@ impl Session {
         let asked = Duration::from_millis(at_least_ms).min(self.config.retry_after_max);
         let retry_ms = self.back_off_ms().max(to_ms(asked));
         self.retries = self.retries.saturating_add(1);
-        self.timers.stop_all();
+        self.stop_tries();
         self.timers.set(Timer::Retry, now + Duration::from_millis(retry_ms));
         self.actions.push(Action::Waiting { retry_ms });
         self.set_state(State::Waiting);
@@ -693,6 +760,16 @@ impl Session {
         let doubled = self.config.retry_min.saturating_mul(1 << self.retries.min(31));
         let delay = to_ms(doubled.min(self.config.retry_max));
         to_ms(self.jitter.scatter(Duration::from_millis(delay)))
+    }
+
+    /// All timers but the deadline of an endpoint that ends.
+    fn stop_tries(&mut self) {
+        for timer in [Timer::Handshake, Timer::Ack, Timer::Retry, Timer::Settled, Timer::Linger, Timer::Reserve] {
+            self.timers.stop(timer);
+        }
+        if !self.leaving {
+            self.timers.stop(Timer::Closing);
+        }
     }
 
     fn end(&mut self, state: State) {

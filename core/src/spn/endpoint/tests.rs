@@ -1,6 +1,7 @@
 //! The binding over a network in memory: against our hub, and against a server end that a test plays by hand.
 
 mod bridged;
+mod ending;
 mod lifeline;
 mod played;
 mod random;

@@ -63,7 +63,7 @@ fn frames() -> impl Strategy<Value = Frame> {
         (conn(), any::<u8>()).prop_map(|(conn, flags)| Frame::Connected { conn, flags }),
         (conn(), any::<[u8; 16]>()).prop_map(|(conn, tag)| Frame::Partner { conn, partner: Tag(tag) }),
         any::<u16>().prop_map(|weight| Frame::SetWeight { weight }),
-        any::<u16>().prop_map(|weight| Frame::SetWeightAck { weight }),
+        (any::<u16>(), varint()).prop_map(|(weight, streams)| Frame::SetWeightAck { weight, streams }),
         Just(Frame::Drained),
         (0..2u8).prop_map(|state| Frame::SessionState { state }),
         Just(Frame::ProviderStart),
@@ -147,6 +147,13 @@ fn limits() {
 fn integers_may_be_longer_than_needed_and_payloads_too() {
     let longer = [0x40, 0x21, 0x80, 0, 0, 9, 0xc0, 0, 0, 0, 0, 0, 0, 5, 0xaa];
     assert_eq!(decode(&longer), Ok(Some(Frame::SetWeight { weight: 5 })));
+}
+
+#[test]
+fn a_weight_may_come_without_the_streams_before_it() {
+    let ack = |weight, streams| Ok(Some(Frame::SetWeightAck { weight, streams }));
+    assert_eq!(decode(&[0x23, 1, 5]), ack(5, 0), "from a hub of an earlier release");
+    assert_eq!(decode(&[0x23, 2, 5, 9]), ack(5, 9));
 }
 
 #[test]

@@ -223,6 +223,7 @@ impl Hub {
         if let Some(session) = self.sessions.get_mut(&leg.session) {
             session.board(leg.stream, id);
             session.total += 1;
+            session.opened = session.opened.max(leg.stream.index() + 1);
         }
         self.look_at_provider(now, service);
     }

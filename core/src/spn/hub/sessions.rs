@@ -94,6 +94,8 @@ pub(super) struct Session {
     pub(super) credit: u32,
     /// Connections made on it.
     pub(super) total: u64,
+    /// Streams that the hub has opened on it.
+    pub(super) opened: u64,
     began: Option<(Instant, SessionRecord)>,
     /// The incumbent that was asked for a sign of life, and how many datagrams it had sent by then.
     probe: Option<(Handle, u64)>,
@@ -198,6 +200,7 @@ impl Hub {
             latest: BTreeMap::new(),
             credit: transport.max_streams,
             total: 0,
+            opened: 0,
             began: None,
             probe: None,
             watch: None,
@@ -437,7 +440,10 @@ impl Hub {
             }
             Action::SendNotifyShutdown => self.quic.send_word(handle, Bytes::from_static(NOTIFY_SHUTDOWN)),
             Action::SetWeight { weight } => self.set_weight(now, handle, weight),
-            Action::SendWeightAck { weight } => self.send(handle, &Frame::SetWeightAck { weight }),
+            Action::SendWeightAck { weight } => {
+                let streams = self.sessions.get(&handle).map_or(0, |session| session.opened);
+                self.send(handle, &Frame::SetWeightAck { weight, streams });
+            }
             Action::Close { code } => {
                 self.unhold(handle);
                 self.tell_refusal(now, handle, code);

@@ -39,6 +39,7 @@ impl Describe for Session {
             config,
             state: State::IpFound,
             retired: false,
+            leaving: false,
             needed: false,
             retries: 0,
             jitter: Jitter::new(seed),
@@ -82,8 +83,8 @@ impl Describe for Session {
         let tries = self.config.retry_limit.map(|limit| limit.saturating_add(1).saturating_sub(self.retries));
         let armed: Vec<_> = self.timers.armed().collect();
         format!(
-            "{:?} {data} weight {} {} {} tries {tries:?} {armed:?}",
-            self.role, self.weight, self.retired, self.needed
+            "{:?} {data} weight {} {} {} {} tries {tries:?} {armed:?}",
+            self.role, self.weight, self.retired, self.leaving, self.needed
         )
     }
 
@@ -129,12 +130,17 @@ impl Describe for Session {
                 Err(format!("{name} without deadline"))
             }
             State::SessionConnecting { .. } | State::Waiting | State::Reserve => Ok(()),
-            State::Established(live) if live.retiring && live.is_drained() && self.is_done() => {
+            State::Established(live) if live.protocol == Protocol::Sc02 && self.is_spare(&live) => {
                 Err("retired, yet it stays".to_owned())
+            }
+            State::Established(_) if self.leaving && !self.timers.is_set(Timer::Closing) => {
+                Err("it ends, but not for certain".to_owned())
             }
             State::Established(_) => Ok(()),
             State::Closing { .. } if due.is_none() => Err(format!("{name} without deadline")),
-            State::Closing { live, left: false, .. } if live.is_drained() => Err("drained, yet it stays".to_owned()),
+            State::Closing { live, left: false, .. } if self.is_finished(&live) => {
+                Err("drained, yet it stays".to_owned())
+            }
             State::Closing { .. } => Ok(()),
             State::Closed | State::Failed => match due {
                 Some(timer) => Err(format!("{name} with timer {timer}")),

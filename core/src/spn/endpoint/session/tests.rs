@@ -348,7 +348,7 @@ fn local_shutdown_drains() {
     let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
     bench.feed(Event::ConnectionOpened);
     bench.feed(Event::ConnectionOpened);
-    bench.expect(&[Event::LocalShutdown], "Closing", &[Action::Hide]);
+    bench.expect(&[Event::LocalShutdown], "Closing", &[]);
     bench.expect(&[Event::ConnectionEnded], "Closing", &[]);
     bench.expect(&[Event::ConnectionEnded], "Closing", &[Action::SendSessionClose { code: 0 }]);
     // The hub closes QUIC; if it does not, we do.
@@ -471,6 +471,75 @@ fn a_retired_provider_is_there_for_as_long_as_something_waits_for_it() {
     bench.feed(retire);
     bench.feed(Event::Lost);
     bench.expect(&[needed(false)], "Closed", &[Action::Closed]);
+}
+
+#[test]
+fn an_endpoint_that_ends_is_there_for_as_long_as_something_waits_for_it() {
+    let needed = |needed| Event::Needed { needed };
+    let leaves = |role: &Event| match role {
+        Event::Connect { role: Role::Provider } => {
+            vec![Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }]
+        }
+        _ => vec![Action::Hide, Action::SendSessionClose { code: 0 }],
+    };
+    for role in [PROVIDER, CONSUMER] {
+        // Established: what has lost another session may come, and no more when this hub goes, too.
+        let mut bench = Bench::established(role.clone(), Protocol::Sc02);
+        bench.feed(needed(true));
+        bench.feed(Event::LocalShutdown);
+        bench.feed(Event::SetWeightAck { weight: 0 });
+        assert!(bench.machine.is_established());
+        bench.expect(&[Event::ConnectionOpened, needed(false)], "Closing", &[]);
+        let mut other = Bench { machine: bench.machine.clone(), now: bench.now };
+        bench.expect(&[Event::ConnectionEnded], "Closing", &leaves(&role)[1..]);
+        other.expect(&[needed(true), Event::SessionShutdown { deadline_ms: 0 }], "Closing", &[]);
+        assert!(!other.machine.is_established());
+        other.expect(&[Event::ConnectionEnded], "Closing", &leaves(&role)[1..]);
+
+        // Waiting: it dials for what is needed, asks for nothing new, and ends with the last that needed it, or with its time.
+        let mut bench = Bench::established(role.clone(), Protocol::Sc02);
+        bench.feed(Event::Lost);
+        bench.feed(needed(true));
+        bench.expect(&[Event::LocalShutdown], "Waiting", &[]);
+        let start = bench.now;
+        let mut other = Bench { machine: bench.machine.clone(), now: bench.now };
+        other.expect(&[needed(false)], "Closed", &[Action::Closed]);
+        assert_eq!(bench.fire("retry").1, [Action::Dial]);
+        // `sc01` cannot help, and would bring new connections.
+        let said = bench.feed(SC01);
+        assert!(matches!(said[..], [Action::Close { code: 0 }, Action::Waiting { .. }]), "{said:?}");
+        bench.fire("retry");
+        let weight = if role == PROVIDER { 0 } else { 100 };
+        bench.expect(&[SC02], "SessionConnecting", &[Action::SendSessionOpen { weight }]);
+        bench.expect(&[ACK], "Established", &[Action::Established { standby: false }]);
+        bench.expect(&[Event::ConnectionOpened, needed(false)], "Established", &[]);
+        let mut other = Bench { machine: bench.machine.clone(), now: bench.now };
+        other.expect(&[Event::ConnectionEnded], "Closing", &leaves(&role));
+        let mut other = Bench { machine: bench.machine.clone(), now: bench.now };
+        let forced = [Action::SessionLost, Action::Close { code: 0 }, Action::Closed];
+        other.expect(&[Event::LocalShutdown], "Closed", &forced);
+        // Lost again: it goes on, but not beyond its time.
+        let mut other = Bench { machine: bench.machine.clone(), now: bench.now };
+        other.feed(Event::Lost);
+        other.feed(needed(true));
+        while other.machine.due() != Some("closing") {
+            let due = other.machine.due().unwrap();
+            other.fire(due);
+        }
+        other.fire("closing");
+        assert_eq!((other.machine.state(), (other.now - start).as_millis()), ("Closed", 30_000));
+        assert_eq!(bench.machine.due(), Some("closing"));
+        let (_, said) = bench.fire("closing");
+        assert_eq!((said[0].clone(), said[1].clone()), (Action::Hide, Action::SessionLost));
+        assert_eq!((said[2..].to_vec(), (bench.now - start).as_millis()), (leaves(&role)[1..].to_vec(), 30_000));
+    }
+    // Nothing needs it: it ends at once, and so it does the second time.
+    for needs in [true, false] {
+        let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
+        bench.feed(Event::Lost);
+        bench.feed(needed(needs));
+        bench.expect(&vec![Event::LocalShutdown; 1 + usize::from(needs)], "Closed", &[Action::Closed]);
+    }
 }
 
 #[test]

@@ -167,3 +167,19 @@ fn the_hub_may_die_at_any_point_of_an_opening() {
     }
     assert!(had > 0 && unheard > 0, "some have had it, and of some of these nothing was heard: {had}, {unheard}");
 }
+
+#[test]
+fn an_idle_provider_notices_a_hub_that_comes_back() {
+    for away in [1_000, 7_000, 12_000] {
+        let (mut world, provider, _) = world(&[HUB], 0, 100);
+        world.wait(Duration::from_secs(30));
+        world.nodes.remove(&address(HUB));
+        world.wait(Duration::from_millis(away));
+        world.add_hub(HUB);
+        // The keep-alive is due 5 s after the last word; a hub that does not answer it is asked all the time.
+        let within = 6_000_u64.saturating_sub(away) + 1_500;
+        world.wait(Duration::from_millis(within));
+        let sessions: Vec<_> = world.peer(provider).endpoint.sessions().map(|(_, state)| state).collect();
+        assert_eq!(sessions, ["Established"], "away for {away} ms");
+    }
+}

@@ -514,7 +514,7 @@ fn violations_close_the_session() {
     let conn = ConnKey([1; 16]);
     for (role, frame) in [
         (Role::Consumer, ack(1)),
-        (Role::Consumer, Frame::SetWeightAck { weight: 1 }),
+        (Role::Consumer, Frame::SetWeightAck { weight: 1, streams: 0 }),
         (Role::Provider, Frame::ProviderStopped),
         (Role::Provider, Frame::Connected { conn, flags: 0 }),
         (Role::Consumer, Frame::SetWeight { weight: 1 }),
@@ -775,4 +775,71 @@ fn a_stream_of_sc01_is_a_call_from_its_first_own_byte_or_its_end() {
         played.world.peer(peer).flows.values().map(|flow| (flow.got.clone(), flow.finished)).collect();
     got.sort();
     assert_eq!(got, [(vec![], true), (b"x".to_vec(), false), (b"y".to_vec(), false)]);
+}
+
+#[test]
+fn what_the_hub_has_opened_before_it_acknowledged_the_weight_is_served() {
+    for resumable in [false, true] {
+        for ends in [false, true] {
+            let mut played =
+                if resumable { Played::resumable(Role::Provider) } else { Played::established(Role::Provider) };
+            let (now, peer) = (played.world.now, played.peer);
+            let endpoint = &mut played.world.peer(peer).endpoint;
+            if ends {
+                endpoint.close(now)
+            } else {
+                endpoint.set_weight(now, 0)
+            }
+            played.run();
+            assert_eq!(played.frames(), [Frame::SetWeight { weight: 0 }]);
+            // It overtakes two streams, of which the later one comes first, and the other one without its preamble at first.
+            played.send(&Frame::SetWeightAck { weight: 0, streams: 2 });
+            assert_eq!(played.frames(), []);
+            let (session, connect) = (played.session, |n| Preamble::Connect { conn: ConnKey([n; 16]), flags: 0 });
+            let first = played.quic().open(session).unwrap();
+            let second = played.open(&connect(2).to_bytes());
+            let served = played.caller();
+            played.finish(second);
+            played.world.say(peer, served, b"", true);
+            played.run();
+            assert_eq!(played.read(second).1, ReadOutcome::Finished);
+            assert_eq!(played.frames(), []);
+            played.write(first, &[&connect(1).to_bytes()[..], b"late"].concat());
+            played.run();
+            let late = played.caller();
+            assert_eq!(played.flow(late).got, b"late");
+            assert_eq!(played.frames(), []);
+            played.finish(first);
+            played.world.say(peer, late, b"served", true);
+            played.run();
+            assert_eq!(played.read(first), (b"served".to_vec(), ReadOutcome::Finished));
+            let close = Frame::SessionClose { code: 0, text: code::text(0).to_owned() };
+            assert_eq!(played.frames(), [Frame::Drained, close], "resumable: {resumable}, ends: {ends}");
+        }
+    }
+}
+
+#[test]
+fn an_idle_provider_leaves_its_hub_in_peace() {
+    let mut played = Played::resumable(Role::Provider);
+    let datagrams = |played: &mut Played, seconds| {
+        let session = played.session;
+        let before = played.quic().received_datagrams(session);
+        played.wait(Duration::from_secs(seconds));
+        played.quic().received_datagrams(session) - before
+    };
+    // For some time, a consumer may look for it.
+    let (fresh, _) = (datagrams(&mut played, 9), datagrams(&mut played, 2));
+    let idle = datagrams(&mut played, 60);
+    let stream = played.open(&Preamble::Connect { conn: ConnKey([7; 16]), flags: 1 }.to_bytes());
+    let used = datagrams(&mut played, 60);
+    let (id, peer) = (played.caller(), played.peer);
+    played.finish(stream);
+    played.world.say(peer, id, b"", true);
+    played.run();
+    played.send(&Frame::DataAck(vec![AckEntry { conn: ConnKey([7; 16]), received: 0, flags: 2 }]));
+    let (after, _) = (datagrams(&mut played, 9), datagrams(&mut played, 2));
+    let again = datagrams(&mut played, 60);
+    assert!(fresh >= 8 && after >= 8 && used >= 55, "in use: {fresh}, {after} in 9 s, {used} in 60 s");
+    assert!(idle <= 30 && again <= 30, "idle: {idle}, {again} in 60 s");
 }

@@ -170,7 +170,7 @@ fn unknown_even_frames_are_ignored() {
     let stream = bench.hands[provider].control.as_ref().unwrap().stream();
     bench.write(provider, stream, b"\x40\x80\x02xx");
     bench.send(provider, &Frame::SetWeight { weight: 7 });
-    assert_eq!(bench.frames(provider), [Frame::SetWeightAck { weight: 7 }]);
+    assert_eq!(bench.frames(provider), [Frame::SetWeightAck { weight: 7, streams: 0 }]);
 }
 
 #[test]
