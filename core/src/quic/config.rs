@@ -64,7 +64,7 @@ impl Default for TransportConfig {
             idle_timeout_ms: 20_000,
             keep_alive_ms: 5_000,
             max_streams: 100,
-            stream_window: 8 * 1024 * 1024,
+            stream_window: 16 * 1024 * 1024,
             receive_window: 512 * 1024,
             send_window: 512 * 1024,
             word_buffer: 1 << 20,
