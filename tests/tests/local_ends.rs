@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use towline_core::spn::Role;
 use towline_tests::{
+    ours,
     programs::{On, PATIENCE, Program, Realm, Ways},
     servers::{abort, connect, echo, serve},
 };
@@ -176,6 +178,63 @@ fn an_agent_that_dies_in_the_middle_resets_its_peers() {
             let end = if dies == "provider" { seen.recv_timeout(PATIENCE).unwrap() } else { tcp.read(&mut [0; 10]) };
             assert!(is_reset(&end), "{on:?}, {dies}, {signals:?}: {end:?}");
         }
+    }
+}
+
+/// The host's own code runs in the loop of an agent, and may have a fault.
+#[test]
+fn an_agent_that_panics_resets_its_peers() {
+    for on in BOTH {
+        let realm = ours::Realm::new();
+        let hub = ours::OurHub::start(&realm, false);
+        let (port, (server, seen)) = (hub.address().port(), listener());
+        let (is_fault, said) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let count = (is_fault.clone(), said.clone());
+        let at_a_notice = move || {
+            count.1.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(count.0.load(Ordering::SeqCst), 0, "the fault that this test wants");
+        };
+        let config = realm.endpoint(Role::Provider, "p");
+        let agent = thread::spawn(move || match on {
+            On::Tokio => tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let agent =
+                    towline_tokio::endpoint::provider_agent(config, port, server.to_string(), move |_| at_a_notice());
+                let (_control, task) = agent.unwrap();
+                task.await;
+            }),
+            On::Smol => smol::block_on(async {
+                let agent =
+                    towline_smol::endpoint::provider_agent(config, port, server.to_string(), move |_| at_a_notice());
+                let (_control, task) = agent.unwrap();
+                task.await;
+            }),
+        });
+        let (told, address) = mpsc::channel();
+        let (config, over) = (realm.endpoint(Role::Consumer, "c"), Arc::new(tokio::sync::Notify::new()));
+        let end = over.clone();
+        let consumer = thread::spawn(move || {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let bind: SocketAddr = ([127, 0, 0, 1], 0).into();
+                let agent = towline_tokio::endpoint::consumer_agent(config, port, bind, |_| {}).await;
+                let (_control, address, task) = agent.unwrap();
+                told.send(address).unwrap();
+                tokio::select! {
+                    () = task => {}
+                    () = end.notified() => {}
+                }
+            });
+        });
+        let mut tcp = connect(address.recv_timeout(PATIENCE).unwrap());
+        tcp.write_all(b"hello").unwrap();
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap().unwrap(), 5);
+        assert_eq!(said.load(Ordering::SeqCst), 1, "{on:?}: the session is there, and nothing else was said");
+        is_fault.store(1, Ordering::SeqCst);
+        hub.handle.stop();
+        let end = seen.recv_timeout(PATIENCE).unwrap();
+        assert!(is_reset(&end), "{on:?}: {end:?}");
+        assert!(agent.join().is_err(), "{on:?}: it has panicked");
+        over.notify_one();
+        consumer.join().unwrap();
     }
 }
 
