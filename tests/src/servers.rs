@@ -1,6 +1,7 @@
 //! TCP servers and clients with habits, for tests of what goes through.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
@@ -185,18 +186,18 @@ fn reply(query: &[u8], known: &[u8], listed: &[IpAddr]) -> Option<Vec<u8>> {
     Some(reply)
 }
 
-/// A network address translator in front of one UDP server: everybody behind it has one outer port, which can change.
+/// A network address translator in front of one UDP server: each client behind it has an outer port of its own, which can change.
 pub struct Nat {
     /// Where clients send to.
     pub address: SocketAddr,
-    outer: Arc<Mutex<Arc<UdpSocket>>>,
-    inner: Arc<UdpSocket>,
-    client: Arc<Mutex<Option<SocketAddr>>>,
-    server: SocketAddr,
+    outers: Outers,
 }
 
+/// Outer ports by client.
+type Outers = Arc<Mutex<BTreeMap<SocketAddr, Arc<UdpSocket>>>>;
+
 impl Nat {
-    /// Starts it, for one client.
+    /// Starts it.
     ///
     /// # Panics
     /// Without sockets.
@@ -205,55 +206,51 @@ impl Nat {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), server)
     }
 
-    /// The same, with the address that its client is to send to.
+    /// The same, with the address that clients are to send to.
     ///
     /// # Panics
     /// Without sockets, or when the address is taken.
     #[must_use]
     pub fn start_at(address: SocketAddr, server: SocketAddr) -> Self {
         let inner = Arc::new(UdpSocket::bind(address).expect("a UDP socket"));
-        let address = inner.local_addr().expect("its address");
-        let first = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a UDP socket"));
-        let nat = Self { address, outer: Arc::new(Mutex::new(first)), inner, client: Arc::default(), server };
-        let (inner, outer, client) = (nat.inner.clone(), nat.outer.clone(), nat.client.clone());
+        let nat = Self { address: inner.local_addr().expect("its address"), outers: Arc::default() };
+        let outers = nat.outers.clone();
         thread::spawn(move || {
             let mut datagram = [0; 65536];
-            while let Ok((length, from)) = inner.recv_from(&mut datagram) {
-                *client.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
-                let outer = outer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            while let Ok((length, client)) = inner.recv_from(&mut datagram) {
+                let outer = {
+                    let mut outers = outers.lock().unwrap_or_else(PoisonError::into_inner);
+                    let outer = outers.entry(client).or_insert_with(|| {
+                        let outer = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a UDP socket"));
+                        carry_back(client, &outer, &inner, server);
+                        outer
+                    });
+                    outer.clone()
+                };
                 let _ = outer.send_to(&datagram[..length], server);
             }
         });
-        nat.back();
         nat
     }
 
-    /// Gives the client another outer port; what is sent to the old one is lost.
-    ///
-    /// # Panics
-    /// Without a socket.
+    /// Gives each client another outer port with its next datagram; what is sent to the old one is lost.
     pub fn change(&self) {
-        let next = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a UDP socket"));
-        *self.outer.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        self.back();
+        self.outers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
+}
 
-    /// Carries what comes to the present outer port back to the client.
-    fn back(&self) {
-        let outer = self.outer.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (current, inner, client, server) =
-            (self.outer.clone(), self.inner.clone(), self.client.clone(), self.server);
-        thread::spawn(move || {
-            let mut datagram = [0; 65536];
-            while let Ok((length, from)) = outer.recv_from(&mut datagram) {
-                if !Arc::ptr_eq(&outer, &current.lock().unwrap_or_else(PoisonError::into_inner)) {
-                    return;
-                }
-                let client = *client.lock().unwrap_or_else(PoisonError::into_inner);
-                if let (Some(client), true) = (client, from == server) {
-                    let _ = inner.send_to(&datagram[..length], client);
-                }
+/// Carries what comes to a client's outer port back to it, until it gets another one.
+fn carry_back(client: SocketAddr, outer: &Arc<UdpSocket>, inner: &Arc<UdpSocket>, server: SocketAddr) {
+    let (outer, inner) = (Arc::downgrade(outer), inner.clone());
+    thread::spawn(move || {
+        let mut datagram = [0; 65536];
+        while let Some(outer) = outer.upgrade() {
+            let _ = outer.set_read_timeout(Some(Duration::from_millis(200)));
+            let Ok((length, from)) = outer.recv_from(&mut datagram) else { continue };
+            // With its last sender an outer port is given up.
+            if from == server && Arc::strong_count(&outer) > 1 {
+                let _ = inner.send_to(&datagram[..length], client);
             }
-        });
-    }
+        }
+    });
 }
