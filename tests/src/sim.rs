@@ -7,6 +7,7 @@ mod lives;
 mod network;
 mod peer;
 mod seat;
+mod still;
 pub mod wide;
 
 use std::{
@@ -20,7 +21,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, PKCS_ED25519,
 };
 use towline_core::{
-    quic::{Epoch, Identity, Roots},
+    quic::{Epoch, Identity, Received, Roots},
     spn::{
         Role,
         endpoint::{Config as EndpointConfig, Endpoint, Progress},
@@ -29,7 +30,13 @@ use towline_core::{
     testing::first_instant,
 };
 
-use self::{lives::Kind, network::Network, peer::Peer, seat::Seat};
+use self::{
+    lives::Kind,
+    network::Network,
+    peer::Peer,
+    seat::Seat,
+    still::{Still, Who},
+};
 use crate::random::Random;
 
 /// A run that has not come to its end by then hangs.
@@ -77,6 +84,9 @@ struct World {
     random: Random,
     seats: Vec<Seat>,
     peers: Vec<Peer>,
+    still: Still,
+    /// The network has been cut, as a whole or in part.
+    has_parted: bool,
     /// How far each end of each connection was at the last look; `true` is the consumer's.
     progress: BTreeMap<(u64, bool), Progress>,
     journal: Vec<String>,
@@ -154,7 +164,21 @@ impl World {
         let network = Network::new(&mut random);
         let (journal, buffer) = (Vec::new(), Vec::new());
         let progress = BTreeMap::new();
-        Self { start, now: start, kind, network, random, seats, peers, progress, journal, buffer }
+        let still = Still::default();
+        Self {
+            start,
+            now: start,
+            kind,
+            network,
+            random,
+            seats,
+            peers,
+            still,
+            has_parted: false,
+            progress,
+            journal,
+            buffer,
+        }
     }
 
     fn play(&mut self) -> Result<(), String> {
@@ -189,9 +213,14 @@ impl World {
                 return Err(format!("it hangs: {open:?}, {hubs:?}"));
             }
             self.advance();
+            self.wake()?;
             while let Some(deed) = plan.first_entry().filter(|deed| *deed.key() <= self.now) {
                 let deed = deed.remove();
-                self.perform(deed);
+                match deed.whose().and_then(|who| self.still.until(who)) {
+                    // Nobody is there to do it.
+                    Some(until) => _ = plan.insert(until + Duration::from_micros(1 + plan.len() as u64), deed),
+                    None => self.perform(deed),
+                }
             }
         }
     }
@@ -204,7 +233,10 @@ impl World {
             for nth in 0..self.seats.len() {
                 progress |= self.work_seat(nth);
             }
-            for peer in &mut self.peers {
+            for (nth, peer) in self.peers.iter_mut().enumerate() {
+                if self.still.holds(Who::Peer(nth)) {
+                    continue;
+                }
                 while let Some(transmit) = peer.endpoint.poll_transmit(now, &mut self.buffer) {
                     self.network.send(now, peer.address, &transmit, &self.buffer);
                     progress = true;
@@ -219,6 +251,9 @@ impl World {
 
     /// Sends what a hub has to send, and notes what it says.
     fn work_seat(&mut self, nth: usize) -> bool {
+        if self.still.holds(Who::Hub(nth)) {
+            return false;
+        }
         let (now, mut progress) = (self.now, false);
         let seat = &mut self.seats[nth];
         let Some(hub) = &mut seat.hub else { return false };
@@ -251,27 +286,63 @@ impl World {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let endpoints = self.peers.iter().filter_map(Peer::next_due);
-        let hubs = self.seats.iter().filter_map(Seat::next_due);
-        self.network.next().into_iter().chain(hubs).chain(endpoints).min()
+        let (hub, peer) = (|nth| !self.still.holds(Who::Hub(nth)), |nth| !self.still.holds(Who::Peer(nth)));
+        let endpoints = self.peers.iter().enumerate().filter(|(nth, _)| peer(*nth)).filter_map(|(_, it)| it.next_due());
+        let hubs = self.seats.iter().enumerate().filter(|(nth, _)| hub(*nth)).filter_map(|(_, it)| it.next_due());
+        self.network.next().into_iter().chain(self.still.next()).chain(hubs).chain(endpoints).min()
     }
 
     fn advance(&mut self) {
         let now = self.now;
         while let Some((to, received)) = self.network.deliver(now) {
-            if let Some(seat) = self.seats.iter_mut().find(|seat| seat.address == to) {
-                if let Some(hub) = &mut seat.hub {
-                    hub.handle_datagram(now, received);
-                }
-            } else if let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == to) {
-                peer.endpoint.handle_datagram(now, received);
+            let hub = self.seats.iter().position(|seat| seat.address == to).map(Who::Hub);
+            let peer = || self.peers.iter().position(|peer| peer.address == to).map(Who::Peer);
+            let Some(who) = hub.or_else(peer) else { continue };
+            if let Some(received) = self.still.keep(who, received) {
+                self.hand_in(who, received);
             }
         }
-        for seat in &mut self.seats {
-            seat.handle_timeout(now, &mut self.random);
+        for (nth, seat) in self.seats.iter_mut().enumerate() {
+            if !self.still.holds(Who::Hub(nth)) {
+                seat.handle_timeout(now, &mut self.random);
+            }
         }
-        for peer in &mut self.peers {
-            peer.handle_timeout(now);
+        for (nth, peer) in self.peers.iter_mut().enumerate() {
+            if !self.still.holds(Who::Peer(nth)) {
+                peer.handle_timeout(now);
+            }
         }
+    }
+
+    fn hand_in(&mut self, who: Who, received: Received) {
+        match who {
+            Who::Hub(nth) => {
+                if let Some(hub) = &mut self.seats[nth].hub {
+                    hub.handle_datagram(self.now, received);
+                }
+            }
+            Who::Peer(nth) => self.peers[nth].endpoint.handle_datagram(self.now, received),
+        }
+    }
+
+    /// Those that go on now read what waits in their sockets a few datagrams at a time, and act in between.
+    fn wake(&mut self) -> Result<(), String> {
+        while let Some((who, waiting)) = self.still.wake(self.now) {
+            let mut waiting = waiting.into_iter();
+            loop {
+                for received in waiting.by_ref().take(1 + self.random.below(8) as usize) {
+                    self.hand_in(who, received);
+                }
+                match who {
+                    Who::Hub(nth) => self.seats[nth].handle_timeout(self.now, &mut self.random),
+                    Who::Peer(nth) => self.peers[nth].handle_timeout(self.now),
+                }
+                self.settle()?;
+                if waiting.as_slice().is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use towline_core::spn::{
     endpoint::{Limits, Progress},
 };
 
-use super::{World, peer::Ends};
+use super::{World, peer::Ends, still::Who};
 
 /// What a run is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,23 @@ pub(super) enum Deed {
     Drain { hub: usize, down_ms: Option<u64> },
     /// SIGKILL for a hub, and a new one behind it.
     Kill { hub: usize, down_ms: u64 },
+    /// SIGSTOP, and SIGCONT later.
+    Freeze { who: Who, ms: u64 },
+}
+
+impl Deed {
+    /// Who has to be awake for it.
+    pub(super) fn whose(&self) -> Option<Who> {
+        match self {
+            Self::Connect { consumer: nth, .. } | Self::Stop { nth } | Self::List { peer: nth, .. } => {
+                Some(Who::Peer(*nth))
+            }
+            // The first provider's.
+            Self::Weight { .. } => Some(Who::Peer(0)),
+            Self::Drain { hub, .. } => Some(Who::Hub(*hub)),
+            Self::Cut { .. } | Self::Part { .. } | Self::Move { .. } | Self::Kill { .. } | Self::Freeze { .. } => None,
+        }
+    }
 }
 
 impl World {
@@ -98,6 +115,14 @@ impl World {
                         plan.insert(at, Deed::List { peer, hubs: hubs.clone() });
                     }
                 }
+                while self.random.chance(50) {
+                    let who = if self.random.chance(30) {
+                        Who::Hub(self.random.below(self.seats.len() as u64) as usize)
+                    } else {
+                        Who::Peer(self.random.below(self.peers.len() as u64) as usize)
+                    };
+                    plan.insert(self.moment(10_000), Deed::Freeze { who, ms: self.random.below(25_000) });
+                }
             }
         }
         plan
@@ -112,8 +137,12 @@ impl World {
         self.journal.push(format!("{} {deed:?}", (now - self.start).as_micros()));
         match deed {
             Deed::Connect { consumer, id } => self.peers[consumer].connect(now, id),
-            Deed::Cut { ms } => self.network.cut_until(now + Duration::from_millis(ms)),
+            Deed::Cut { ms } => {
+                self.has_parted = true;
+                self.network.cut_until(now + Duration::from_millis(ms));
+            }
             Deed::Part { peer, hub, ms } => {
+                self.has_parted = true;
                 let (one, other) = (self.peers[peer].address, self.seats[hub].address);
                 self.network.part(one, other, now + Duration::from_millis(ms));
             }
@@ -132,7 +161,11 @@ impl World {
                 }
             }
             Deed::Drain { hub, down_ms } => self.seats[hub].drain(now, down_ms.map(Duration::from_millis)),
-            Deed::Kill { hub, down_ms } => self.seats[hub].kill(now, Duration::from_millis(down_ms)),
+            Deed::Kill { hub, down_ms } => {
+                self.still.forget(Who::Hub(hub));
+                self.seats[hub].kill(now, Duration::from_millis(down_ms));
+            }
+            Deed::Freeze { who, ms } => self.still.stop(who, now + Duration::from_millis(ms)),
         }
     }
 
@@ -185,6 +218,13 @@ impl World {
             }
         }
         for (id, ends) in ends {
+            // Whom nobody hears may have got it, too (docs/protocols/spn.md, Choosing a provider); who stands still has not.
+            if self.kind == Kind::Resuming
+                && !self.has_parted
+                && ends.iter().filter(|end| end.role == Role::Provider).count() > 1
+            {
+                return Err(format!("connection {id} has reached two services: {ends:?}"));
+            }
             self.check_connection(&ends).map_err(|fault| format!("connection {id}: {fault}: {ends:?}"))?;
         }
         Ok(())
