@@ -1,4 +1,4 @@
-//! The control stream of a session: frames in, frames out, over QUIC stream 0 (docs/protocols/spn.md, Control stream).
+//! The control stream of a session: frames in, frames out, over QUIC stream 0 (docs/protocols/spn.md, Control stream, CTL-5).
 
 use bytes::Bytes;
 

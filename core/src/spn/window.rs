@@ -1,6 +1,6 @@
 //! The window of a session: how much QUIC may have in flight, or unread, on one of its connections.
 //!
-//! *Base plus parked* (docs/protocols/spn.md, Control stream): a base that follows the path, plus what streams hold whose reader has
+//! *Base plus parked* (docs/protocols/spn.md, Control stream, CTL-15): a base that follows the path, plus what streams hold whose reader has
 //! stalled. So what a stalled reader leaves unread never eats the credit of its neighbours, nor of the control stream.
 //!
 //! What such streams hold is not counted by the QUIC library. What has arrived is, and what has been read: the difference, since

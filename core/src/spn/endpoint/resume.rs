@@ -1,5 +1,5 @@
 //! What outlives a session: reports, requests to resume, legs, and what is left of connections that have ended
-//! (docs/protocols/spn.md, Pause and resume).
+//! (docs/protocols/spn.md, Pause and resume, RES-25 to RES-36).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

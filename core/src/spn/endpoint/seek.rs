@@ -1,5 +1,5 @@
 //! A connection of which nothing has been heard when its stream is lost: does a provider have it, or may it begin again?
-//! (docs/protocols/spn.md, A connection that was never confirmed).
+//! (docs/protocols/spn.md, A connection that was never confirmed, SEK-2 to SEK-7).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
 //! Providers that the hub starts and stops: from what happens on it to the machine, and from its actions to the host, which has the cluster
-//! managers (docs/protocols/spn.md, Starting and stopping providers).
+//! managers (docs/protocols/spn.md, Starting and stopping providers, MNG-1).
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! Who may come in, and who is there: services, their entitlements and their providers (docs/protocols/spn.md, Inventory and Hub session).
+//! Who may come in, and who is there: services, their entitlements and their providers (docs/protocols/spn.md, Identity, IDN-3 and IDN-4, and Hub session).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

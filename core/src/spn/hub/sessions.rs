@@ -238,7 +238,7 @@ impl Hub {
         self.session_event(now, handle, event);
     }
 
-    /// SESSION_OPEN, well-formed (docs/protocols/spn.md, Control stream: the order of the tests).
+    /// SESSION_OPEN, well-formed (docs/protocols/spn.md, Control stream, CTL-14: the order of the tests).
     pub(super) fn session_open(&mut self, now: Instant, handle: Handle, open: &SessionOpen) {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         // Another address of ours: the process has its session already and, knowing that, goes or asks again (Several hubs).

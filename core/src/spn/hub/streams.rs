@@ -88,7 +88,7 @@ impl Hub {
     }
 
     /// A deployed consumer takes a broken stream for a failed try: it opens another one for the same client, in mid-connection, and so joins the
-    /// client to a second connection of the service (docs/protocols/spn.md, Legacy protocol, *Ends towards `sc01`*). It must not see one.
+    /// client to a second connection of the service (docs/protocols/spn.md, Legacy protocol, LEG-27). It must not see one.
     fn is_legacy_consumer(&self, handle: Handle) -> bool {
         let session = self.sessions.get(&handle);
         session.is_some_and(|session| (session.protocol, session.role) == (Protocol::Sc01, Role::Consumer))

@@ -1,4 +1,4 @@
-//! Pause and resume: from the loss of a stream to the next one (docs/protocols/spn.md, Pause and resume).
+//! Pause and resume: from the loss of a stream to the next one (docs/protocols/spn.md, Pause and resume, RES-33 and RES-34).
 
 use std::time::{Duration, Instant};
 
