@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::frame::{Decoder, Frame, FrameError};
 use crate::quic::{Endpoint, Handle, ReadOutcome, StreamId, WriteOutcome};
 
-/// Above every data stream: control is never blocked by payload.
+/// Above every data stream: control is never blocked by payload (CTL-15).
 const PRIORITY: i32 = 1;
 /// Chunks read at once.
 const BATCH: usize = 8;

@@ -13,7 +13,7 @@ const LOCAL: Duration = Duration::from_millis(5);
 /// A window that passes within so many round trips is too small. Bytes behind a lost packet wait for it one round trip longer, and one more
 /// if it is lost again; credit comes in steps: so a path is full with three to four times what it holds.
 const ROUND_TRIPS: u32 = 4;
-/// A window that has not passed in so long is the base again.
+/// A window that has not passed in so long is the base again (CTL-18).
 pub const REST: Duration = Duration::from_secs(10);
 
 /// What there is of a stall: where the counters stood, and what may have been unread then.

@@ -249,6 +249,7 @@ impl Hub {
         }
     }
 
+    /// A moment of the schedule has come: a start or a stop (MNG-6, MNG-10).
     pub(super) fn scheduled(&mut self, now: Instant, at: Instant, service: usize) {
         let managed = self.registry.get(service).and_then(|entry| entry.managed.as_ref());
         // Another moment may have taken its place.

@@ -577,7 +577,7 @@ impl HubConnection {
         !self.resumable || flow.cut == Some(Cut::Reset) || flow.reported.both()
     }
 
-    /// Ends one direction as its source or its reader wants it, and leaves the other alone.
+    /// Ends one direction as its source or its reader wants it, and leaves the other alone (HBC-6, HBC-7).
     fn pass_on(&mut self, mut flow: Flow, event: &Event) -> Flow {
         match *event {
             Event::Fin { side } if !flow.over.has(side) => {

@@ -82,7 +82,7 @@ enum State {
     Closed,
 }
 
-/// The weight of a provider that has not said any.
+/// The weight of a provider that has not said any (PRV-11).
 const DEFAULT_WEIGHT: u16 = 100;
 
 /// A session on the hub.

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// A preamble must be complete so long after its first byte.
+/// A preamble must be complete so long after its first byte (DAT-5).
 const PREAMBLE_TIME: Duration = Duration::from_secs(10);
 
 /// What a session's data stream is at the moment.
