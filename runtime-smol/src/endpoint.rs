@@ -391,7 +391,7 @@ struct Lookup {
     host: String,
     port: u16,
     has_v6: bool,
-    /// A session could not be made: its address may be no longer listed (docs/protocols/spn.md, Several hubs).
+    /// A session could not be made: its address may be no longer listed (docs/protocols/spn.md, Several hubs, ADR-13).
     stale: Receiver<()>,
     commands: WeakSender<Command>,
 }

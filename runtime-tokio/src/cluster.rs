@@ -1,4 +1,4 @@
-//! Cluster managers: what starts and stops the providers that a hub asks for (docs/protocols/spn.md, Starting and stopping providers).
+//! Cluster managers: what starts and stops the providers that a hub asks for (docs/protocols/spn.md, Starting and stopping providers, MNG-14 to MNG-16).
 //!
 //! One [`ClusterManager`] for each kind of `clusterManagerUrn`, found by its scheme. This crate has one of them: [`Commands`], for `exec:`.
 //!

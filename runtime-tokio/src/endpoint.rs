@@ -393,7 +393,7 @@ struct Lookup {
     host: String,
     port: u16,
     has_v6: bool,
-    /// A session could not be made: its address may be no longer listed (docs/protocols/spn.md, Several hubs).
+    /// A session could not be made: its address may be no longer listed (docs/protocols/spn.md, Several hubs, ADR-13).
     stale: Arc<Notify>,
     commands: mpsc::WeakUnboundedSender<Command>,
 }

@@ -1,4 +1,4 @@
-//! Where inventories come from: a file, or the inventory's HTTP interface (docs/protocols/spn.md, Inventory).
+//! Where inventories come from: a file, or the inventory's HTTP interface (docs/protocols/spn.md, Inventory, INV-1, INV-5, INV-27).
 
 mod http;
 #[cfg(test)]

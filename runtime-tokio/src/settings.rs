@@ -1,4 +1,4 @@
-//! Settings from options, the environment and an environment file, in that order (docs/protocols/spn.md, Settings).
+//! Settings from options, the environment and an environment file, in that order (docs/protocols/spn.md, Settings, SET-6, SET-8, SET-9).
 
 use std::{
     collections::BTreeMap,

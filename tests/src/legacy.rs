@@ -1,4 +1,4 @@
-//! The deployed programs of `sc01`, played on the `quinn` crate (docs/protocols/spn.md, Legacy protocol).
+//! The deployed programs of `sc01`, played on the `quinn` crate (docs/protocols/spn.md, Legacy protocol, LEG-23, LEG-24, LEG-27, LEG-42).
 //!
 //! What they do wrong they do wrong here, too, where a peer can see it: the provider waits for a byte before it dials, and a
 //! direction that breaks ends like one that is done. The consumer goes on with a client on another stream when one breaks.

@@ -1,5 +1,5 @@
 //! What a deployed consumer's clients see when something breaks behind our hub: an end, at once, and never a second connection of the service in
-//! the place of the first (docs/protocols/spn.md, Legacy protocol, *Ends towards `sc01`*).
+//! the place of the first (docs/protocols/spn.md, Legacy protocol, LEG-27 to LEG-30).
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,4 @@
-//! A consumer agent that ends leaves its address to the next one at once, and keeps what it has.
+//! A consumer agent that ends leaves its address to the next one at once, and keeps what it has (EPS-10).
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! Nothing in the documents or in the code points to what is not there.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -76,6 +76,58 @@ fn comments_cite_chapters_that_exist() {
         }
     }
     assert!(citations > 10 && faults.is_empty(), "{citations} citations; {faults:#?}");
+}
+
+/// The ids of rules, as `ABC-12`, in any text.
+fn rule_ids(text: &str) -> impl Iterator<Item = &str> {
+    let is_id = |word: &&str| {
+        word.split_once('-').is_some_and(|(prefix, number)| {
+            prefix.len() == 3
+                && prefix.bytes().all(|byte| byte.is_ascii_uppercase())
+                && !number.is_empty()
+                && number.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(is_id)
+}
+
+/// The rules that the references define: rows of tables that begin with an id. What it maps to is how often.
+fn rules() -> BTreeMap<String, usize> {
+    let mut references = Vec::new();
+    files(&root().join("docs/protocols"), "md", &mut references);
+    let mut rules = BTreeMap::new();
+    for reference in references {
+        let text = fs::read_to_string(reference).expect("text");
+        let first_cells = text.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));
+        for (id, _) in first_cells.filter(|(cell, _)| rule_ids(cell).next() == Some(*cell)) {
+            *rules.entry(id.to_owned()).or_default() += 1;
+        }
+    }
+    rules
+}
+
+#[test]
+fn rule_ids_are_unique() {
+    let rules = rules();
+    let twice: Vec<_> = rules.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(rules.len() > 10 && twice.is_empty(), "{} rules; defined twice: {twice:?}", rules.len());
+}
+
+#[test]
+fn rules_that_are_cited_exist() {
+    let rules = rules();
+    let prefixes: BTreeSet<&str> = rules.keys().filter_map(|id| id.split('-').next()).collect();
+    let mut texts = Vec::new();
+    files(&root(), "rs", &mut texts);
+    files(&root(), "md", &mut texts);
+    let mut faults = Vec::new();
+    for path in texts {
+        let text = fs::read_to_string(&path).expect("text");
+        for id in rule_ids(&text).filter(|id| prefixes.contains(&id[..3]) && !rules.contains_key(*id)) {
+            faults.push(format!("{}: {id}", path.display()));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
 }
 
 #[test]

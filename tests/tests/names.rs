@@ -1,4 +1,4 @@
-//! How agents find their hubs: name servers that change their minds, settings that change, and names with several addresses.
+//! How agents find their hubs: name servers that change their minds, settings that change, and names with several addresses (ADR-1, ADR-9 to ADR-13).
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Providers that the hub starts and stops, with the real programs: the cluster manager is a shell script that runs `spnagent`.
+//! Providers that the hub starts and stops, with the real programs: the cluster manager is a shell script that runs `spnagent` (MNG-14, MNG-15).
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Long paths, in virtual time: a connection over one gets what the path carries.
+//! Long paths, in virtual time: a connection over one gets what the path carries (CTL-17 to CTL-21).
 
 use std::time::Duration;
 

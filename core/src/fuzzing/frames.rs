@@ -1,4 +1,4 @@
-//! Control frames of SPN (docs/protocols/spn.md, Control stream).
+//! Control frames of SPN (docs/protocols/spn.md, Control stream, CTL-10).
 
 use crate::spn::frame::{Decoder, Frame};
 

@@ -1,5 +1,5 @@
 //! A hub between a provider and a consumer that keep to the form of the protocol and to nothing else: frames, streams and their ends in any
-//! order, above all those of pause and resume (docs/protocols/spn.md, Pause and resume). Whatever they did, nothing of it is left when they are gone.
+//! order, above all those of pause and resume (docs/protocols/spn.md, Pause and resume, RES-1). Whatever they did, nothing of it is left when they are gone.
 
 use std::{
     net::SocketAddr,

@@ -88,7 +88,7 @@ pub const fn text(code: u64) -> &'static str {
 }
 
 /// A stream code of one end, as the other end is to see it: copied between equal protocols, 0x20 from `sc01` to `sc02`.
-/// What 0x27 and 0x28 mean on `sc02` they do not mean on `sc01`.
+/// What 0x27 and 0x28 mean on `sc02` they do not mean on `sc01` (COD-28).
 #[must_use]
 pub const fn passed_on(code: u64, from: Protocol, to: Protocol) -> u64 {
     match (from, to) {

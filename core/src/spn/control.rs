@@ -1,11 +1,11 @@
-//! The control stream of a session: frames in, frames out, over QUIC stream 0 (docs/protocols/spn.md, Control stream).
+//! The control stream of a session: frames in, frames out, over QUIC stream 0 (docs/protocols/spn.md, Control stream, CTL-5).
 
 use bytes::Bytes;
 
 use super::frame::{Decoder, Frame, FrameError};
 use crate::quic::{Endpoint, Handle, ReadOutcome, StreamId, WriteOutcome};
 
-/// Above every data stream: control is never blocked by payload.
+/// Above every data stream: control is never blocked by payload (CTL-15).
 const PRIORITY: i32 = 1;
 /// Chunks read at once.
 const BATCH: usize = 8;

@@ -1,4 +1,4 @@
-//! The inventory: realms, their hubs, and their services (docs/protocols/spn.md, Inventory).
+//! The inventory: realms, their hubs, and their services (docs/protocols/spn.md, Inventory, INV-6).
 //!
 //! It comes as JSON, or as YAML read into JSON. [`read`] takes out of it what can be used and says everything that is wrong, in one go.
 //! Each record is judged on its own: a bad service drops that service, a bad hub that hub, a bad realm that realm.

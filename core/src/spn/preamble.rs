@@ -1,4 +1,4 @@
-//! The first bytes of a data stream of `sc02` (docs/protocols/spn.md, Data streams).
+//! The first bytes of a data stream of `sc02` (docs/protocols/spn.md, Data streams, DAT-1 to DAT-3).
 
 use bytes::{Buf, Bytes};
 

@@ -1,4 +1,4 @@
-//! Records: what a hub writes about each session and connection, at its start and at its end (docs/protocols/spn.md, Records).
+//! Records: what a hub writes about each session and connection, at its start and at its end (docs/protocols/spn.md, Records, REC-1 to REC-6).
 
 use std::{sync::Arc, time::Instant};
 

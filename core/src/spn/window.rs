@@ -1,6 +1,6 @@
 //! The window of a session: how much QUIC may have in flight, or unread, on one of its connections.
 //!
-//! *Base plus parked* (docs/protocols/spn.md, Control stream): a base that follows the path, plus what streams hold whose reader has
+//! *Base plus parked* (docs/protocols/spn.md, Control stream, CTL-15): a base that follows the path, plus what streams hold whose reader has
 //! stalled. So what a stalled reader leaves unread never eats the credit of its neighbours, nor of the control stream.
 //!
 //! What such streams hold is not counted by the QUIC library. What has arrived is, and what has been read: the difference, since
@@ -13,7 +13,7 @@ const LOCAL: Duration = Duration::from_millis(5);
 /// A window that passes within so many round trips is too small. Bytes behind a lost packet wait for it one round trip longer, and one more
 /// if it is lost again; credit comes in steps: so a path is full with three to four times what it holds.
 const ROUND_TRIPS: u32 = 4;
-/// A window that has not passed in so long is the base again.
+/// A window that has not passed in so long is the base again (CTL-18).
 pub const REST: Duration = Duration::from_secs(10);
 
 /// What there is of a stall: where the counters stood, and what may have been unread then.

@@ -1,4 +1,4 @@
-//! Handshakes that clients have begun and not finished (docs/protocols/spn.md, Limits).
+//! Handshakes that clients have begun and not finished (docs/protocols/spn.md, Limits, LIM-10 to LIM-13, LIM-20).
 //!
 //! They have a table of their own, so that they never take the places of connections. Whoever has not shown that its address is its own gets into
 //! it only while it is nearly empty; beyond that it is told to retry (RFC 9000 §8.1.2), which costs nothing here. Those with an address of their

@@ -166,7 +166,7 @@ impl Endpoint {
     }
 
     /// Uses another of the peer's connection ids from now on, or from when one has come. For packets with the one of the handshake our servers send no
-    /// stateless reset after a restart: it would only hurry those who do harm then (docs/protocols/spn.md, Legacy protocol, *Ends towards `sc01`*).
+    /// stateless reset after a restart: it would only hurry those who do harm then (docs/protocols/spn.md, Legacy protocol, LEG-30 and LEG-33).
     pub fn change_id(&mut self, handle: Handle) {
         if let Some(conn) = self.live(handle) {
             conn.wants_id = true;

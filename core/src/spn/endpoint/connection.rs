@@ -1,4 +1,4 @@
-//! One connection at an endpoint (docs/protocols/spn.md, Endpoint connection).
+//! One connection at an endpoint (docs/protocols/spn.md, Endpoint connection, EPC-1).
 //!
 //! At a consumer it looks for a session, opens a data stream and, as long as no byte can have reached a provider, tries again elsewhere.
 //! At a provider it begins with a stream that the hub has opened. Payload does not pass through here: of the bytes, the machine

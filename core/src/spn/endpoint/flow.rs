@@ -13,7 +13,7 @@ use crate::{quic::Handle, spn::window::REST};
 const STALL_TIME: Duration = Duration::from_millis(50);
 /// unless it has taken so many bytes in that time.
 const FLOWING: u64 = 512 * 1024;
-/// What stalled connections hold is looked at at least so often.
+/// What stalled connections hold is looked at at least so often (CTL-16).
 const STALL_LOOK: Duration = Duration::from_millis(200);
 
 /// Where a connection's receiving direction stands.

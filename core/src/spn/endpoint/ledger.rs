@@ -1,4 +1,4 @@
-//! The bytes of one resumable connection at one end, over all its legs (docs/protocols/spn.md, Pause and resume).
+//! The bytes of one resumable connection at one end, over all its legs (docs/protocols/spn.md, Pause and resume, RES-4 to RES-11).
 //!
 //! Payload is counted from the start of the connection. Of what we send, everything from *acknowledged* on is kept, large pieces as the same [`Bytes`]; of
 //! what we receive, the local side gets each byte once, whatever a new leg repeats.

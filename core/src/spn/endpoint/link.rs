@@ -42,7 +42,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// A provider counts as in use for so long after its last connection: a consumer may look for it. Thousands may be idle, so these ask only
 /// when not even keep-alives are answered,
 const IN_USE: Duration = Duration::from_secs(10);
-/// for so long after one was due.
+/// for so long after one was due (RES-22).
 const OVERDUE: Duration = Duration::from_secs(1);
 
 /// A session with a hub address, in whatever state.

@@ -1,4 +1,4 @@
-//! The reset that waits for what was written before it (docs/protocols/spn.md, Endpoint connection).
+//! The reset that waits for what was written before it (docs/protocols/spn.md, Endpoint connection, EPC-14 to EPC-16).
 //!
 //! RESET_STREAM destroys what is not acknowledged yet, and at the receiver what is not read yet. A service that answers and then breaks off has
 //! nevertheless answered: its last bytes go first, for as long as the limit allows.

@@ -1,5 +1,5 @@
 //! What outlives a session: reports, requests to resume, legs, and what is left of connections that have ended
-//! (docs/protocols/spn.md, Pause and resume).
+//! (docs/protocols/spn.md, Pause and resume, RES-25 to RES-36).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// How long a connection that has ended in order is remembered: its last report may have been lost, which a silent hub shows only when the
-/// session has been idle for too long (20 s).
+/// session has been idle for too long (20 s) (RES-12).
 const TOMBSTONE: Duration = Duration::from_secs(30);
-/// PAUSE_REQ may overtake the stream that it speaks of.
+/// PAUSE_REQ may overtake the stream that it speaks of (RES-14).
 const STRAY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is left of a connection: values, no bytes.

@@ -1,5 +1,5 @@
 //! A connection of which nothing has been heard when its stream is lost: does a provider have it, or may it begin again?
-//! (docs/protocols/spn.md, A connection that was never confirmed).
+//! (docs/protocols/spn.md, A connection that was never confirmed, SEK-2 to SEK-7).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,11 +13,11 @@ use crate::spn::{
 };
 
 /// For how long a provider remembers a connection that it must not take: longer than its consumer looks for it, and than a hub keeps the stream
-/// of a consumer that is gone.
+/// of a consumer that is gone (SEK-5).
 const REMEMBERED: Duration = Duration::from_secs(180);
 /// Providers that have left and are remembered; older ones could have had anything.
 const LEFT: usize = 256;
-/// So many times [`Limits::connections`](super::Limits) connections are remembered.
+/// So many times [`Limits::connections`](super::Limits) connections are remembered (SEK-6).
 const MEMORY: usize = 4;
 
 /// A provider process.

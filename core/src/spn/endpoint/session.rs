@@ -1,4 +1,4 @@
-//! The session of an endpoint with one hub address (docs/protocols/spn.md, Endpoint session).
+//! The session of an endpoint with one hub address (docs/protocols/spn.md, Endpoint session, EPS-1).
 //!
 //! It dials, asks for the session, tries again after losses, and leaves in order. One machine lives as long as its address is wanted:
 //! Closed and Failed are final, and an address that is wanted again gets a new machine.

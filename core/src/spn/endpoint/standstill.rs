@@ -1,4 +1,4 @@
-//! A provider that has stood still (docs/protocols/spn.md, Choosing a provider, *A provider that stood still*).
+//! A provider that has stood still (docs/protocols/spn.md, Choosing a provider, PRV-16).
 //!
 //! A process is stopped and goes on, a machine sleeps and wakes up. What the hub sent first stands at the head of the queue then, and that it has
 //! been taken back stands at its end, or is still on its way. So what is new waits until the hub has been heard.

@@ -1,4 +1,4 @@
-//! How the provider of a service is started and stopped: the settings (docs/protocols/spn.md, Starting and stopping providers).
+//! How the provider of a service is started and stopped: the settings (docs/protocols/spn.md, Starting and stopping providers, MNG-12).
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Which provider gets a connection (docs/protocols/spn.md, Choosing a provider).
+//! Which provider gets a connection (docs/protocols/spn.md, Choosing a provider, PRV-7).
 
 /// A provider session that could take a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! Providers that the hub starts and stops: from what happens on it to the machine, and from its actions to the host, which has the cluster
-//! managers (docs/protocols/spn.md, Starting and stopping providers).
+//! managers (docs/protocols/spn.md, Starting and stopping providers, MNG-1).
 
 use std::{
     sync::Arc,
@@ -249,6 +249,7 @@ impl Hub {
         }
     }
 
+    /// A moment of the schedule has come: a start or a stop (MNG-6, MNG-10).
     pub(super) fn scheduled(&mut self, now: Instant, at: Instant, service: usize) {
         let managed = self.registry.get(service).and_then(|entry| entry.managed.as_ref());
         // Another moment may have taken its place.

@@ -1,4 +1,4 @@
-//! A connection, as the hub sees it: a consumer's stream and a provider's stream (docs/protocols/spn.md, Hub connection).
+//! A connection, as the hub sees it: a consumer's stream and a provider's stream (docs/protocols/spn.md, Hub connection, HBC-1).
 //!
 //! The bytes themselves are moved by the relay (`relay.rs`), and requests to resume are kept beside it (`resume.rs`); this machine decides what
 //! follows from everything that is not a byte. A connection that is resumed is a new one here: the next *leg*.
@@ -577,7 +577,7 @@ impl HubConnection {
         !self.resumable || flow.cut == Some(Cut::Reset) || flow.reported.both()
     }
 
-    /// Ends one direction as its source or its reader wants it, and leaves the other alone.
+    /// Ends one direction as its source or its reader wants it, and leaves the other alone (HBC-6, HBC-7).
     fn pass_on(&mut self, mut flow: Flow, event: &Event) -> Flow {
         match *event {
             Event::Fin { side } if !flow.over.has(side) => {

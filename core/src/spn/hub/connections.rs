@@ -252,7 +252,7 @@ impl Hub {
         }
     }
 
-    /// Finds a provider for a connection (docs/protocols/spn.md, Choosing a provider).
+    /// Finds a provider for a connection (docs/protocols/spn.md, Choosing a provider, PRV-6, and Hub connection, HBC-4).
     fn choose(&mut self, now: Instant, service: usize, id: u64) -> Choice {
         let consumer = self.connections.get(&id).and_then(|connection| self.sessions.get(&connection.consumer.session));
         let known = consumer.and_then(|session| session.knows).unwrap_or(u64::MAX);

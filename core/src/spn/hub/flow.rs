@@ -12,7 +12,7 @@ use crate::{
 const STALL_TIME: Duration = Duration::from_millis(50);
 /// unless so many bytes have moved in that time: then it is the path that is full, and more in front of it would help nobody.
 const FLOWING: u64 = 512 * 1024;
-/// What stalled streams hold is looked at at least so often.
+/// What stalled streams hold is looked at at least so often (CTL-16).
 const STALL_LOOK: Duration = Duration::from_millis(200);
 
 /// Where a direction stands between two turns.

@@ -1,4 +1,4 @@
-//! The hub itself: one realm's hub record, one UDP socket (docs/protocols/spn.md, Hub).
+//! The hub itself: one realm's hub record, one UDP socket (docs/protocols/spn.md, Hub, HUB-1).
 //!
 //! Diagram: `docs/states/spn.hub.md`.
 

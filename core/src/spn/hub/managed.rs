@@ -1,4 +1,4 @@
-//! The provider of a service that the hub starts and stops by a cluster manager (docs/protocols/spn.md, Starting and stopping providers).
+//! The provider of a service that the hub starts and stops by a cluster manager (docs/protocols/spn.md, Starting and stopping providers, MNG-2 to MNG-11).
 //!
 //! Diagram: `docs/states/spn.managed_provider.md`.
 

@@ -1,4 +1,4 @@
-//! Who may come in, and who is there: services, their entitlements and their providers (docs/protocols/spn.md, Inventory and Hub session).
+//! Who may come in, and who is there: services, their entitlements and their providers (docs/protocols/spn.md, Identity, IDN-3 and IDN-4, and Hub session).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -95,7 +95,7 @@ impl Entry {
         self.service.availability.as_ref().filter(|_| !self.removed)
     }
 
-    /// A singleton's provider that is in the way of another: one of weight 0 is not.
+    /// A singleton's provider that is in the way of another: one of weight 0 is not (PRV-1).
     pub(super) fn incumbent(&self) -> Option<Handle> {
         let in_the_way = self.providers.iter().find(|provider| provider.weight > 0)?;
         self.service.singleton.then_some(in_the_way.session)
@@ -181,7 +181,7 @@ impl Registry {
         &self.entries
     }
 
-    /// The service that an identity gets: the one it names, or the first of the inventory that it is entitled to, as after a restart.
+    /// The service that an identity gets: the one it names, or the first of the inventory that it is entitled to, as after a restart (IDN-4).
     pub(super) fn judge(&self, role: Role, names: &[&str], urn: &str) -> Result<usize, u64> {
         if urn.is_empty() {
             let entitles = |index: &usize| self.entries.get(*index).is_some_and(|entry| entry.entitles(role, names));

@@ -1,5 +1,5 @@
 //! What the hub does for connections that outlive their streams: requests to resume, their pairing, the next leg, and reports between the ends
-//! (docs/protocols/spn.md, Pause and resume). It keeps no payload, and nothing that a restarted hub would miss.
+//! (docs/protocols/spn.md, Pause and resume, RES-25 to RES-35). It keeps no payload, and nothing that a restarted hub would miss.
 
 use std::{
     collections::BTreeSet,

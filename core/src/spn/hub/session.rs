@@ -1,4 +1,4 @@
-//! A session, as the hub sees it (docs/protocols/spn.md, Hub session).
+//! A session, as the hub sees it (docs/protocols/spn.md, Hub session, ADM-1).
 //!
 //! Whether an endpoint may come in is judged by the registry (`registry.rs`) and arrives here as an event; this machine decides what follows from it.
 //!
@@ -82,7 +82,7 @@ enum State {
     Closed,
 }
 
-/// The weight of a provider that has not said any.
+/// The weight of a provider that has not said any (PRV-11).
 const DEFAULT_WEIGHT: u16 = 100;
 
 /// A session on the hub.

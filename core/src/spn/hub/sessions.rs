@@ -33,15 +33,15 @@ use crate::{
     },
 };
 
-/// How often a singleton's newcomer looks whether the incumbent has answered its PING.
+/// How often a singleton's newcomer looks whether the incumbent has answered its PING (PRV-4).
 const PROBE_EVERY: Duration = Duration::from_millis(50);
-/// So many times [`Limits::control_backlog`](super::Limits) may wait for a session to read; then its control stream is taken for lost.
+/// So many times [`Limits::control_backlog`](super::Limits) may wait for a session to read; then its control stream is taken for lost (LIM-16).
 pub(super) const UNREAD: usize = 16;
 /// What the original's agents send when they retire.
 const NOTIFY_SHUTDOWN: &[u8] = b"notify_shutdown";
 /// What the original's agents send before their first stream.
 const REQUEST_PROVIDER_START: &[u8] = b"request_provider_start";
-/// How often a session is heard with it; more are ignored.
+/// How often a session is heard with it; more are ignored (MNG-4).
 const PROVIDER_START_EVERY: Duration = Duration::from_secs(10);
 
 /// A session on the hub.
@@ -238,7 +238,7 @@ impl Hub {
         self.session_event(now, handle, event);
     }
 
-    /// SESSION_OPEN, well-formed (docs/protocols/spn.md, Control stream: the order of the tests).
+    /// SESSION_OPEN, well-formed (docs/protocols/spn.md, Control stream, CTL-14: the order of the tests).
     pub(super) fn session_open(&mut self, now: Instant, handle: Handle, open: &SessionOpen) {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         // Another address of ours: the process has its session already and, knowing that, goes or asks again (Several hubs).
@@ -303,7 +303,7 @@ impl Hub {
         }
     }
 
-    /// The same process has come back: its older session is dead or dying, and no conflict.
+    /// The same process has come back: its older session is dead or dying, and no conflict (ADM-6).
     fn replace_same_process(&mut self, now: Instant, handle: Handle) {
         let Some(newer) = self.sessions.get(&handle) else { return };
         let is_older = |older: &Session| {

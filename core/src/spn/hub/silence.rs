@@ -1,4 +1,4 @@
-//! Providers that say nothing (docs/protocols/spn.md, Choosing a provider, *A provider that is silent*).
+//! Providers that say nothing (docs/protocols/spn.md, Choosing a provider, PRV-12 to PRV-15).
 //!
 //! QUIC takes a peer for dead after its idle timeout. Long before, a provider that acknowledges nothing gets no new connection while another
 //! one answers; and what it got, and has not acknowledged, goes to another one.

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// A preamble must be complete so long after its first byte.
+/// A preamble must be complete so long after its first byte (DAT-5).
 const PREAMBLE_TIME: Duration = Duration::from_secs(10);
 
 /// What a session's data stream is at the moment.
@@ -88,7 +88,7 @@ impl Hub {
     }
 
     /// A deployed consumer takes a broken stream for a failed try: it opens another one for the same client, in mid-connection, and so joins the
-    /// client to a second connection of the service (docs/protocols/spn.md, Legacy protocol, *Ends towards `sc01`*). It must not see one.
+    /// client to a second connection of the service (docs/protocols/spn.md, Legacy protocol, LEG-27). It must not see one.
     fn is_legacy_consumer(&self, handle: Handle) -> bool {
         let session = self.sessions.get(&handle);
         session.is_some_and(|session| (session.protocol, session.role) == (Protocol::Sc01, Role::Consumer))

@@ -1,7 +1,7 @@
 //! From JSON to an [`Inventory`], record by record.
 //!
 //! What a record cannot be without refuses it. What it can be without, and cannot be read, is a warning that says what is assumed in its
-//! place; which is which stands in docs/protocols/spn.md, Inventory.
+//! place; which is which stands in docs/protocols/spn.md, Inventory, INV-11 to INV-26.
 
 mod availability;
 mod optional;

@@ -47,7 +47,7 @@ impl Teller {
     }
 }
 
-/// The form of docs/protocols/spn.md, Records. The clocks are read for each: the wall clock may be set at any time.
+/// The form of docs/protocols/spn.md, Records, REC-1. The clocks are read for each: the wall clock may be set at any time.
 pub(crate) struct Json;
 
 impl Form for Json {

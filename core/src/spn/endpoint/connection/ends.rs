@@ -1,4 +1,4 @@
-//! The end of a connection: asked for by either side, or come to (docs/protocols/spn.md, Endpoint connection).
+//! The end of a connection: asked for by either side, or come to (docs/protocols/spn.md, Endpoint connection, EPC-6 to EPC-12).
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Pause and resume: from the loss of a stream to the next one (docs/protocols/spn.md, Pause and resume).
+//! Pause and resume: from the loss of a stream to the next one (docs/protocols/spn.md, Pause and resume, RES-33 and RES-34).
 
 use std::time::{Duration, Instant};
 
@@ -232,7 +232,7 @@ impl Connection {
         self.fail(code);
     }
 
-    /// The session is gone before the partner can have answered.
+    /// The session is gone before the partner can have answered (EPC-12).
     pub(super) fn leave_closing(&mut self) {
         if self.flow.resumable {
             self.actions.push(Action::LeaveAbort { code: self.closing });
@@ -245,7 +245,7 @@ impl Connection {
         self.end();
     }
 
-    /// It was without a stream for too long. What is complete for the local side is no failure.
+    /// It was without a stream for too long. What is complete for the local side is no failure (RES-34).
     pub(super) fn give_up(&mut self) {
         if self.flow.sending == Sending::Open || self.flow.receiving {
             self.actions.push(Action::LeaveAbort { code: code::PAUSE_TIMEOUT });

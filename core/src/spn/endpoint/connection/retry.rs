@@ -1,4 +1,4 @@
-//! Another try: when it is safe, and what it makes good (docs/protocols/spn.md, Endpoint connection).
+//! Another try: when it is safe, and what it makes good (docs/protocols/spn.md, Endpoint connection, EPC-4 and EPC-5).
 
 use std::time::{Duration, Instant};
 

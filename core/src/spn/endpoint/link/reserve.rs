@@ -1,4 +1,4 @@
-//! Several addresses of one hub: one of them has the session, the others are in reserve (docs/protocols/spn.md, Several hubs).
+//! Several addresses of one hub: one of them has the session, the others are in reserve (docs/protocols/spn.md, Several hubs, ADR-3 to ADR-7).
 
 use std::time::Instant;
 

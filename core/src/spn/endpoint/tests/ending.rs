@@ -1,4 +1,4 @@
-//! Endpoints that end in good order while their hubs come and go.
+//! Endpoints that end in good order while their hubs come and go (EPS-10 to EPS-12).
 
 use super::*;
 

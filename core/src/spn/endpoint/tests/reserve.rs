@@ -1,4 +1,4 @@
-//! Hubs with several addresses.
+//! Hubs with several addresses (ADR-3 to ADR-8).
 
 use super::*;
 use crate::spn::{

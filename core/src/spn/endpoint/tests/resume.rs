@@ -1,4 +1,4 @@
-//! Connections that outlive their session, against a hub that the test plays and that loses everything between two sessions.
+//! Connections that outlive their session, against a hub that the test plays and that loses everything between two sessions (RES).
 
 use super::{
     played::{Played, ack},

@@ -1,4 +1,4 @@
-//! Processes that are stopped for a while, and go on.
+//! Processes that are stopped for a while, and go on (PRV-14, PRV-16, PRV-17).
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! How a connection on a hub is closed, left, paused and ended, and who is told what (docs/protocols/spn.md, Hub connection).
+//! How a connection on a hub is closed, left, paused and ended, and who is told what (docs/protocols/spn.md, Hub connection, HBC-6 to HBC-12).
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Who comes in, who does not, and how it is said.
+//! Who comes in, who does not, and how it is said (IDN, ADM, PRV-1 to PRV-5).
 
 use super::*;
 use crate::spn::record::TerminateReason;

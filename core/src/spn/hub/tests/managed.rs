@@ -1,4 +1,4 @@
-//! Providers that the hub starts and stops, with a test in the place of the cluster manager.
+//! Providers that the hub starts and stops, with a test in the place of the cluster manager (MNG).
 
 use super::*;
 use crate::spn::{code, record::TerminateReason};

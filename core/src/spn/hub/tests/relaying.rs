@@ -1,4 +1,4 @@
-//! Connections: what goes through, and how they end.
+//! Connections: what goes through, and how they end (DAT, HBC, PRV-6 to PRV-11).
 
 use super::*;
 use crate::spn::{

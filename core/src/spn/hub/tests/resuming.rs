@@ -1,4 +1,4 @@
-//! Connections that outlive their streams.
+//! Connections that outlive their streams (RES, OWN, HBC-14, HBC-15).
 
 use super::*;
 use crate::spn::{

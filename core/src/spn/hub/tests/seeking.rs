@@ -1,4 +1,4 @@
-//! Who may have a connection of which nothing was heard.
+//! Who may have a connection of which nothing was heard (SEK).
 
 use super::*;
 use crate::spn::frame::{ResumeReq, flag};

@@ -1,4 +1,4 @@
-//! Providers that say nothing for a while, or for ever.
+//! Providers that say nothing for a while, or for ever (PRV-12 to PRV-15).
 
 use super::*;
 use crate::spn::record::DisconnectReason;
