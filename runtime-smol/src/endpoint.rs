@@ -17,7 +17,7 @@ use futures_lite::{Stream as _, future};
 use smol::channel::{self, Receiver, Sender, WeakSender};
 use socket2::SockRef;
 use towline_core::{
-    host::{AcceptPause, Bridge, ConnWaker, LocalEnd, ReadBuffer, Turn, Wakes, pair},
+    host::{AcceptPause, Alarm as _, Bridge, ConnWaker, LocalEnd, Reactor, ReadBuffer, TURNS, Turn, Udp, Wakes, pair},
     quic::{Identity, Roots},
     spn::{
         Role, code,
@@ -28,11 +28,9 @@ use towline_core::{
 use crate::{
     bridge::{READ, Tcp, dial, set_up},
     hub::{epoch, seed},
-    reactor::{Reactor, TURNS},
     resolve::{ResolveError, Resolver, is_usable},
+    runtime::{Alarm, Smol},
     stream::Stream,
-    tcp::Alarm,
-    udp::Udp,
 };
 
 /// How often the name of the hub is resolved,
@@ -449,7 +447,7 @@ fn poll_accept(listener: &Async<TcpListener>, cx: &mut Context<'_>) -> Poll<io::
 }
 
 struct Driver<N> {
-    reactor: Reactor<Endpoint>,
+    reactor: Reactor<Endpoint, Smol>,
     local: Local,
     inbox: Pin<Box<Receiver<Command>>>,
     notices: N,

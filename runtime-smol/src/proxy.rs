@@ -15,7 +15,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use towline_core::{
-    host::{AcceptPause, ConnWaker, ReadBuffer, Wakes},
+    host::{AcceptPause, Alarm as _, ConnWaker, ReadBuffer, Wakes},
     txn::{
         accept::AcceptFault,
         hosts::Hosts,
@@ -26,7 +26,8 @@ use towline_core::{
 
 use crate::{
     resolve::{ResolveError, Resolver},
-    tcp::{Alarm, Listener, Tcp},
+    runtime::Alarm,
+    tcp::{Listener, Tcp},
 };
 
 /// Turns of the loop before other futures of the thread get theirs.

@@ -1,15 +1,13 @@
 //! TCP sockets and a clock, as a proxy's loop wants them: everything is polled.
 
 use std::{
-    future::Future,
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    pin::Pin,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use bytes::Bytes;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use towline_core::host::ReadBuffer;
@@ -128,26 +126,5 @@ fn discard(socket: &Socket, mut unread: usize) {
             Ok(1..) if unread > most => unread -= most,
             _ => break,
         }
-    }
-}
-
-/// Wakes its task at a time that may be moved.
-pub(crate) struct Alarm {
-    timer: Timer,
-    due: Option<Instant>,
-}
-
-impl Alarm {
-    pub(crate) fn new() -> Self {
-        Self { timer: Timer::never(), due: None }
-    }
-
-    /// Says whether the time has come.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, due: Instant) -> bool {
-        if self.due != Some(due) {
-            self.due = Some(due);
-            self.timer.set_at(due);
-        }
-        Pin::new(&mut self.timer).poll(cx).is_ready()
     }
 }

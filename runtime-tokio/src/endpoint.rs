@@ -18,7 +18,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 use towline_core::{
-    host::{AcceptPause, Bridge, ConnWaker, LocalEnd, Turn, Wakes, pair},
+    host::{AcceptPause, Alarm as _, Bridge, ConnWaker, LocalEnd, Reactor, TURNS, Turn, Udp, Wakes, pair},
     quic::{Identity, Roots},
     spn::{
         Role, code,
@@ -29,11 +29,9 @@ use towline_core::{
 use crate::{
     bridge::{Tcp, dial, set_up},
     hub::{epoch, seed},
-    reactor::{Reactor, TURNS},
     resolve::{ResolveError, Resolver, is_usable},
+    runtime::{Alarm, Tokio},
     stream::Stream,
-    tcp::Alarm,
-    udp::Udp,
 };
 
 /// How often the name of the hub is resolved,
@@ -432,7 +430,7 @@ impl Lookup {
 }
 
 struct Driver<N> {
-    reactor: Reactor<Endpoint>,
+    reactor: Reactor<Endpoint, Tokio>,
     local: Local,
     inbox: mpsc::UnboundedReceiver<Command>,
     notices: N,

@@ -17,11 +17,10 @@ pub mod log;
 pub mod pki;
 pub mod process;
 pub mod proxy;
-mod reactor;
 pub mod resolve;
+mod runtime;
 pub mod settings;
 mod stream;
 mod tcp;
-mod udp;
 
 pub use stream::Stream;

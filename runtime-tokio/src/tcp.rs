@@ -1,12 +1,11 @@
 //! TCP sockets and a clock, as a proxy's loop wants them: everything is polled.
 
 use std::{
-    future::Future,
     io::{self, Read},
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,7 +13,6 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    time::{Sleep, sleep_until},
 };
 use towline_core::host::ReadBuffer;
 
@@ -105,22 +103,5 @@ fn discard(socket: &Socket, mut unread: usize) {
             Ok(1..) if unread > most => unread -= most,
             _ => break,
         }
-    }
-}
-
-/// Wakes its task at a time that may be moved.
-pub(crate) struct Alarm(Pin<Box<Sleep>>);
-
-impl Alarm {
-    pub(crate) fn new() -> Self {
-        Self(Box::pin(sleep_until(Instant::now().into())))
-    }
-
-    /// Says whether the time has come.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, due: Instant) -> bool {
-        if self.0.deadline() != due.into() {
-            self.0.as_mut().reset(due.into());
-        }
-        self.0.as_mut().poll(cx).is_ready()
     }
 }
