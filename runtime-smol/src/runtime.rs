@@ -1,9 +1,9 @@
-//! smol, as the loops of `towline_core::host` see it: sockets, an alarm, clocks, threads.
+//! smol, as the loops of `towline_core::host` see it: sockets, an alarm, clocks, tasks, a transport for DNS.
 
 use std::{
     future::Future,
-    io,
-    net::UdpSocket,
+    io::{self, IoSlice, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -12,9 +12,10 @@ use std::{
 };
 
 use async_io::{Async, Timer};
+use bytes::Bytes;
 use towline_core::{host, quic::Epoch};
 
-use crate::hub::epoch;
+use crate::{dns, hub::epoch, stream::Stream};
 
 /// smol.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +23,11 @@ pub struct Smol;
 
 impl host::Runtime for Smol {
     type Udp = Udp;
+    type Listener = Listener;
+    type Tcp = Tcp;
     type Alarm = Alarm;
+    type Dns = dns::Runtime;
+    type Stream = Stream;
 
     fn now() -> Instant {
         Instant::now()
@@ -32,8 +37,16 @@ impl host::Runtime for Smol {
         epoch()
     }
 
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        smol::spawn(task).detach();
+    }
+
     fn spawn_thread<F: Future<Output = ()>>(name: String, task: impl FnOnce() -> F + Send + 'static) -> io::Result<()> {
         thread::Builder::new().name(name).spawn(|| smol::block_on(task())).map(drop)
+    }
+
+    async fn look_up(address: &str) -> io::Result<Vec<SocketAddr>> {
+        smol::net::resolve(address).await
     }
 }
 
@@ -82,6 +95,103 @@ impl host::UdpSocket for Udp {
             match send(self.socket.as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.socket.poll_writable(cx))?,
                 done => return Poll::Ready(done),
+            }
+        }
+    }
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener(Async<TcpListener>);
+
+impl host::TcpListener for Listener {
+    type Stream = Tcp;
+
+    fn new(socket: OwnedFd) -> io::Result<Self> {
+        Async::new_nonblocking(socket.into()).map(Self)
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Tcp, SocketAddr)>> {
+        loop {
+            match self.0.get_ref().accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_readable(cx))?,
+                accepted => {
+                    let (socket, peer) = accepted?;
+                    return Poll::Ready(Ok((Tcp::new(Async::new(socket)?), peer)));
+                }
+            }
+        }
+    }
+}
+
+/// A connected socket.
+#[derive(Debug)]
+pub struct Tcp {
+    socket: Async<TcpStream>,
+    /// There may be something to read: until a read has brought less than it might have.
+    is_readable: bool,
+}
+
+impl Tcp {
+    fn new(socket: Async<TcpStream>) -> Self {
+        Self { socket, is_readable: true }
+    }
+}
+
+impl AsFd for Tcp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl host::TcpStream for Tcp {
+    type Buffer = host::ReadBuffer;
+
+    fn buffer(size: usize) -> host::ReadBuffer {
+        host::ReadBuffer::new(size)
+    }
+
+    async fn connect(address: SocketAddr) -> io::Result<Self> {
+        Async::<TcpStream>::connect(address).await.map(Self::new)
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut host::ReadBuffer,
+        max: usize,
+    ) -> Poll<io::Result<Bytes>> {
+        loop {
+            if !self.is_readable {
+                ready!(self.socket.poll_readable(cx))?;
+                self.is_readable = true;
+            }
+            let space = buffer.space(max);
+            match self.socket.get_ref().read(space) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_readable = false,
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(len) => {
+                    self.is_readable = len == space.len();
+                    return Poll::Ready(Ok(buffer.take(len)));
+                }
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.socket.get_ref().write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.socket.poll_writable(cx))?,
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.socket.get_ref().write_vectored(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.socket.poll_writable(cx))?,
+                written => return Poll::Ready(written),
             }
         }
     }

@@ -14,12 +14,11 @@ use super::{
 use crate::quic::Transmit;
 
 /// Turns of a loop before other futures of the thread get theirs.
-pub const TURNS: usize = 64;
+pub(super) const TURNS: usize = 64;
 
 /// A binding on a socket.
-pub struct Reactor<B, R: Runtime> {
-    /// The binding.
-    pub binding: B,
+pub(super) struct Reactor<B, R: Runtime> {
+    pub(super) binding: B,
     udp: Udp<R::Udp>,
     buffer: Vec<u8>,
     /// Polled, but not taken by the socket: it is in `buffer`.
@@ -31,7 +30,7 @@ pub struct Reactor<B, R: Runtime> {
 
 impl<B: Binding, R: Runtime> Reactor<B, R> {
     /// Puts the binding on the socket.
-    pub fn new(mut binding: B, udp: Udp<R::Udp>) -> Self {
+    pub(super) fn new(mut binding: B, udp: Udp<R::Udp>) -> Self {
         let segments = udp.max_segments();
         binding.set_max_segments(segments);
         Self {
@@ -61,10 +60,7 @@ impl<B: Binding, R: Runtime> Reactor<B, R> {
     }
 
     /// Takes one batch of datagrams and fires what is due; says whether there was anything.
-    ///
-    /// # Errors
-    /// The socket's, which is then of no more use.
-    pub fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
+    pub(super) fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
         self.follow(now);
         let (binding, udp) = (&mut self.binding, &mut self.udp);
         let received = binding.is_reading()
@@ -80,10 +76,7 @@ impl<B: Binding, R: Runtime> Reactor<B, R> {
     }
 
     /// Sends what there is to send, as far as the socket takes it.
-    ///
-    /// # Errors
-    /// The socket's, which is then of no more use.
-    pub fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<()> {
+    pub(super) fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<()> {
         loop {
             if self.pending.is_none() {
                 self.pending = self.binding.poll_transmit(now, &mut self.buffer);
@@ -104,7 +97,7 @@ impl<B: Binding, R: Runtime> Reactor<B, R> {
     }
 
     /// Waits for the next deadline; says whether it is there.
-    pub fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
         let look = self.wall.deadline();
         let due = self.binding.poll_timeout().map_or(look, |due| due.min(look));
         self.alarm.poll(cx, due)

@@ -8,9 +8,9 @@ use std::{
 
 use bytes::BytesMut;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::runtime::UdpSocket;
+use super::{runtime::UdpSocket, tcp::local_addr};
 use crate::quic::{EcnCodepoint, Received, Transmit};
 
 /// What we ask the kernel for, in bytes: its default holds under a hundred packets and drops the rest under load.
@@ -19,7 +19,7 @@ const SOCKET_BUFFER: usize = 4 << 20;
 const RECEIVE_BUFFER: usize = 1 << 16;
 
 /// A UDP socket that belongs to a reactor.
-pub struct Udp<S> {
+pub(super) struct Udp<S> {
     socket: S,
     state: UdpSocketState,
     is_v6: bool,
@@ -29,10 +29,7 @@ pub struct Udp<S> {
 
 impl<S: UdpSocket> Udp<S> {
     /// Binds to `address`; an IPv6 wildcard takes IPv4 as well.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -62,20 +59,13 @@ impl<S: UdpSocket> Udp<S> {
     }
 
     /// Any free port, IPv6 and IPv4 alike where the machine has both.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn bind_any() -> io::Result<Self> {
+    pub(super) fn bind_any() -> io::Result<Self> {
         Self::bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| Self::bind(([0, 0, 0, 0], 0).into()))
     }
 
     /// Where it is bound.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        let address = SockRef::from(&self.socket).local_addr()?;
-        address.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        local_addr(&self.socket)
     }
 
     /// Segments that one send may carry.
