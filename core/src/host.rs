@@ -1,13 +1,24 @@
-//! Parts of a host's loop that are the same on every runtime, and do no I/O.
+//! What every host does alike (feature `host`): the loops of hubs, endpoints and proxies, generic over one [`Runtime`], and their parts.
+//!
+//! These are plain `poll` functions. A runtime's crate brings sockets, an alarm, clocks, tasks and a transport for DNS, and names the types.
 
 mod accept;
 mod binding;
 mod bridge;
 mod buffer;
+pub mod endpoint;
+pub mod hub;
 #[cfg(feature = "log-limit")]
 mod log_limit;
 mod pipe;
+pub mod proxy;
+mod reactor;
 mod repeats;
+pub mod resolve;
+mod runtime;
+mod tcp;
+mod time;
+mod udp;
 mod wakes;
 mod wall;
 
@@ -19,5 +30,6 @@ pub use buffer::ReadBuffer;
 pub use log_limit::{Held, LogLimit};
 pub use pipe::{Local, LoopHalf, UserHalf, pair};
 pub use repeats::{Repeated, Repeats};
+pub use runtime::{Alarm, Runtime, TcpListener, TcpStream, UdpSocket};
 pub use wakes::{ConnWaker, Wakes};
 pub use wall::Wall;

@@ -2,6 +2,8 @@
 //!
 //! Two floors live here: **machines** (what a protocol decides: typed events in, typed actions out) and **bindings**
 //! (what it looks like on a wire: bytes in, bytes out). Neither does I/O, reads a clock or draws a random number.
+//!
+//! The feature `host` adds the loops that carry bytes between them and sockets, generic over a runtime.
 
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, reason = "a test may panic on all the rest"))]
 
@@ -11,6 +13,7 @@ extern crate self as towline_core;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "host")]
 pub mod host;
 pub mod machine;
 pub mod quic;

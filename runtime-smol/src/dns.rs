@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// smol, as the DNS library sees it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Runtime;
+pub struct Runtime;
 
 impl Spawn for Runtime {
     fn spawn_bg(&mut self, task: impl Future<Output = ()> + Send + 'static) {
@@ -62,7 +62,7 @@ impl RuntimeProvider for Runtime {
 
 /// smol's timers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock;
+pub struct Clock;
 
 #[async_trait::async_trait]
 impl Time for Clock {
@@ -81,7 +81,7 @@ impl Time for Clock {
 
 /// A UDP socket of smol.
 #[derive(Debug)]
-pub(crate) struct Udp(Async<UdpSocket>);
+pub struct Udp(Async<UdpSocket>);
 
 impl DnsUdpSocket for Udp {
     type Time = Clock;
@@ -107,7 +107,7 @@ impl DnsUdpSocket for Udp {
 
 /// A TCP stream of smol.
 #[derive(Debug)]
-pub(crate) struct Tcp(Async<TcpStream>);
+pub struct Tcp(Async<TcpStream>);
 
 impl DnsTcpStream for Tcp {
     type Time = Clock;

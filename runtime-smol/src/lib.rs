@@ -1,14 +1,13 @@
-//! Towline on smol: thin loops that carry bytes between sockets and the state machines of `towline-core`.
+//! Towline on smol: sockets, an alarm and tasks for the loops of `towline_core::host`, which carry bytes to the state machines.
 //!
-//! Everything here stands beside its twin in `towline-tokio`, and differs from it only where the runtimes do.
+//! It has the modules of the library in `towline-tokio`, with streams that have the traits of `futures-io`.
 
-mod bridge;
 mod dns;
 pub mod endpoint;
 pub mod hub;
 pub mod proxy;
-mod reactor;
 pub mod resolve;
+mod runtime;
 pub mod stream;
-mod tcp;
-mod udp;
+
+pub use runtime::Smol;

@@ -14,7 +14,13 @@ use towline_core::host::UserHalf;
 /// `close` ends the writing direction in good order; the other goes on. A connection that was broken off, here or there or by the loss of a hub, is an
 /// error of kind `ConnectionReset`, never an end of file. Dropping a stream breaks it off, unless both directions have ended.
 #[derive(Debug)]
-pub struct Stream(pub(crate) UserHalf);
+pub struct Stream(UserHalf);
+
+impl From<UserHalf> for Stream {
+    fn from(half: UserHalf) -> Self {
+        Self(half)
+    }
+}
 
 impl Stream {
     /// Breaks the connection off, with a stream code (docs/protocols/spn.md, Codes).

@@ -1,4 +1,4 @@
-//! Towline on tokio: thin loops that carry bytes between sockets and the state machines of `towline-core`.
+//! Towline on tokio: sockets, an alarm and tasks for the loops of `towline_core::host`, which carry bytes to the state machines.
 //!
 //! - [`hub`]: hubs, each in a thread of its own.
 //! - [`cluster`]: what starts and stops providers for a hub.
@@ -7,7 +7,6 @@
 //!
 //! The programs `spnhub`, `spnagent` and `towline` are built from these.
 
-mod bridge;
 pub mod cluster;
 pub mod endpoint;
 pub mod hub;
@@ -17,11 +16,10 @@ pub mod log;
 pub mod pki;
 pub mod process;
 pub mod proxy;
-mod reactor;
 pub mod resolve;
+mod runtime;
 pub mod settings;
 mod stream;
-mod tcp;
-mod udp;
 
+pub use runtime::Tokio;
 pub use stream::Stream;

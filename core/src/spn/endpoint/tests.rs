@@ -1,5 +1,6 @@
 //! The binding over a network in memory: against our hub, and against a server end that a test plays by hand.
 
+#[cfg(feature = "host")]
 mod bridged;
 mod ending;
 mod lifeline;

@@ -6,30 +6,31 @@ use std::{
     time::Instant,
 };
 
-use towline_core::{
-    host::{Binding, Wall},
-    quic::Transmit,
+use super::{
+    Binding, Wall,
+    runtime::{Alarm, Runtime},
+    udp::Udp,
 };
-
-use crate::{hub::epoch, tcp::Alarm, udp::Udp};
+use crate::quic::Transmit;
 
 /// Turns of a loop before other futures of the thread get theirs.
-pub(crate) const TURNS: usize = 64;
+pub(super) const TURNS: usize = 64;
 
 /// A binding on a socket.
-pub(crate) struct Reactor<B> {
-    pub(crate) binding: B,
-    udp: Udp,
+pub(super) struct Reactor<B, R: Runtime> {
+    pub(super) binding: B,
+    udp: Udp<R::Udp>,
     buffer: Vec<u8>,
     /// Polled, but not taken by the socket: it is in `buffer`.
     pending: Option<Transmit>,
-    alarm: Alarm,
+    alarm: R::Alarm,
     segments: usize,
     wall: Wall,
 }
 
-impl<B: Binding> Reactor<B> {
-    pub(crate) fn new(mut binding: B, udp: Udp) -> Self {
+impl<B: Binding, R: Runtime> Reactor<B, R> {
+    /// Puts the binding on the socket.
+    pub(super) fn new(mut binding: B, udp: Udp<R::Udp>) -> Self {
         let segments = udp.max_segments();
         binding.set_max_segments(segments);
         Self {
@@ -37,9 +38,9 @@ impl<B: Binding> Reactor<B> {
             udp,
             buffer: Vec::new(),
             pending: None,
-            alarm: Alarm::new(),
+            alarm: R::Alarm::new(),
             segments,
-            wall: Wall::new(epoch()),
+            wall: Wall::new(R::epoch()),
         }
     }
 
@@ -48,7 +49,7 @@ impl<B: Binding> Reactor<B> {
         if !self.wall.is_due(now) {
             return;
         }
-        let read = epoch();
+        let read = R::epoch();
         if let Some(jump_ms) = self.wall.look(read) {
             tracing::info!(
                 jump_ms,
@@ -59,7 +60,7 @@ impl<B: Binding> Reactor<B> {
     }
 
     /// Takes one batch of datagrams and fires what is due; says whether there was anything.
-    pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
+    pub(super) fn poll_input(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
         self.follow(now);
         let (binding, udp) = (&mut self.binding, &mut self.udp);
         let received = binding.is_reading()
@@ -75,7 +76,7 @@ impl<B: Binding> Reactor<B> {
     }
 
     /// Sends what there is to send, as far as the socket takes it.
-    pub(crate) fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<()> {
+    pub(super) fn poll_output(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<()> {
         loop {
             if self.pending.is_none() {
                 self.pending = self.binding.poll_transmit(now, &mut self.buffer);
@@ -96,7 +97,7 @@ impl<B: Binding> Reactor<B> {
     }
 
     /// Waits for the next deadline; says whether it is there.
-    pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
         let look = self.wall.deadline();
         let due = self.binding.poll_timeout().map_or(look, |due| due.min(look));
         self.alarm.poll(cx, due)

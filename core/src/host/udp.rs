@@ -9,8 +9,9 @@ use std::{
 use bytes::BytesMut;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{io::Interest, net::UdpSocket};
-use towline_core::quic::{EcnCodepoint, Received, Transmit};
+
+use super::{runtime::UdpSocket, tcp::local_addr};
+use crate::quic::{EcnCodepoint, Received, Transmit};
 
 /// What we ask the kernel for, in bytes: its default holds under a hundred packets and drops the rest under load.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -18,17 +19,17 @@ const SOCKET_BUFFER: usize = 4 << 20;
 const RECEIVE_BUFFER: usize = 1 << 16;
 
 /// A UDP socket that belongs to a reactor.
-pub(crate) struct Udp {
-    socket: UdpSocket,
+pub(super) struct Udp<S> {
+    socket: S,
     state: UdpSocketState,
     is_v6: bool,
     buffers: Vec<Vec<u8>>,
     metas: Vec<RecvMeta>,
 }
 
-impl Udp {
+impl<S: UdpSocket> Udp<S> {
     /// Binds to `address`; an IPv6 wildcard takes IPv4 as well.
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -49,7 +50,7 @@ impl Udp {
         let state = UdpSocketState::new((&socket).into())?;
         socket.set_nonblocking(true)?;
         Ok(Self {
-            socket: UdpSocket::from_std(socket.into())?,
+            socket: S::new(socket.into())?,
             state,
             is_v6: address.is_ipv6(),
             buffers: (0..BATCH_SIZE).map(|_| vec![0; RECEIVE_BUFFER]).collect(),
@@ -58,34 +59,35 @@ impl Udp {
     }
 
     /// Any free port, IPv6 and IPv4 alike where the machine has both.
-    pub(crate) fn bind_any() -> io::Result<Self> {
+    pub(super) fn bind_any() -> io::Result<Self> {
         Self::bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| Self::bind(([0, 0, 0, 0], 0).into()))
     }
 
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    /// Where it is bound.
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        local_addr(&self.socket)
     }
 
     /// Segments that one send may carry.
-    pub(crate) fn max_segments(&self) -> usize {
+    pub(super) fn max_segments(&self) -> usize {
         self.state.max_gso_segments()
     }
 
     /// Receives one batch, when there is one, and says whether there was.
-    pub(crate) fn poll_receive(
+    pub(super) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
         mut sink: impl FnMut(Received),
     ) -> Poll<io::Result<()>> {
         let count = loop {
-            ready!(self.socket.poll_recv_ready(cx))?;
-            let (socket, state) = (&self.socket, &self.state);
-            let mut slices: Vec<IoSliceMut<'_>> =
-                self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-            let metas = &mut self.metas;
-            match socket.try_io(Interest::READABLE, || state.recv(socket.into(), &mut slices, metas)) {
+            let (state, buffers, metas) = (&self.state, &mut self.buffers, &mut self.metas);
+            let received = ready!(self.socket.poll_receive(cx, |socket| {
+                let mut slices: Vec<IoSliceMut<'_>> =
+                    buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+                state.recv((&socket).into(), &mut slices, metas)
+            }));
+            match received {
                 Ok(count) => break count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // An ICMP error of an earlier send; the peer's silence will tell.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -96,7 +98,7 @@ impl Udp {
             let (remote, local_ip) = (canonical(meta.addr), meta.dst_ip.map(|ip| ip.to_canonical()));
             // Each has memory of its own: what is kept of one, for a reader that is slow, must not keep the others. And the buffers, which
             // the processor has at hand, are used again and again.
-            for data in buffer[..meta.len].chunks(meta.stride.max(1)) {
+            for data in buffer.get(..meta.len).unwrap_or(buffer).chunks(meta.stride.max(1)) {
                 sink(Received { remote, local_ip, ecn, data: BytesMut::from(data) });
             }
         }
@@ -104,7 +106,12 @@ impl Udp {
     }
 
     /// Sends what a binding wants sent; `Pending` when the socket is full.
-    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit, contents: &[u8]) -> Poll<io::Result<()>> {
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit,
+        contents: &[u8],
+    ) -> Poll<io::Result<()>> {
         let transmit = quinn_udp::Transmit {
             destination: self.to_family(transmit.destination),
             ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
@@ -112,14 +119,8 @@ impl Udp {
             segment_size: transmit.segment_size,
             src_ip: transmit.src_ip.map(|ip| if self.is_v6 { mapped(ip) } else { ip }),
         };
-        loop {
-            ready!(self.socket.poll_send_ready(cx))?;
-            let sent = self.socket.try_io(Interest::WRITABLE, || self.state.send((&self.socket).into(), &transmit));
-            match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
+        let state = &self.state;
+        self.socket.poll_send(cx, |socket| state.send((&socket).into(), &transmit))
     }
 
     fn to_family(&self, address: SocketAddr) -> SocketAddr {
