@@ -17,4 +17,5 @@ pub mod quic;
 pub mod spn;
 #[doc(hidden)]
 pub mod testing;
+pub mod tools;
 pub mod txn;

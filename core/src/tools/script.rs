@@ -18,7 +18,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::Describe;
+use crate::machine::Describe;
 
 /// The latest `at_ms` of a line: the largest integer that every JSON reader keeps exactly.
 const LATEST_MS: u64 = (1 << 53) - 1;

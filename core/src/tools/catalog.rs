@@ -3,11 +3,10 @@
 use std::{ops::ControlFlow, time::Instant};
 
 use super::{
-    Describe,
     explore::{self, Bounds, Exploration, Violation},
     script,
 };
-use crate::{spn, txn};
+use crate::{machine::Describe, spn, txn};
 
 /// A machine, without its type.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::Describe;
+use crate::machine::Describe;
 
 /// How far a walk goes.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +86,7 @@ pub struct Violation {
 /// Walks `M`, with its [small](Describe::small) configuration; `start` may be any instant.
 ///
 /// # Errors
-/// When an invariant of the machine or a rule of [`Machine`](super::Machine)'s contract is broken, a handler panics, or there is no end of situations.
+/// When an invariant of the machine or a rule of [`Machine`](crate::machine::Machine)'s contract is broken, a handler panics, or there is no end of situations.
 pub fn explore<M: Describe>(start: Instant, bounds: Bounds) -> Result<Exploration, Violation> {
     explore_with::<M>(M::small(), start, bounds)
 }
