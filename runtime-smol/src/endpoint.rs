@@ -20,8 +20,9 @@ use towline_core::{
     host::{AcceptPause, Bridge, ConnWaker, LocalEnd, ReadBuffer, Turn, Wakes, pair},
     quic::{Identity, Roots},
     spn::{
-        Role, code,
+        Role,
         endpoint::{Config, ConfigError, ConnId, ConnectError, Endpoint, Notice},
+        wire::code,
     },
 };
 

@@ -21,8 +21,9 @@ use towline_core::{
     host::{AcceptPause, Bridge, ConnWaker, LocalEnd, Turn, Wakes, pair},
     quic::{Identity, Roots},
     spn::{
-        Role, code,
+        Role,
         endpoint::{Config, ConfigError, ConnId, ConnectError, Endpoint, Notice},
+        wire::code,
     },
 };
 

@@ -41,7 +41,7 @@ use rand_chacha::{
 use crate::{
     machine::{Deadlines, Describe},
     quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, Identity, Received, Roots, StreamId, Transmit},
-    spn::{ConnKey, Role, code},
+    spn::{ConnKey, Role, wire::code},
 };
 pub use config::{Config, ConfigError, ConnId, ConnectError, Limits, Notice};
 use conn::Conn;

@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 use super::{connection, session};
 use crate::{
     quic::{ClientConfig, Clock, Identity, IdentityError, Roots, TransportConfig},
-    spn::{Protocol, Role, frame},
+    spn::{Protocol, Role, wire::frame},
 };
 
 /// Everything an endpoint has to know.

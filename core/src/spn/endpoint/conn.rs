@@ -24,9 +24,11 @@ use crate::{
     quic::{Handle, StreamId, WriteOutcome},
     spn::{
         ConnKey, Protocol, Role, Tag,
-        frame::{Frame, flag},
-        kept::Kept,
-        preamble::{Collector, Preamble},
+        flow::kept::Kept,
+        wire::{
+            frame::{Frame, flag},
+            preamble::{Collector, Preamble},
+        },
     },
 };
 

@@ -18,8 +18,10 @@ use std::time::{Duration, Instant};
 pub use config::Config;
 pub use events::{Action, Event};
 
-use crate::machine::{Actions, Describe, Jitter, Machine, Timers};
-use crate::spn::{Protocol, Role, code};
+use crate::{
+    machine::{Actions, Describe, Jitter, Machine, Timers},
+    spn::{Protocol, Role, wire::code},
+};
 
 #[derive(Debug, Clone, Copy)]
 enum State {

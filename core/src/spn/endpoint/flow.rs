@@ -7,7 +7,7 @@ use super::{
     conn::Carrier,
     link::{LinkId, Wire},
 };
-use crate::{quic::Handle, spn::window::REST};
+use crate::{quic::Handle, spn::flow::window::REST};
 
 /// What the host has left unread of a connection for so long comes on top of its session's window,
 const STALL_TIME: Duration = Duration::from_millis(50);

@@ -8,9 +8,12 @@ use super::{Due, Endpoint, conn::Carrier, connection, link::LinkId, session};
 use crate::{
     quic::{Handle, ReadOutcome, StreamId},
     spn::{
-        ConnKey, Protocol, Role, Tag, code,
-        frame::flag,
-        preamble::{Collector, Preamble},
+        ConnKey, Protocol, Role, Tag,
+        wire::{
+            code,
+            frame::flag,
+            preamble::{Collector, Preamble},
+        },
     },
 };
 

@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes};
 
 use super::{Limits, retain::Retain};
 use crate::spn::{
-    frame::flag,
-    kept::{Kept, OF_READS},
+    flow::kept::{Kept, OF_READS},
+    wire::frame::flag,
 };
 
 /// A receiver reports when the local side has taken so many bytes since the last report,

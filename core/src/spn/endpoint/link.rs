@@ -23,10 +23,13 @@ use crate::{
     machine::{Armed, Describe, Machine},
     quic::{self, Handle, StreamId, TransportConfig, one_line},
     spn::{
-        ConnKey, Protocol, Role, code,
-        control::{Control, ControlError},
-        frame::{Frame, MAX_LIST, SessionAck, SessionOpen, VERSION, flag},
-        window::Window,
+        ConnKey, Protocol, Role,
+        flow::window::Window,
+        wire::{
+            code,
+            control::{Control, ControlError},
+            frame::{Frame, MAX_LIST, SessionAck, SessionOpen, VERSION, flag},
+        },
     },
 };
 

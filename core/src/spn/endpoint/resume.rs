@@ -19,9 +19,12 @@ use super::{
 use crate::{
     quic::{ReadOutcome, StreamId, WriteOutcome},
     spn::{
-        ConnKey, Protocol, Role, Tag, code,
-        frame::{AckEntry, Frame, MAX_LIST, ResumeAck, ResumeReq, flag},
-        preamble::{Collector, Preamble},
+        ConnKey, Protocol, Role, Tag,
+        wire::{
+            code,
+            frame::{AckEntry, Frame, MAX_LIST, ResumeAck, ResumeReq, flag},
+            preamble::{Collector, Preamble},
+        },
     },
 };
 

@@ -8,8 +8,11 @@ use std::{
 
 use super::{ConnId, Due, Endpoint, connection::Event, link::LinkId};
 use crate::spn::{
-    ConnKey, code,
-    frame::{Frame, flag},
+    ConnKey,
+    wire::{
+        code,
+        frame::{Frame, flag},
+    },
 };
 
 /// For how long a provider remembers a connection that it must not take: longer than its consumer looks for it, and than a hub keeps the stream

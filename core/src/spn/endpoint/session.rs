@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 
 pub use config::Config;
 
-use crate::machine::{Actions, Describe, Jitter, Machine, Timers};
-use crate::spn::{Protocol, Role, code};
+use crate::{
+    machine::{Actions, Describe, Jitter, Machine, Timers},
+    spn::{Protocol, Role, wire::code},
+};
 
 #[derive(Debug, Clone, Copy)]
 enum State {

@@ -91,7 +91,7 @@ impl Hub {
         // The last one in may be a whole frame, or an answer to all requests.
         let most = limits.control_backlog.saturating_mul(UNREAD + 1);
         for (handle, session) in self.sessions.iter().filter(|(_, session)| !session.machine.is_over()) {
-            let backlog = session.control.as_ref().map_or(0, crate::spn::control::Control::backlog);
+            let backlog = session.control.as_ref().map_or(0, crate::spn::wire::control::Control::backlog);
             if backlog > most {
                 return Err(format!("{handle:?}: {backlog} bytes of control frames wait, more than {most}"));
             }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     machine::{Armed, Describe, Machine},
-    spn::{Protocol, Role, frame::Frame},
+    spn::{Protocol, Role, wire::frame::Frame},
 };
 
 /// The word for what is PROVIDER_STOPPED in `sc02`.

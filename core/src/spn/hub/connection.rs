@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::events::{Action, Event, Loss, Timer};
 use crate::{
     machine::{Actions, Machine, Timers},
-    spn::{Side, code, record::DisconnectReason},
+    spn::{Side, record::DisconnectReason, wire::code},
 };
 
 /// Times of a connection on a hub.

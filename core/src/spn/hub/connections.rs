@@ -14,10 +14,13 @@ use crate::{
     machine::{Armed, Machine},
     quic::{Handle, StreamId},
     spn::{
-        ConnKey, Protocol, Side, code,
-        frame::{Frame, flag},
-        preamble::{Preamble, RESUME_LEN},
+        ConnKey, Protocol, Side,
         record::{ConnectionRecord, DisconnectReason, RecordEvent},
+        wire::{
+            code,
+            frame::{Frame, flag},
+            preamble::{Preamble, RESUME_LEN},
+        },
     },
 };
 

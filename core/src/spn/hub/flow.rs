@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Due, Hub, connection::Event, relay::Found};
 use crate::{
     quic::Handle,
-    spn::{Side, window::REST},
+    spn::{Side, flow::window::REST},
 };
 
 /// What a direction leaves unread whose target has had no room for so long comes on top of its session's window,

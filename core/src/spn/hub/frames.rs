@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use super::{Due, Hub, connection, session};
 use crate::{
     quic::Handle,
-    spn::{ConnKey, Protocol, Role, code, control::ControlError, frame::Frame},
+    spn::{
+        ConnKey, Protocol, Role,
+        wire::{code, control::ControlError, frame::Frame},
+    },
 };
 
 impl Hub {

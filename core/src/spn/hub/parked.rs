@@ -8,8 +8,11 @@ use std::{collections::BTreeSet, time::Instant};
 use crate::{
     quic::Handle,
     spn::{
-        Side, Tag, code,
-        frame::{Frame, ResumeAck, ResumeReq},
+        Side, Tag,
+        wire::{
+            code,
+            frame::{Frame, ResumeAck, ResumeReq},
+        },
     },
 };
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{availability::Availability, cluster::Managed};
 use crate::{
     quic::{Handle, PeerIdentity},
-    spn::{Role, code},
+    spn::{Role, wire::code},
 };
 
 /// A service, as the inventory defines it.

@@ -14,9 +14,12 @@ use super::{
 use crate::{
     quic::{Handle, StreamId},
     spn::{
-        ConnKey, Side, Tag, code,
-        frame::{AckEntry, Frame, ResumeAck, ResumeReq, flag},
-        preamble::Preamble,
+        ConnKey, Side, Tag,
+        wire::{
+            code,
+            frame::{AckEntry, Frame, ResumeAck, ResumeReq, flag},
+            preamble::Preamble,
+        },
     },
 };
 

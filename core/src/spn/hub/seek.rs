@@ -11,7 +11,7 @@ use crate::{
     quic::Handle,
     spn::{
         ConnKey, Protocol, Role,
-        frame::{Frame, MAX_LIST, flag},
+        wire::frame::{Frame, MAX_LIST, flag},
     },
 };
 

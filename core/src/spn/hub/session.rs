@@ -15,7 +15,7 @@ pub use self::events::{Action, Event, SessionTimer};
 use super::connection::Loss;
 use crate::{
     machine::{Actions, Machine, Timers},
-    spn::{Protocol, code, record::TerminateReason},
+    spn::{Protocol, record::TerminateReason, wire::code},
 };
 
 /// Times of a session on a hub.

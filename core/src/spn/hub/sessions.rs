@@ -24,12 +24,15 @@ use crate::{
     machine::{Armed, Machine},
     quic::{self, CloseReason, Handle, PeerIdentity, StreamId},
     spn::{
-        ConnKey, Protocol, Role, Side, Tag, code,
-        control::Control,
-        frame::{AckEntry, Frame, MAX_LIST, SessionAck, SessionOpen, flag},
+        ConnKey, Protocol, Role, Side, Tag,
+        flow::window::Window,
         hub::{connection, managed},
         record::{RecordEvent, SessionRecord},
-        window::Window,
+        wire::{
+            code,
+            control::Control,
+            frame::{AckEntry, Frame, MAX_LIST, SessionAck, SessionOpen, flag},
+        },
     },
 };
 

@@ -13,10 +13,13 @@ use super::{
 use crate::{
     quic::{Handle, ReadOutcome, StreamId},
     spn::{
-        ConnKey, Protocol, Role, Side, code,
-        control::Control,
-        frame::flag,
-        preamble::{Collector, Preamble},
+        ConnKey, Protocol, Role, Side,
+        wire::{
+            code,
+            control::Control,
+            frame::flag,
+            preamble::{Collector, Preamble},
+        },
     },
 };
 

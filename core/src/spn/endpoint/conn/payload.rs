@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     quic::{ReadOutcome, WriteOutcome},
-    spn::{Protocol, kept::OF_READS},
+    spn::{Protocol, flow::kept::OF_READS},
 };
 
 impl Endpoint {
@@ -245,7 +245,7 @@ impl Endpoint {
         self.settle(now);
     }
 
-    /// Breaks the connection off, in both directions. A provider that cannot dial says it with [`PEER_ABORTED`](crate::spn::code::PEER_ABORTED).
+    /// Breaks the connection off, in both directions. A provider that cannot dial says it with [`PEER_ABORTED`](crate::spn::wire::code::PEER_ABORTED).
     pub fn reset(&mut self, now: Instant, id: ConnId, code: u64) {
         self.conn_event(now, id, Event::LocalAbort { code });
         self.settle(now);

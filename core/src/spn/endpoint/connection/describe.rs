@@ -1,8 +1,10 @@
 //! What tools need of the endpoint connection.
 
 use super::{Config, Connection, Event, Flow, Sending, State, Timer};
-use crate::machine::{Actions, Describe, Jitter, Timers};
-use crate::spn::{Protocol, Role, code};
+use crate::{
+    machine::{Actions, Describe, Jitter, Timers},
+    spn::{Protocol, Role, wire::code},
+};
 
 impl crate::machine::Timer for Timer {
     const ALL: &'static [Self] =

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Action, Connection, Event, Sending, State, Timer};
-use crate::spn::code;
+use crate::spn::wire::code;
 
 impl Connection {
     pub(super) fn on_disconnecting(&mut self, event: &Event) {

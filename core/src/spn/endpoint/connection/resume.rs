@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Connection, Event, Sending, State, Timer};
-use crate::spn::{Role, code};
+use crate::spn::{Role, wire::code};
 
 impl Connection {
     pub(super) fn on_pause_req(&mut self, now: Instant) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Connection, Sending, State, Timer};
-use crate::spn::{Role, code};
+use crate::spn::{Role, wire::code};
 
 impl Connection {
     /// Makes good on the new stream what the local side and earlier tries have done.

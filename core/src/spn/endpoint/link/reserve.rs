@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Endpoint, Event, LinkId, Notice, Work};
-use crate::spn::{Protocol, code};
+use crate::spn::{Protocol, wire::code};
 
 impl Endpoint {
     /// One SESSION_OPEN after the other: the next one says which hub has answered the one before it. If they crossed, a hub with two

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::{Config, Event, Live, Session, State, Timer};
-use crate::machine::{Actions, Describe, Jitter, Timers};
-use crate::spn::{Protocol, Role, code};
+use crate::{
+    machine::{Actions, Describe, Jitter, Timers},
+    spn::{Protocol, Role, wire::code},
+};
 
 impl crate::machine::Timer for Timer {
     const ALL: &'static [Self] =

@@ -6,8 +6,10 @@ use super::{
 };
 use crate::spn::{
     Tag,
-    frame::{AckEntry, Frame, ResumeAck, ResumeReq},
-    preamble::{CONNECT_LEN, Preamble, RESUME_LEN},
+    wire::{
+        frame::{AckEntry, Frame, ResumeAck, ResumeReq},
+        preamble::{CONNECT_LEN, Preamble, RESUME_LEN},
+    },
 };
 
 const KEY: ConnKey = ConnKey([7; 16]);

@@ -3,7 +3,7 @@
 use super::{Config, Event, HubConnection, Loss, State};
 use crate::{
     machine::{Describe, Machine, Timer as _},
-    spn::{Side, code},
+    spn::{Side, wire::code},
 };
 
 impl Describe for HubConnection {

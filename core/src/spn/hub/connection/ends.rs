@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Action, Flow, HubConnection, Loss, Sides, State, Timer};
-use crate::spn::{Side, code, record::DisconnectReason};
+use crate::spn::{Side, record::DisconnectReason, wire::code};
 
 impl HubConnection {
     pub(super) fn close_req(&mut self, now: Instant, flow: Flow, side: Side, code: u64, askable: bool) {

@@ -3,7 +3,7 @@
 use super::{Config, Event, HubSession, State};
 use crate::{
     machine::{Describe, Machine, Timer as _},
-    spn::code,
+    spn::wire::code,
 };
 
 impl Describe for HubSession {

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{ConnKey, Tag};
+use crate::spn::{ConnKey, Tag};
 
 /// Length of a CONNECT preamble, in bytes.
 pub const CONNECT_LEN: usize = 18;

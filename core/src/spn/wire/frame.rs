@@ -1,7 +1,7 @@
 //! Control frames of `sc02` (docs/protocols/spn.md, Frames): type, length, payload; integers are QUIC varints.
 //!
 //! ```
-//! use towline_core::spn::frame::{Decoder, Frame};
+//! use towline_core::spn::wire::frame::{Decoder, Frame};
 //!
 //! let mut bytes = Vec::new();
 //! Frame::SetWeight { weight: 50 }.encode(&mut bytes);
@@ -12,7 +12,7 @@
 //! assert_eq!(decoder.next_frame(), Ok(None));
 //! ```
 
-use super::{ConnKey, Role, Tag};
+use crate::spn::{ConnKey, Role, Tag};
 
 /// The longest payload of a frame, in bytes.
 pub const MAX_PAYLOAD: usize = 16_384;

@@ -3,7 +3,7 @@
 //! Session codes end a QUIC connection or refuse a session; stream codes travel in RESET_STREAM, STOP_SENDING and CLOSE_REQ.
 //! The two are separate number spaces that share the 0x2x values.
 
-use super::Protocol;
+use crate::spn::Protocol;
 
 /// Orderly end.
 pub const OK: u64 = 0;
