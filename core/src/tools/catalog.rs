@@ -72,12 +72,12 @@ impl Entry {
 #[must_use]
 pub fn catalog() -> Vec<Entry> {
     vec![
-        Entry::of::<spn::hub::instance::Instance>(),
-        Entry::of::<spn::hub::session::HubSession>(),
-        Entry::of::<spn::hub::connection::HubConnection>(),
-        Entry::of::<spn::hub::managed::ManagedProvider>(),
-        Entry::of::<spn::endpoint::session::Session>(),
-        Entry::of::<spn::endpoint::connection::Connection>(),
+        Entry::of::<spn::hub::machines::instance::Instance>(),
+        Entry::of::<spn::hub::machines::session::HubSession>(),
+        Entry::of::<spn::hub::machines::connection::HubConnection>(),
+        Entry::of::<spn::hub::machines::managed::ManagedProvider>(),
+        Entry::of::<spn::endpoint::machines::session::Session>(),
+        Entry::of::<spn::endpoint::machines::connection::Connection>(),
         Entry::of::<txn::accept::Accept>(),
         Entry::of::<txn::transaction::Transaction>(),
     ]

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use rustls::pki_types::ServerName;
 
-use super::{connection, session};
+use super::machines::{connection, session};
 use crate::{
     quic::{ClientConfig, Clock, Identity, IdentityError, Roots, TransportConfig},
     spn::{Protocol, Role, wire::frame},
