@@ -6,7 +6,11 @@ use super::{
     explore::{self, Bounds, Exploration, Violation},
     script,
 };
-use crate::{machine::Describe, spn, txn};
+use crate::machine::Describe;
+#[cfg(feature = "spn")]
+use crate::spn;
+#[cfg(feature = "txn")]
+use crate::txn;
 
 /// A machine, without its type.
 #[derive(Debug, Clone, Copy)]
@@ -68,17 +72,25 @@ impl Entry {
     }
 }
 
-/// All machines of Towline.
+/// All machines of Towline that are compiled in.
 #[must_use]
 pub fn catalog() -> Vec<Entry> {
     vec![
+        #[cfg(feature = "spn")]
         Entry::of::<spn::hub::machines::instance::Instance>(),
+        #[cfg(feature = "spn")]
         Entry::of::<spn::hub::machines::session::HubSession>(),
+        #[cfg(feature = "spn")]
         Entry::of::<spn::hub::machines::connection::HubConnection>(),
+        #[cfg(feature = "spn")]
         Entry::of::<spn::hub::machines::managed::ManagedProvider>(),
+        #[cfg(feature = "spn")]
         Entry::of::<spn::endpoint::machines::session::Session>(),
+        #[cfg(feature = "spn")]
         Entry::of::<spn::endpoint::machines::connection::Connection>(),
+        #[cfg(feature = "txn")]
         Entry::of::<txn::accept::Accept>(),
+        #[cfg(feature = "txn")]
         Entry::of::<txn::transaction::Transaction>(),
     ]
 }

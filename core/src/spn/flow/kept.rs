@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 /// Half of the buffer of a read from TCP: pieces of such buffers are kept as they are from that size on.
 pub(crate) const OF_READS: usize = 32 * 1024;
 /// More than half of the largest datagram: each has memory of its own (see the drivers' `udp.rs`).
+#[cfg(feature = "txn")]
 pub(crate) const OF_DATAGRAMS: usize = 1024;
 /// Gathered pieces become a block when they are so large.
 const BLOCK: usize = 32 * 1024;
@@ -52,10 +53,6 @@ impl Kept {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.tail.is_empty()
-    }
-
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -64,6 +61,35 @@ impl Kept {
     pub(crate) fn all(&mut self) -> impl Iterator<Item = Bytes> {
         self.end_tail();
         self.chunks.iter().cloned()
+    }
+
+    /// Lets the first bytes go; says how many there were, `most` at most.
+    pub(crate) fn advance(&mut self, most: usize) -> usize {
+        let mut left = most;
+        while let Some(chunk) = self.chunks.front_mut() {
+            let length = chunk.len().min(left);
+            chunk.advance(length);
+            left -= length;
+            if !chunk.is_empty() {
+                return most - left;
+            }
+            self.chunks.pop_front();
+        }
+        let length = self.tail.len().min(left);
+        if length == self.tail.len() {
+            self.tail = BytesMut::new();
+        } else {
+            self.tail.advance(length);
+        }
+        most - left + length
+    }
+}
+
+/// What the streams of [`host`](crate::host) take, which is compiled with both protocols.
+#[cfg(any(test, feature = "txn"))]
+impl Kept {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.tail.is_empty()
     }
 
     /// Takes the first chunk out.
@@ -90,27 +116,6 @@ impl Kept {
             taken += self.advance(length);
         }
         taken
-    }
-
-    /// Lets the first bytes go; says how many there were, `most` at most.
-    pub(crate) fn advance(&mut self, most: usize) -> usize {
-        let mut left = most;
-        while let Some(chunk) = self.chunks.front_mut() {
-            let length = chunk.len().min(left);
-            chunk.advance(length);
-            left -= length;
-            if !chunk.is_empty() {
-                return most - left;
-            }
-            self.chunks.pop_front();
-        }
-        let length = self.tail.len().min(left);
-        if length == self.tail.len() {
-            self.tail = BytesMut::new();
-        } else {
-            self.tail.advance(length);
-        }
-        most - left + length
     }
 
     fn front(&self) -> Option<&[u8]> {
