@@ -41,8 +41,10 @@ use bytes::Bytes;
 pub use config::{Config, KeyMode, Serve};
 pub use events::{Action, Close, Event, Fault, Flight, Limit, Outcome, WriteRefusal};
 
-use super::request::{HeadReader, Request};
-use crate::machine::{self, Actions, Machine, Timers};
+use crate::{
+    machine::{self, Actions, Machine, Timers},
+    txn::request::{HeadReader, Request},
+};
 
 /// Each variant holds what is valid in that state, and nothing else.
 #[derive(Debug, Clone)]

@@ -44,14 +44,16 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    accept::{self, Accept, AcceptFault},
-    cache::{self, Cache, Flights, Reader},
-    lookups::{self, Lookups},
-    record::{Lookup, Record},
-    transaction::{self, Close, Event, Transaction},
+use crate::{
+    machine::{Armed, Deadlines, Machine},
+    txn::{
+        accept::{self, Accept, AcceptFault},
+        cache::{self, Cache, Flights, Reader},
+        lookups::{self, Lookups},
+        record::{Lookup, Record},
+        transaction::{self, Close, Event, Transaction},
+    },
 };
-use crate::machine::{Armed, Deadlines, Machine};
 
 /// Limits, times and choices of a proxy. The defaults are what ships, and allow no origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

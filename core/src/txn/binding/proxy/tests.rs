@@ -314,8 +314,8 @@ fn eviction_and_purge_leave_readers_alone() {
     assert!(bench.proxy.purge(&key) && !bench.proxy.purge(&key));
 }
 
-fn request(file: &str) -> super::super::request::Request {
-    super::super::request::parse(format!("192.0.2.9 {file}\r\n\r\n").into(), false).unwrap()
+fn request(file: &str) -> crate::txn::request::Request {
+    crate::txn::request::parse(format!("192.0.2.9 {file}\r\n\r\n").into(), false).unwrap()
 }
 
 #[test]
