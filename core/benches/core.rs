@@ -23,7 +23,7 @@ use towline_core::{
         endpoint::{self, ConnId, Endpoint},
         hub::{
             Config, Hub, Service,
-            session::{self, HubSession},
+            machines::session::{self, HubSession},
         },
     },
     testing::first_instant,

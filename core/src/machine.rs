@@ -8,8 +8,7 @@
 //! - [`Machine`], and what each one is built of: [`Timers`], a table of deadlines indexed by an enum, and [`Actions`], a bounded queue.
 //! - [`Deadlines`], for whoever owns many machines.
 //! - [`Jitter`], for times that should differ from one to the next.
-//! - [`Describe`], for tools: [`script`] runs a machine from JSON lines, [`explore`] walks it through all it can do and draws its
-//!   diagram, [`catalog`] lists them all. On the command line they are `towline machine run`, `graph` and `list`.
+//! - [`Describe`], for [tools](crate::tools).
 //!
 //! # A complete machine
 //!
@@ -39,14 +38,11 @@
 //! ```
 
 mod actions;
-pub mod catalog;
 mod deadlines;
 #[doc(hidden)]
 pub mod example;
-pub mod explore;
 mod jitter;
 pub mod ms;
-pub mod script;
 pub mod text;
 mod timers;
 

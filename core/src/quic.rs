@@ -21,7 +21,8 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
-pub use clock::{Clock, Epoch};
+pub use crate::epoch::Epoch;
+pub use clock::Clock;
 pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, reset_key};
 pub use congestion::{Congestion, CongestionError};
 pub(crate) use endpoint::one_line;

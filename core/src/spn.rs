@@ -2,16 +2,12 @@
 //!
 //! The reference is `docs/protocols/spn.md`.
 
-pub mod code;
-pub mod control;
 pub mod endpoint;
-pub mod frame;
+pub mod flow;
 pub mod hub;
 pub mod inventory;
-pub(crate) mod kept;
-pub mod preamble;
 pub mod record;
 mod types;
-pub mod window;
+pub mod wire;
 
 pub use types::{ConnKey, Protocol, Role, Side, Tag};

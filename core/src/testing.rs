@@ -1,8 +1,8 @@
 //! For tests only: the one clock reading of the core.
 
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(all(feature = "spn", any(test, feature = "fuzzing")))]
 pub(crate) mod pki;
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(all(feature = "spn", any(test, feature = "fuzzing")))]
 pub(crate) mod wire;
 
 use std::time::Instant;

@@ -5,12 +5,14 @@
 //! Read in this order: [`request`], what a client asks for; [`transaction`], the machine that answers it; [`accept`], the machine that makes
 //! transactions; [`cache`], what they share; [`lookups`], who may ask for a name; [`proxy`], the binding that a host drives.
 
-pub mod accept;
-pub mod allow;
-pub mod cache;
+mod binding;
 pub mod hosts;
-pub mod lookups;
-pub mod proxy;
+mod machines;
+mod policy;
 pub mod record;
-pub mod request;
-pub mod transaction;
+mod wire;
+
+pub use binding::proxy;
+pub use machines::{accept, transaction};
+pub use policy::{allow, cache, lookups};
+pub use wire::request;

@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use towline_core::machine::catalog::{Entry, catalog};
+use towline_core::tools::catalog::{Entry, catalog};
 
 fn start(arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_towline"));

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use towline_core::machine::explore::{Edge, Exploration};
+use towline_core::tools::explore::{Edge, Exploration};
 
 /// What a machine may do, by state and event.
 #[derive(Debug, Default)]
@@ -177,11 +177,9 @@ fn did(edge: &Edge) -> String {
 #[cfg(test)]
 mod tests {
     use towline_core::{
-        machine::{
-            example::Redial,
-            explore::{Bounds, explore},
-        },
+        machine::example::Redial,
         testing::first_instant,
+        tools::explore::{Bounds, explore},
     };
 
     use super::*;

@@ -22,7 +22,7 @@
 //! | B19 control can be lost | `sim::seeds_keep_the_invariants`: SET_WEIGHT and SESSION_SHUTDOWN on a network that loses packets |
 //! | B20 nothing is limited | `admission::sessions_of_one_identity_are_bounded`, `relaying::connections_above_the_limit_are_reset`, `quic::tests::retry_above_the_limit_still_connects` |
 //! | B21 a retiring provider gets new streams | `relaying::a_retiring_provider_of_sc01_gets_no_new_connections` |
-//! | B22 redial without jitter | `endpoint::session::tests::retries_double_to_30_s_with_jitter` |
+//! | B22 redial without jitter | `endpoint::machines::session::tests::retries_double_to_30_s_with_jitter` |
 //! | B23 many streams are slower than one | `relaying::many_streams_cost_what_one_does`; figures are in `docs/performance.md` |
 //! | B25 STOP_SENDING one way | `relaying::a_stop_reaches_the_writer_and_leaves_the_other_direction` |
 

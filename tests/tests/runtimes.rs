@@ -10,7 +10,7 @@ use std::{
 
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::{io::AsyncWriteExt as _, runtime::Runtime as Tokio};
-use towline_core::spn::{Role, code, endpoint::Config, hub};
+use towline_core::spn::{Role, endpoint::Config, hub, wire::code};
 use towline_tests::{
     ours::Realm,
     programs::{On, free_udp_port},

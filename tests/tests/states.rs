@@ -11,7 +11,7 @@ use std::{
 };
 
 use towline_core::{
-    machine::{
+    tools::{
         catalog::{Entry, catalog},
         explore::{Bounds, Exploration, explore_with, graph, table},
     },

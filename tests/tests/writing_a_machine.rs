@@ -12,12 +12,12 @@ use std::{
 };
 
 use towline_core::{
-    machine::{
-        Describe, Machine,
+    machine::{Describe, Machine},
+    testing::first_instant,
+    tools::{
         explore::{Bounds, explore_with},
         script,
     },
-    testing::first_instant,
 };
 use towline_tests::{
     greet::{

@@ -1,6 +1,6 @@
 //! Control frames of SPN (docs/protocols/spn.md, Control stream, CTL-10).
 
-use crate::spn::frame::{Decoder, Frame};
+use crate::spn::wire::frame::{Decoder, Frame};
 
 /// Any bytes on a control stream.
 pub(super) fn run(data: &[u8]) {

@@ -2,10 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{
-    machine::{Describe, catalog::catalog},
-    testing::first_instant,
-};
+use crate::{machine::Describe, testing::first_instant, tools::catalog::catalog};
 
 /// More actions after one event mean that there is no end of them.
 const ACTIONS: usize = 1000;

@@ -14,11 +14,14 @@ use super::below;
 use crate::{
     quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, StreamId, TransportConfig},
     spn::{
-        ConnKey, Protocol, Role, Tag, code,
-        control::Control,
-        frame::{AckEntry, Frame, ResumeReq, SessionOpen},
+        ConnKey, Protocol, Role, Tag,
         hub::{self, Availability, Hub, Notice, Service, Status},
-        preamble::Preamble,
+        wire::{
+            code,
+            control::Control,
+            frame::{AckEntry, Frame, ResumeReq, SessionOpen},
+            preamble::Preamble,
+        },
     },
     testing::{
         first_instant,

@@ -15,9 +15,9 @@ use super::{ConnWaker, Local, LoopHalf};
 use crate::{
     quic::{ReadOutcome, WriteOutcome},
     spn::{
-        code,
         endpoint::{ConnId, Endpoint},
-        kept::OF_READS,
+        flow::kept::OF_READS,
+        wire::code,
     },
 };
 

@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 
 use crate::spn::{
-    code,
-    kept::{Kept, OF_DATAGRAMS},
+    flow::kept::{Kept, OF_DATAGRAMS},
+    wire::code,
 };
 
 /// Bytes that a stream holds in each direction before it pushes back.

@@ -11,19 +11,10 @@
 //! A connection is a [`ConnId`]; its bytes go through [`Endpoint::read`] and [`Endpoint::write`], which never wait: they take or give what
 //! there is, and a notice tells when there is more. Every connection ends with exactly one of [`Notice::Ended`] and [`Notice::Reset`].
 
+mod binding;
 mod config;
-mod conn;
-pub mod connection;
-mod flow;
-mod incoming;
-mod ledger;
-mod link;
-mod parting;
-mod resume;
-mod retain;
-mod seek;
-pub mod session;
-mod standstill;
+pub mod machines;
+mod policy;
 #[cfg(test)]
 mod tests;
 
@@ -38,17 +29,23 @@ use rand_chacha::{
     rand_core::{Rng, SeedableRng},
 };
 
+pub use binding::ledger::Progress;
+pub use config::{Config, ConfigError, ConnId, ConnectError, Limits, Notice};
+
+use self::{
+    binding::{
+        conn::Conn,
+        link::{Link, LinkId},
+        resume::Tomb,
+    },
+    machines::{connection, session},
+    policy::seek::Spent,
+};
 use crate::{
     machine::{Deadlines, Describe},
     quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, Identity, Received, Roots, StreamId, Transmit},
-    spn::{ConnKey, Role, code},
+    spn::{ConnKey, Role, wire::code},
 };
-pub use config::{Config, ConfigError, ConnId, ConnectError, Limits, Notice};
-use conn::Conn;
-pub use ledger::Progress;
-use link::{Link, LinkId};
-use resume::Tomb;
-use seek::Spent;
 
 /// How much earlier IPv6 is dialled where a name has addresses of both families (RFC 8305 §8: Connection Attempt Delay).
 const HEAD_START: Duration = Duration::from_millis(250);

@@ -1,7 +1,7 @@
 //! A whole hub, as a binding: UDP datagrams in and out, and [notices](Notice) (docs/protocols/spn.md).
 //!
-//! One [`Hub`] is one realm's hub record and one UDP socket. It joins what stands beside it: the QUIC [endpoint](crate::quic), the machines
-//! ([`instance`], [`session`], [`connection`]), the registry of services, and the relay that moves payload.
+//! One [`Hub`] is one realm's hub record and one UDP socket. It joins what stands beside it: the QUIC [endpoint](crate::quic), the [`machines`]
+//! of the hub, its sessions and its connections, the [`policy`] of services and their providers, and the relay that moves payload.
 //!
 //! # Call contract
 //!
@@ -13,27 +13,11 @@
 //!
 //! `core/examples/hub_on_mio.rs` is such a host, in one thread.
 
-mod availability;
-pub mod balance;
-mod check;
-mod cluster;
+mod binding;
 mod config;
-pub mod connection;
-mod connections;
-mod flow;
-mod frames;
-pub mod instance;
-pub mod managed;
+pub mod machines;
 mod notice;
-mod parked;
-mod registry;
-mod relay;
-mod resume;
-mod seek;
-pub mod session;
-mod sessions;
-mod silence;
-mod streams;
+pub mod policy;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -47,13 +31,23 @@ use rand_chacha::{
     rand_core::{Rng, SeedableRng},
 };
 
-pub use availability::{Availability, Schedule, ScheduleError};
-pub use cluster::ClusterTask;
+pub use binding::cluster::ClusterTask;
 pub use config::{Config, ConfigError, Limits, ServiceStatus, Status};
 pub use notice::{Notice, Reason, Refusal};
-pub use registry::Service;
+pub use policy::{
+    availability::{Availability, Schedule, ScheduleError},
+    registry::Service,
+};
 
-use self::{connections::Connection, instance::Instance, parked::Parked, registry::Registry, sessions::Session};
+use self::{
+    binding::{conn::Connection, link::Session, parked::Parked},
+    machines::{
+        connection,
+        instance::{self, Instance},
+        session,
+    },
+    policy::registry::{self, Registry},
+};
 use super::{ConnKey, Protocol, Role, Side};
 use crate::{
     machine::{Armed, Deadlines, Machine},

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::Role;
-use crate::quic::Epoch;
+use crate::epoch::Epoch;
 
 /// Why a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use time::macros::format_description;
 
 use super::transaction::Outcome;
-use crate::quic::Epoch;
+use crate::epoch::Epoch;
 
 /// The first line of a log in the form of the original, and the empty line after it.
 pub const COMPAT_HEADER: &str = "timestamp filename servername caching_status\n\n";

@@ -6,8 +6,9 @@ use std::{
 };
 
 use towline_core::spn::{
-    Role, code,
+    Role,
     endpoint::{Limits, Progress},
+    wire::code,
 };
 
 use super::{World, peer::Ends, still::Who};

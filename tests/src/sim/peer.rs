@@ -12,8 +12,9 @@ use bytes::Bytes;
 use towline_core::{
     quic::{ReadOutcome, WriteOutcome},
     spn::{
-        Role, code,
+        Role,
         endpoint::{ConnId, Endpoint, Notice, Progress},
+        wire::code,
     },
 };
 

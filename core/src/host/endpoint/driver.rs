@@ -26,8 +26,8 @@ use super::{
     Command, Local, SessionNotice,
 };
 use crate::spn::{
-    code,
     endpoint::{ConnId, Endpoint, Notice},
+    wire::code,
 };
 
 /// How often local ends are looked after that may break off unheard, or have only so much time.

@@ -4,10 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use rustls::pki_types::ServerName;
 
-use super::{connection, session};
+use super::machines::{connection, session};
 use crate::{
     quic::{ClientConfig, Clock, Identity, IdentityError, Roots, TransportConfig},
-    spn::{Protocol, Role, frame},
+    spn::{Protocol, Role, wire::frame},
 };
 
 /// Everything an endpoint has to know.

@@ -7,7 +7,7 @@ mod lifeline;
 mod played;
 mod random;
 mod reserve;
-mod resume;
+mod resuming;
 mod standstill;
 mod with_hub;
 

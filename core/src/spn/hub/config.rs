@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Service, connection, instance, session};
+use super::{
+    Service,
+    machines::{connection, instance, session},
+};
 use crate::quic::{IdentityError, TransportConfig};
 
 /// What a hub may use up. The defaults are what ships.
@@ -151,6 +154,6 @@ pub struct ServiceStatus {
     pub connections: u32,
     /// It is [paused](super::Hub::pause).
     pub is_paused: bool,
-    /// The state of its [managed provider](super::managed), if it has one.
+    /// The state of its [managed provider](super::machines::managed), if it has one.
     pub managed: Option<String>,
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Instant};
 
 use super::ClusterTask;
-use crate::spn::{Protocol, Role, code, record::Record};
+use crate::spn::{Protocol, Role, record::Record, wire::code};
 
 /// Something the host must know or do.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     quic::{self, ClientConfig, CloseReason, ReadOutcome, TransportConfig},
-    spn::{
+    spn::wire::{
         control::Control,
         frame::{Frame, SessionOpen},
         preamble::Preamble,

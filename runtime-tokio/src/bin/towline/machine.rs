@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use towline_core::machine::{
+use towline_core::tools::{
     catalog::{Entry, catalog},
     explore::{self, Bounds, Violation},
     script,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     quic::{CloseReason, Event, StreamId},
-    spn::{
+    spn::wire::{
         control::Control,
         frame::{AckEntry, Frame, SessionAck, SessionOpen},
         preamble::Preamble,

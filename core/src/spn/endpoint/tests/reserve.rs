@@ -1,7 +1,7 @@
 //! Hubs with several addresses (ADR-3 to ADR-8).
 
 use super::*;
-use crate::spn::{
+use crate::spn::wire::{
     control::Control,
     frame::{Frame, SessionAck},
 };

@@ -1,7 +1,7 @@
 //! Providers that the hub starts and stops, with a test in the place of the cluster manager (MNG).
 
 use super::*;
-use crate::spn::{code, record::TerminateReason};
+use crate::spn::{record::TerminateReason, wire::code};
 
 fn availability(change: impl FnOnce(&mut Availability)) -> Option<Availability> {
     let mut availability =
@@ -228,7 +228,7 @@ fn one_that_is_to_be_resumed_keeps_its_provider() {
             || bench.was_stopped(provider, served, 0x27)
     );
     let conn = ConnKey([7; 16]);
-    let request = crate::spn::frame::ResumeReq { conn, generation: 1, received: 5, sent: 0, flags: 0, code: 0 };
+    let request = crate::spn::wire::frame::ResumeReq { conn, generation: 1, received: 5, sent: 0, flags: 0, code: 0 };
     bench.send(provider, &Frame::ResumeReq(request));
     bench.wait(seconds(149));
     assert_eq!(bench.asked(true), [""; 0], "the consumer may yet come back");

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::spn::{
-    frame::{ResumeReq, flag},
     record::DisconnectReason,
+    wire::frame::{ResumeReq, flag},
 };
 
 /// A provider, a consumer, and a connection between them with its two streams.

@@ -3,8 +3,8 @@
 use super::*;
 use crate::spn::{
     Tag,
-    frame::{AckEntry, ResumeAck, ResumeReq, flag},
     record::DisconnectReason,
+    wire::frame::{AckEntry, ResumeAck, ResumeReq, flag},
 };
 
 const KEY: ConnKey = ConnKey([7; 16]);

@@ -1,7 +1,7 @@
 //! Who may have a connection of which nothing was heard (SEK).
 
 use super::*;
-use crate::spn::frame::{ResumeReq, flag};
+use crate::spn::wire::frame::{ResumeReq, flag};
 
 const KEY: ConnKey = ConnKey([7; 16]);
 

@@ -1,0 +1,6 @@
+//! What a hub decides, as pure state machines: the hub itself, its sessions, its connections, and the providers that it starts.
+
+pub mod connection;
+pub mod instance;
+pub mod managed;
+pub mod session;

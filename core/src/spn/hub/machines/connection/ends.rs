@@ -1,0 +1,121 @@
+//! How a connection on a hub is closed, left, paused and ended, and who is told what (docs/protocols/spn.md, Hub connection, HBC-6 to HBC-12).
+
+use std::time::Instant;
+
+use super::{Action, Flow, HubConnection, Loss, Sides, State, Timer};
+use crate::spn::{Side, record::DisconnectReason, wire::code};
+
+impl HubConnection {
+    pub(super) fn close_req(&mut self, now: Instant, flow: Flow, side: Side, code: u64, askable: bool) {
+        if !askable {
+            return self.close(flow, code);
+        }
+        self.state = State::Closing { flow, asked_by: side, code };
+        self.arm(now, Timer::Closing, self.config.closing_ms);
+        self.actions.push(Action::SendCloseReq { to: side.other(), code });
+    }
+
+    /// CLOSE_REQ has been answered: the provider's stream ends first, then the consumer's.
+    pub(super) fn close(&mut self, flow: Flow, code: u64) {
+        for to in [Side::Provider, Side::Consumer] {
+            if code != code::OK {
+                self.abort(flow, to, code);
+            } else if !flow.over.has(to.other()) {
+                self.actions.push(Action::Finish { to });
+            }
+        }
+        self.end(Some(if code == code::OK { DisconnectReason::Closed } else { DisconnectReason::ClosedByPeer }));
+    }
+
+    /// The asked side has gone away without an answer.
+    pub(super) fn leave_closing(&mut self, flow: Flow, asked_by: Side) {
+        self.abort(flow, asked_by, code::PAUSED);
+        self.actions.push(Action::SendCloseAck { to: asked_by });
+        self.end(Some(DisconnectReason::Error));
+    }
+
+    /// This side has left its stream, and the other is to wait for the next one.
+    pub(super) fn left(&mut self, now: Instant, flow: Flow, side: Side, reason: DisconnectReason) {
+        if side == Side::Consumer && !flow.answered {
+            // A reset could destroy the preamble on its way, and the provider would never know which connection it was.
+            self.actions.push(Action::SendPauseReq { to: Side::Provider });
+            return self.pausing_for(now, flow, Sides::only(side), Some(side), reason);
+        }
+        self.tell(flow, side.other(), code::PAUSED);
+        self.end(Some(reason));
+    }
+
+    pub(super) fn pausing_for(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        answered: Sides,
+        gone: Option<Side>,
+        reason: DisconnectReason,
+    ) {
+        self.state = State::Pausing { flow, answered, gone, reason };
+        self.arm(now, Timer::Pausing, self.config.pausing_ms);
+    }
+
+    /// Nobody writes to the streams any more.
+    pub(super) fn paused(&mut self, flow: Flow, gone: Option<Side>, reason: DisconnectReason) {
+        for side in [Side::Provider, Side::Consumer] {
+            if gone != Some(side) {
+                self.abort(flow, side, code::PAUSED);
+            }
+        }
+        self.end(Some(reason));
+    }
+
+    /// The provider has never had it, or is taken for one that has not: the consumer may try another one.
+    pub(super) fn never_had(&mut self, flow: Flow, reason: DisconnectReason) {
+        self.tell(flow, Side::Consumer, code::NOT_STARTED);
+        self.end(Some(reason));
+    }
+
+    /// A session is gone, and the connection with it.
+    pub(super) fn lost(&mut self, flow: Flow, side: Side, loss: Loss) {
+        let code = if loss == Loss::Unstarted { code::NOT_STARTED } else { code::PARTNER_LOST };
+        self.tell(flow, side.other(), code);
+        self.end(Some(DisconnectReason::Error));
+    }
+
+    pub(super) fn end_consumer(&mut self, code: u64) {
+        self.abort(Flow::default(), Side::Consumer, code);
+        self.end(None);
+    }
+
+    pub(super) fn end_both(&mut self, flow: Flow, code: u64, reason: DisconnectReason) {
+        self.abort(flow, Side::Provider, code);
+        self.abort(flow, Side::Consumer, code);
+        self.end(Some(reason));
+    }
+
+    /// Aborts what is not over yet of the stream to this side, and makes sure that it hears of it: STOP_SENDING for a direction that has come
+    /// in whole, but could not be passed on, says nothing to its source.
+    pub(super) fn tell(&mut self, flow: Flow, to: Side, code: u64) {
+        self.abort(flow, to, code);
+        if self.resumable && flow.over.has(to.other()) {
+            self.actions.push(match code {
+                code::PAUSED => Action::SendPauseReq { to },
+                code => Action::SendCloseReq { to, code },
+            });
+        }
+    }
+
+    /// Aborts what is not over yet of the stream to this side.
+    pub(super) fn abort(&mut self, flow: Flow, to: Side, code: u64) {
+        if !flow.over.has(to.other()) {
+            self.actions.push(Action::Abort { to, code });
+        }
+        if !flow.over.has(to) {
+            self.actions.push(Action::StopSending { to, code });
+        }
+    }
+
+    pub(super) fn end(&mut self, reason: Option<DisconnectReason>) {
+        self.timers.stop_all();
+        self.state = State::Ended;
+        self.actions.push(Action::End { reason });
+    }
+}

@@ -1,0 +1,182 @@
+//! What happens to a session on the hub, and what follows.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    machine::Timer,
+    spn::{hub::machines::connection::Loss, record::TerminateReason},
+};
+
+/// What happened to the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// Handshake done, `sc02`.
+    ExtendedHandshake,
+    /// Handshake done, `sc01`, and the identity may come in.
+    LegacyAdmitted,
+    /// Handshake done, `sc01`, and it may not.
+    LegacyRefused {
+        /// Why.
+        code: u64,
+    },
+    /// Handshake done, `sc01`, and its singleton service has a provider.
+    LegacyOccupied,
+    /// SESSION_OPEN, and it may come in.
+    OpenAdmitted {
+        /// Its weight.
+        weight: u16,
+    },
+    /// SESSION_OPEN, and it may not.
+    OpenRefused {
+        /// Why.
+        code: u64,
+    },
+    /// SESSION_OPEN, and its singleton service has a provider.
+    OpenOccupied {
+        /// Its weight.
+        weight: u16,
+    },
+    /// SESSION_OPEN of a consumer, and its service has no provider, nor can one be started.
+    OpenEarly {
+        /// Its weight.
+        weight: u16,
+    },
+    /// The service of the consumer has a provider.
+    ProviderCame,
+    /// The singleton's first provider answered.
+    IncumbentAlive,
+    /// The singleton's first provider has left.
+    IncumbentGone,
+    /// A control frame or data stream that must not be, or the control stream ended.
+    ControlViolation {
+        /// 0x10, 0x12 or 0x13.
+        code: u64,
+    },
+    /// SET_WEIGHT.
+    SetWeight {
+        /// The new weight.
+        weight: u16,
+    },
+    /// `sc01`: a provider's word `notify_shutdown`.
+    NotifyShutdown,
+    /// DRAINED.
+    Drained,
+    /// A reload took its right away.
+    EntitlementLost,
+    /// A newer session of the same process, or of the same singleton, takes its place.
+    Replaced,
+    /// A provider that nobody uses: it is stopped.
+    Idle,
+    /// The hub is leaving.
+    HubDraining {
+        /// How long it gives its sessions.
+        deadline_ms: u32,
+        /// Connections are to be resumed elsewhere.
+        resumable: bool,
+    },
+    /// The hub ends now.
+    HubStopping,
+    /// SESSION_CLOSE.
+    SessionClose {
+        /// Its code.
+        code: u64,
+    },
+    /// QUIC: closed by the endpoint.
+    ClosedByPeer {
+        /// Its code.
+        code: u64,
+    },
+    /// QUIC: lost, timed out or failed.
+    Lost,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The session begins: register it, and write its start record.
+    Begin {
+        /// Its weight.
+        weight: u16,
+    },
+    /// The session ends: its connections are lost, and the end record is due.
+    End {
+        /// What the record says.
+        reason: TerminateReason,
+        /// What it means for the other ends of its connections.
+        loss: Loss,
+    },
+    /// Ask the singleton's first provider for a sign of life.
+    ProbeIncumbent,
+    /// The singleton's first provider is dead: replace it.
+    EvictIncumbent,
+    /// Send SESSION_ACK.
+    SendAck,
+    /// Send SESSION_REJECT.
+    SendReject {
+        /// Why.
+        code: u64,
+        /// When to try again.
+        retry_after_ms: u32,
+    },
+    /// Send SESSION_CLOSE.
+    SendClose {
+        /// Why.
+        code: u64,
+    },
+    /// Send SESSION_SHUTDOWN.
+    SendShutdown {
+        /// How long the hub waits.
+        deadline_ms: u32,
+        /// Connections are to be resumed elsewhere.
+        resumable: bool,
+    },
+    /// Send the word `notify_shutdown`.
+    SendNotifyShutdown,
+    /// This is its weight from now on.
+    SetWeight {
+        /// The new weight.
+        weight: u16,
+    },
+    /// Send SET_WEIGHT_ACK.
+    SendWeightAck {
+        /// The weight in force.
+        weight: u16,
+    },
+    /// Close QUIC.
+    Close {
+        /// With this code.
+        code: u64,
+    },
+}
+
+/// The timers of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionTimer {
+    /// SESSION_OPEN is due.
+    Open,
+    /// The singleton's first provider should have answered.
+    Hold,
+    /// A provider should have come.
+    Provider,
+    /// The endpoint should have closed.
+    Close,
+}
+
+impl Timer for SessionTimer {
+    const ALL: &'static [Self] = &[Self::Open, Self::Hold, Self::Provider, Self::Close];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Hold => "hold",
+            Self::Provider => "provider",
+            Self::Close => "close",
+        }
+    }
+}

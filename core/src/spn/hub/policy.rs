@@ -1,0 +1,7 @@
+//! Decisions of a hub about services and their providers: who may come in, who gets a connection, who is silent, what is started when.
+
+pub(super) mod availability;
+pub mod balance;
+pub(super) mod registry;
+mod seek;
+pub(super) mod silence;

@@ -1,0 +1,3 @@
+//! From sockets and names to the machines, and back.
+
+pub mod proxy;

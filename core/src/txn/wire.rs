@@ -1,0 +1,3 @@
+//! What a request looks like on a wire.
+
+pub mod request;
