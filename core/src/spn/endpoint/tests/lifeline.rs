@@ -183,3 +183,62 @@ fn an_idle_provider_notices_a_hub_that_comes_back() {
         assert_eq!(sessions, ["Established"], "away for {away} ms");
     }
 }
+
+/// A provider that is given up is on no list any more: nobody waits for its answer when the hub, too, has gone.
+#[test]
+fn connections_begun_while_the_hub_is_away_do_not_wait_for_a_provider_that_was_dead_before() {
+    let mut world = World::new();
+    world.resume = true;
+    let hub = world.add_hub("192.0.2.1:4433");
+    let (dead, alive) = (world.provider(0, &[hub]), world.provider(1, &[hub]));
+    world.peer(alive).echo = true;
+    let consumer = world.consumer(&[hub]);
+    world.wait(Duration::from_secs(3));
+    world.nodes.remove(&dead);
+    // So the hub notices that it is silent.
+    for _ in 0..4 {
+        world.call(consumer, b"hello", true);
+    }
+    world.wait(Duration::from_secs(4));
+    world.nodes.remove(&hub);
+    let late = world.call(consumer, b"late", true);
+    world.wait(Duration::from_millis(100));
+    world.add_hub("192.0.2.1:4433");
+    world.wait(Duration::from_secs(8));
+    let flow = world.peer(consumer).flow(late);
+    assert_eq!((flow.got.as_slice(), flow.end), (&b"late"[..], Some(End::Clean)));
+}
+
+#[test]
+fn a_provider_that_is_heard_again_gets_connections_again() {
+    let mut world = World::new();
+    world.resume = true;
+    let hub = world.add_hub("192.0.2.1:4433");
+    let (silent, other) = (world.provider(0, &[hub]), world.provider(1, &[hub]));
+    let consumer = world.consumer(&[hub]);
+    world.wait(Duration::from_secs(3));
+    world.dead.insert(silent);
+    for _ in 0..4 {
+        world.call(consumer, b"hello", false);
+    }
+    world.wait(Duration::from_secs(4));
+    let calls = |world: &mut World, at| {
+        world.peer(at).notices.iter().filter(|notice| matches!(notice, Notice::Incoming(_))).count()
+    };
+    assert_eq!((calls(&mut world, silent), calls(&mut world, other)), (0, 4));
+    world.dead.clear();
+    world.wait(Duration::from_secs(3));
+    for _ in 0..4 {
+        world.call(consumer, b"again", false);
+    }
+    world.wait(Duration::from_secs(1));
+    assert_eq!((calls(&mut world, silent), calls(&mut world, other)), (4, 4), "it has the fewest");
+    // And where all are given up or gone, connections wait for whoever is heard first.
+    world.dead.extend([silent, other]);
+    let waits = world.call(consumer, b"waits", false);
+    world.wait(Duration::from_secs(5));
+    world.dead.clear();
+    world.wait(Duration::from_secs(5));
+    assert_eq!(world.peer(consumer).flow(waits).end, None);
+    assert_eq!(calls(&mut world, silent) + calls(&mut world, other), 9);
+}

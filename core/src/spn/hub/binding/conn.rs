@@ -19,7 +19,7 @@ use crate::{
             },
             policy::{
                 balance,
-                registry::{Provider, Registry},
+                registry::{Provider, Registry, UNLISTED},
             },
         },
         record::{ConnectionRecord, DisconnectReason, RecordEvent},
@@ -283,7 +283,8 @@ impl Hub {
             let chosen = balance::choose(candidates).and_then(|nth| free.clone().nth(nth)).map(|(index, _)| index);
             let Some(provider) = chosen.and_then(|index| entry.providers.get_mut(index)) else {
                 let has_none = entry.providers.is_empty();
-                if entry.providers.iter().any(|provider| provider.number > known && !provider.out_of_credit) {
+                let is_unknown = |it: &Provider| it.number > known && it.number != UNLISTED && !it.out_of_credit;
+                if entry.providers.iter().any(is_unknown) {
                     return Choice::Unknown;
                 }
                 self.connection_event(now, id, Event::NoneAvailable);

@@ -35,13 +35,16 @@ pub(in crate::spn::hub) struct Provider {
     pub(in crate::spn::hub) weight: u16,
     /// Its open connections.
     pub(in crate::spn::hub) open: u32,
-    /// The number of the list of providers that it was the first to be on.
+    /// The number of the first list of providers that it is on, since it came or was heard again; [`UNLISTED`] while it is given up.
     pub(in crate::spn::hub) number: u64,
     /// QUIC gives it no stream at the moment.
     pub(in crate::spn::hub) out_of_credit: bool,
     /// It has got something, and has acknowledged nothing for a few round trips.
     pub(in crate::spn::hub) is_silent: bool,
 }
+
+/// Of a provider that is on no list.
+pub(in crate::spn::hub) const UNLISTED: u64 = u64::MAX;
 
 /// A service and who is there for it.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::registry::Entry;
+use super::registry::{Entry, UNLISTED};
 use crate::{
     quic::Handle,
     spn::{
@@ -20,7 +20,7 @@ impl Hub {
     /// What PROVIDERS says of a service.
     fn providers(&self, entry: &Entry) -> Frame {
         let (mut instances, mut flags) = (Vec::new(), 0);
-        for provider in &entry.providers {
+        for provider in entry.providers.iter().filter(|provider| provider.number != UNLISTED) {
             let Some(session) = self.sessions.get(&provider.session) else { continue };
             let can_be_asked = session.protocol == Protocol::Sc02 && session.can_resume && session.seeks;
             if can_be_asked && instances.len() < MAX_LIST as usize {
@@ -44,7 +44,7 @@ impl Hub {
         self.send(handle, &frame);
     }
 
-    /// A provider has come or gone: its consumers hear of it.
+    /// A provider has come or gone, is given up or heard again: its consumers hear of it.
     pub(in crate::spn::hub) fn providers_changed(&mut self, service: usize) {
         let Some(entry) = self.registry.get(service) else { return };
         let frame = self.providers(entry);

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::registry::Provider;
+use super::registry::{Provider, UNLISTED};
 use crate::{
     quic::Handle,
     spn::{
@@ -100,11 +100,23 @@ impl Hub {
                 self.watch(now, other.session, heard);
             }
             if now >= watch.since + GIVEN_UP && others.iter().any(Provider::answers) {
+                self.list(service, handle, false);
                 self.move_connections(now, handle, heard);
             }
         } else if was_silent {
+            self.list(service, handle, true);
             self.choose_for_waiting(now, service);
         }
+    }
+
+    /// Puts a provider on the list of those that get connections, or takes it off: nobody is to wait for an answer of one that is given up.
+    fn list(&mut self, service: usize, handle: Handle, is_listed: bool) {
+        let Some(entry) = self.registry.get_mut(service) else { return };
+        let number = entry.number + 1;
+        let Some(provider) = entry.provider(handle).filter(|it| (it.number != UNLISTED) != is_listed) else { return };
+        provider.number = if is_listed { number } else { UNLISTED };
+        entry.number = number;
+        self.providers_changed(service);
     }
 
     /// What a provider got since it was heard of last goes to another one. The consumer has it all, and begins again; a deployed one would not.
