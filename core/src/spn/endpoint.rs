@@ -44,7 +44,7 @@ use self::{
 use crate::{
     machine::{Deadlines, Describe},
     quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, Identity, Received, Roots, StreamId, Transmit},
-    spn::{ConnKey, Role, wire::code},
+    spn::{ConnKey, Role, flow::budget::Budget, wire::code},
 };
 
 /// How much earlier IPv6 is dialled where a name has addresses of both families (RFC 8305 §8: Connection Attempt Delay).
@@ -68,10 +68,8 @@ pub struct Endpoint {
     generations: Vec<u32>,
     free: Vec<u32>,
     open: usize,
-    /// Bytes that windows of unread streams allow.
-    parked: u64,
-    /// Bytes by which windows of sessions have grown beyond their base.
-    grown: u64,
+    /// Memory for the windows of all sessions.
+    budget: Budget,
     by_key: BTreeMap<ConnKey, ConnId>,
     /// Bytes that connections keep to send them again,
     retained: u64,
@@ -181,6 +179,7 @@ impl Endpoint {
         let mut instance = [0; 16];
         random.fill_bytes(&mut instance);
         Ok(Self {
+            budget: Budget::new(config.limits.parked_bytes),
             config,
             client,
             clock,
@@ -195,8 +194,6 @@ impl Endpoint {
             generations: Vec::new(),
             free: Vec::new(),
             open: 0,
-            parked: 0,
-            grown: 0,
             by_key: BTreeMap::new(),
             retained: 0,
             starved: BTreeSet::new(),

@@ -1,4 +1,6 @@
-//! How much may be on its way, and what is kept of it: the same on both sides.
+//! How much may be on its way, and what is kept of it: one policy for both sides.
 
+pub(crate) mod budget;
 pub(crate) mod kept;
+pub(crate) mod stall;
 pub mod window;

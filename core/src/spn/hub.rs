@@ -55,7 +55,10 @@ use crate::{
         Clock, Endpoint, EndpointConfig, Epoch, Handle, Identity, Received, Roots, ServerConfig, StreamId, Transmit,
         TurnedAway, reset_key,
     },
-    spn::record::{Record, RecordEvent},
+    spn::{
+        flow::budget::Budget,
+        record::{Record, RecordEvent},
+    },
 };
 
 /// Whose deadline it is.
@@ -127,10 +130,8 @@ pub struct Hub {
     deadlines: Deadlines<Due>,
     notices: VecDeque<Notice>,
     refusals: RefusalGauge,
-    /// Bytes that stalled streams may hold at the moment.
-    stalled: u64,
-    /// Bytes by which windows of sessions have grown beyond their base.
-    grown: u64,
+    /// Memory for the windows of all sessions.
+    budget: Budget,
     /// Something came in since the last work.
     dirty: bool,
     scratch: Vec<Bytes>,
@@ -211,8 +212,7 @@ impl Hub {
             deadlines: Deadlines::default(),
             notices: VecDeque::new(),
             refusals: RefusalGauge::default(),
-            stalled: 0,
-            grown: 0,
+            budget: Budget::new(config.limits.relay_memory),
             dirty: false,
             scratch: Vec::new(),
             config,
@@ -337,6 +337,7 @@ impl Hub {
         }
         self.quic.set_server_config(server);
         self.loaded = Some(config.services.clone());
+        self.budget.set_most(config.limits.relay_memory);
         self.config = config;
         self.event(now, instance::Event::InventoryLoaded);
         Ok(std::mem::take(&mut self.changes))

@@ -27,7 +27,7 @@ use crate::{
             },
             policy::{seek::Roster, standstill::Hold},
         },
-        flow::window::Window,
+        flow::budget::Windows,
         wire::{
             code,
             control::{Control, ControlError},
@@ -99,16 +99,12 @@ pub(in crate::spn::endpoint) struct Wire {
     max_connections: u64,
     session_id: String,
     service: String,
-    pub(super) receive: Window,
-    pub(in crate::spn::endpoint) send: Window,
+    /// The windows of its payload.
+    pub(super) windows: Windows,
     /// A provider's: SET_WEIGHT_ACK, and how many streams the hub had opened by then, as long as some of them have not said what they are.
     weighed: Option<(u16, u64)>,
     /// Streams that the hub has opened, as far as they have come.
     pub(in crate::spn::endpoint) opened: u64,
-    /// A look at what its stalled connections hold is due.
-    pub(super) stall_look: bool,
-    /// A look at windows that have grown is due.
-    pub(super) rests: bool,
     /// Streams that the hub may have open.
     pub(super) granted: u32,
     /// Connections by their streams.
@@ -250,7 +246,7 @@ impl Endpoint {
                 Action::Close { code } => self.close_wire(now, id, code),
                 Action::Waiting { retry_ms } => {
                     if let Some(wire) = link.wire.take() {
-                        wire.free_windows(&mut self.parked, &mut self.grown);
+                        wire.windows.end(&mut self.budget);
                         self.by_handle.remove(&wire.handle);
                     }
                     let notice = Notice::SessionWaiting {
@@ -345,7 +341,7 @@ impl Endpoint {
         self.call_reserve(id);
         let Some(mut link) = self.links.remove(&id) else { return };
         if let Some(wire) = link.wire.take() {
-            wire.free_windows(&mut self.parked, &mut self.grown);
+            wire.windows.end(&mut self.budget);
             self.by_handle.remove(&wire.handle);
             self.quic.close(now, wire.handle, code::OK, code::text(code::OK));
         }
@@ -402,7 +398,7 @@ impl Endpoint {
     fn close_wire(&mut self, now: Instant, id: LinkId, code: u64) {
         let Some(link) = self.links.get_mut(&id) else { return };
         if let Some(wire) = link.wire.take() {
-            wire.free_windows(&mut self.parked, &mut self.grown);
+            wire.windows.end(&mut self.budget);
             self.by_handle.remove(&wire.handle);
             self.quic.close(now, wire.handle, code, code::text(code));
         }
@@ -479,7 +475,7 @@ impl Endpoint {
                 Some(_) | None => {
                     link.reason = format!("the hub chose the protocol `{}`", alpn.escape_ascii());
                     if let Some(wire) = link.wire.take() {
-                        wire.free_windows(&mut self.parked, &mut self.grown);
+                        wire.windows.end(&mut self.budget);
                     }
                     self.by_handle.remove(&handle);
                     self.quic.close(now, handle, code::ROLE_MISMATCH, code::text(code::ROLE_MISMATCH));
@@ -776,7 +772,6 @@ impl Link {
 
 impl Wire {
     fn new(handle: Handle, transport: &TransportConfig, window_max: u32) -> Self {
-        let window = |base: u32| Window::new(base.into(), window_max.into(), transport.stream_window.into());
         Self {
             handle,
             protocol: Protocol::Sc02,
@@ -794,12 +789,9 @@ impl Wire {
             max_connections: 0,
             session_id: String::new(),
             service: String::new(),
-            receive: window(transport.receive_window),
-            send: window(transport.send_window),
+            windows: Windows::new(transport, window_max),
             weighed: None,
             opened: 0,
-            stall_look: false,
-            rests: false,
             granted: transport.max_streams,
             streams: BTreeMap::new(),
             openings: BTreeMap::new(),

@@ -82,13 +82,13 @@ impl Hub {
 
     fn check_memory(&self) -> Result<(), String> {
         let limits = &self.config.limits;
-        let parked = self.sessions.values().map(|session| session.receive.parked()).sum::<u64>();
-        let grown = self.sessions.values().map(|session| session.receive.grown() + session.send.grown()).sum::<u64>();
-        if grown != self.grown || grown > limits.relay_memory / 2 {
-            return Err(format!("windows have grown by {grown} bytes, booked {}", self.grown));
+        let parked = self.sessions.values().map(|session| session.windows.parked()).sum::<u64>();
+        let grown = self.sessions.values().map(|session| session.windows.grown()).sum::<u64>();
+        if grown != self.budget.grown() || grown > limits.relay_memory / 2 {
+            return Err(format!("windows have grown by {grown} bytes, booked {}", self.budget.grown()));
         }
-        if parked != self.stalled || parked > limits.relay_memory {
-            return Err(format!("windows of stalled streams: {parked} bytes, booked {}", self.stalled));
+        if parked != self.budget.parked() || parked > limits.relay_memory {
+            return Err(format!("windows of stalled streams: {parked} bytes, booked {}", self.budget.parked()));
         }
         // The last one in may be a whole frame, or an answer to all requests.
         let most = limits.control_backlog.saturating_mul(UNREAD + 1);

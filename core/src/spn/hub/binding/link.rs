@@ -19,7 +19,7 @@ use crate::{
     quic::{self, CloseReason, Handle, PeerIdentity, StreamId},
     spn::{
         ConnKey, Protocol, Role, Side, Tag,
-        flow::window::Window,
+        flow::budget::Windows,
         hub::{
             Due, Hub,
             machines::{
@@ -116,14 +116,8 @@ pub(in crate::spn::hub) struct Session {
     pub(in crate::spn::hub) detail: String,
     /// It has been told why it is refused, or asked for its end itself: nobody needs to hear more of it.
     settled: bool,
-    /// Payload that comes from it.
-    pub(super) receive: Window,
-    /// Payload that goes to it.
-    pub(in crate::spn::hub) send: Window,
-    /// A look at what its stalled streams hold is due.
-    pub(super) stall_look: bool,
-    /// A look at windows that have grown is due.
-    pub(super) rests: bool,
+    /// The windows of its payload.
+    pub(super) windows: Windows,
 }
 
 /// Control frames read in this second.
@@ -177,8 +171,6 @@ impl Hub {
 
     fn incoming(&mut self, handle: Handle, remote: SocketAddr) {
         let transport = &self.config.transport;
-        let window =
-            |base: u32| Window::new(base.into(), self.config.limits.window_max.into(), transport.stream_window.into());
         let session = Session {
             machine: HubSession::new(self.config.session),
             armed: Armed::default(),
@@ -216,10 +208,7 @@ impl Hub {
             provider_start: None,
             detail: String::new(),
             settled: false,
-            receive: window(transport.receive_window),
-            send: window(transport.send_window),
-            stall_look: false,
-            rests: false,
+            windows: Windows::new(transport, self.config.limits.window_max),
         };
         self.sessions.insert(handle, session);
     }
@@ -369,8 +358,7 @@ impl Hub {
         self.session_event(now, handle, event);
         self.unhold(handle);
         if let Some(session) = self.sessions.remove(&handle) {
-            self.stalled -= session.receive.parked();
-            self.grown -= session.receive.grown() + session.send.grown();
+            session.windows.end(&mut self.budget);
         }
     }
 

@@ -287,11 +287,11 @@ fn connections_that_wait_for_a_provider_hold_up_no_neighbour() {
     bench.send(c, &Frame::CloseReq { conn, code: 0 });
     assert_eq!(bench.frames(c), [Frame::CloseAck { conn }], "nor the control stream");
     // What waits ends with its consumer, and takes its window along.
-    assert!(bench.hub.stalled > 0);
+    assert!(bench.hub.budget.parked() > 0);
     let (now, it) = (bench.now, &mut bench.hands[c]);
     it.quic.close(now, it.session, 0, "bye");
     bench.settle();
-    assert_eq!((bench.hub.stalled, bench.hub.status().connections), (0, 0), "nobody searches on");
+    assert_eq!((bench.hub.budget.parked(), bench.hub.status().connections), (0, 0), "nobody searches on");
 }
 
 #[test]
@@ -391,7 +391,7 @@ fn a_stalled_reader_blocks_no_neighbour_and_no_control() {
         bench.wait(Duration::from_millis(5));
     }
     bench.wait(Duration::from_millis(200));
-    let parked = bench.hub.stalled;
+    let parked = bench.hub.budget.parked();
     assert!(parked > 0 && parked <= bench.hub.config.limits.relay_memory, "{parked}");
     // Other windows are for those who come later: what is parked stays as it is.
     let mut config = bench.hub.config.clone();
@@ -417,7 +417,7 @@ fn a_stalled_reader_blocks_no_neighbour_and_no_control() {
         bench.wait(Duration::from_millis(5));
     }
     assert!(got > 1_000_000, "{got} bytes");
-    assert_eq!(bench.hub.stalled, 0);
+    assert_eq!(bench.hub.budget.parked(), 0);
 }
 
 #[test]
