@@ -230,7 +230,7 @@ fn records_follow_their_file_and_both_signals_reload_both_programs() {
     for (agent, what) in [(&provider, "certificates and weight"), (&consumer, "certificates")] {
         for (name, word) in [("HUP", "SIGHUP"), ("USR1", "SIGUSR1")] {
             agent.signal(name);
-            agent.err_line(&format!("{word}: {what} are read again"));
+            agent.err_line(&format!("{word}: {what} reloaded"));
         }
     }
 }
@@ -365,7 +365,7 @@ fn an_inventory_that_hangs_blocks_nothing_and_gives_way_to_a_newer_one() {
     fs::remove_file(&inventory).unwrap();
     fs::write(&inventory, text).unwrap();
     realm.hub.signal("USR1");
-    realm.hub.err_line("the reload that waits is given up for a newer one");
+    realm.hub.err_line("the pending reload is replaced by a newer one");
     realm.hub.err_line("unchanged");
     hang();
     until("the third", || realm.hub.err().iter().filter(|line| line.contains("SIGUSR1: loading")).count() == 3);

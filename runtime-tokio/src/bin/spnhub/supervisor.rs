@@ -119,13 +119,13 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
         tokio::select! {
             Some((id, happened)) = happenings.recv() => supervisor.happened(id, happened),
             _ = terminate.recv() => {
-                tracing::info!("SIGTERM: draining, at most 30 s; again, or SIGINT, ends at once");
+                tracing::info!("SIGTERM: draining, for 30 s at most. A second SIGTERM or SIGINT ends at once");
                 supervisor.leave(HubHandle::shutdown);
             }
             Some((request, answer)) = async {
                 match &mut requests { Some(requests) => requests.recv().await, None => std::future::pending().await }
             } => {
-                tracing::info!(?request, "spnhub ctl");
+                tracing::info!(?request, "request from spnhub ctl");
                 if matches!(request, Request::Reload) {
                     again = Some("ctl");
                 }
@@ -140,7 +140,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
             () = async {
                 match replaced { Some(at) => sleep_until(at).await, None => std::future::pending().await }
             } => {
-                tracing::info!("the reload that waits is given up for a newer one");
+                tracing::info!("the pending reload is replaced by a newer one");
                 loading = None;
             }
             loaded = async { match &mut loading { Some(it) => (&mut it.task).await, None => std::future::pending().await } } => {
@@ -148,15 +148,15 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
                 match loaded {
                     Ok(Ok(loaded)) if loaded.inventory.realms.is_empty() => {
                         tell(&loaded.findings);
-                        tracing::error!("reload failed: no realm can be used; everything stays as it was");
+                        tracing::error!("reload failed: no realm of the inventory is usable; the hubs keep their configuration");
                     }
                     Ok(Ok(loaded)) if !supervisor.is_leaving => {
                         tell(&loaded.findings);
                         let _ = supervisor.apply(loaded).await;
                     }
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) => tracing::error!("reload failed: {error}; everything stays as it was"),
-                    Err(error) => tracing::error!("reload failed: {error}; everything stays as it was"),
+                    Ok(Err(error)) => tracing::error!("reload failed: {error}; the hubs keep their configuration"),
+                    Err(error) => tracing::error!("reload failed: {error}; the hubs keep their configuration"),
                 }
             }
         }
@@ -214,7 +214,7 @@ async fn first(source: &Source, token: Option<&str>, reload: &mut Reload) -> Res
             Err(error) if error.may_pass() => error.to_string(),
             Ok(loaded) if loaded.is_partial && !has_hubs(&loaded) => {
                 tell(&loaded.findings);
-                "no hub of it can be run yet".to_owned()
+                "none of its hubs can run yet".to_owned()
             }
             loaded => return loaded,
         };
@@ -268,7 +268,7 @@ impl Supervisor {
         tokio::spawn(async move {
             let (service, by) = (&task.service, &task.availability.cluster_manager);
             let (doing, done) = if is_start { ("starting", "started") } else { ("stopping", "stopped") };
-            tracing::info!("{doing} the provider of {service} by {by}");
+            tracing::info!("{doing} the provider of {service} with {by}");
             let result = match clusters.find(by) {
                 Ok(manager) if is_start => manager.start(&task).await,
                 Ok(manager) => manager.stop(&task).await,
@@ -276,7 +276,7 @@ impl Supervisor {
             };
             match &result {
                 Ok(()) => tracing::info!("{done} the provider of {service}"),
-                Err(error) => tracing::error!("{doing} the provider of {service}: {error}"),
+                Err(error) => tracing::error!("{doing} the provider of {service} failed: {error}"),
             }
             hub.cluster_done(task.id, result.is_ok());
         });
@@ -322,7 +322,7 @@ impl Supervisor {
                 for running in self.hubs.values() {
                     known |= running.handle.unpause(&service).await == Some(true);
                 }
-                known_or_not(known, &service, "goes on")
+                known_or_not(known, &service, "unpaused")
             }
             Request::Drain => {
                 self.leave(HubHandle::shutdown);
@@ -346,13 +346,13 @@ impl Supervisor {
         let gone: Vec<Name> = self.hubs.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
         for name in gone {
             if broken.contains(&name.0) || broken.contains(&format!("{}/{}", name.0, name.1)) {
-                tracing::warn!(target: LIST, realm = name.0, hub = name.1, "its record cannot be used; it keeps its old state");
+                tracing::warn!(target: LIST, realm = name.0, hub = name.1, "its record in the inventory is not usable; the hub keeps its configuration");
             } else if let Some(running) = self.hubs.remove(&name) {
                 if loaded.inventory.realms.iter().any(|realm| realm.name == name.0 && !realm.is_enabled) {
                     tracing::info!(target: LIST, realm = name.0, hub = name.1, "its realm is disabled: draining");
                     running.handle.disable();
                 } else {
-                    tracing::info!(target: LIST, realm = name.0, hub = name.1, "removed: draining");
+                    tracing::info!(target: LIST, realm = name.0, hub = name.1, "removed from the inventory: draining");
                     running.handle.remove();
                 }
             }
@@ -383,7 +383,7 @@ impl Supervisor {
                     }
                 }
                 Some(Err(error)) => {
-                    tracing::error!(target: LIST, realm, hub, "reload failed: {error}; it keeps its old state")
+                    tracing::error!(target: LIST, realm, hub, "reload failed: {error}; the hub keeps its configuration")
                 }
                 None => {}
             }
@@ -415,10 +415,10 @@ impl Supervisor {
             }
             Err(error) => {
                 let what_now = if self.hubs.contains_key(&name) {
-                    "; it stays where it was"
+                    "; the hub stays at its old address"
                 } else if self.alive.len() > self.hubs.len() {
                     self.waiting.insert(name.clone(), (realm.clone(), record));
-                    "; once more when a draining hub has ended"
+                    "; the next attempt follows when a draining hub has ended"
                 } else {
                     ""
                 };
@@ -433,7 +433,7 @@ fn known_or_not(known: bool, service: &str, what: &str) -> Answer {
     if known {
         Answer::Done(format!("{service}: {what}"))
     } else {
-        Answer::Failed(format!("no service {service} here; the inventory has their URNs"))
+        Answer::Failed(format!("unknown service {service}; `spnhub ctl status` lists the URNs"))
     }
 }
 
@@ -490,7 +490,7 @@ fn tell_missing_clusters(clusters: &Clusters, name: &Name, record: &HubRecord) {
         missing.entry(scheme(&availability.cluster_manager)).or_insert((0, &service.urn, error)).0 += 1;
     }
     for (scheme, (services, first, error)) in missing {
-        let hint = if scheme == "exec" { "; --cluster-commands DIR brings exec:" } else { "" };
+        let hint = if scheme == "exec" { "; exec: needs --cluster-commands DIR" } else { "" };
         let more = if services > 1 { format!(" and {} more", services - 1) } else { String::new() };
         tracing::warn!(target: LIST, realm = name.0, hub = name.1, "providers of {first}{more} cannot be started: {error}{hint}");
     }
