@@ -1,6 +1,7 @@
 //! `spnagent`: puts a TCP service behind an SPN hub, or reaches one through it.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -20,6 +21,7 @@ use towline_tokio::{
     log, process,
     settings::{EnvFile, SettingsError, host_and_port, read_text},
 };
+use tracing::Instrument;
 
 /// Puts a TCP service behind an SPN hub, or reaches one through it.
 ///
@@ -161,14 +163,15 @@ async fn run(command: Command) -> Result<(), Error> {
             )?;
             let forward = host_and_port(&forward)
                 .map_err(|expected| value(("forward-address", "FORWARD_ADDRESS"), forward, expected))?;
-            tracing::info!(hub = %config.server_name, port = hubs.port, %forward, "providing");
+            let span = tracing::error_span!("provider", hub = config.server_name);
+            span.in_scope(|| tracing::info!(port = hubs.port, %forward, "providing"));
             let forward = Forward { keepalive: keepalive(&common, &file)?, ..forward.into() };
-            let (control, agent) = provider_agent(config, hubs, forward, tell)?;
+            let (control, agent) = provider_agent(config, hubs, forward, session_log())?;
             let again = move || {
                 let file = env_file(&common)?;
                 Ok((config_of(Role::Provider, &common, &file)?, Some(weight_of(weight, &file)?)))
             };
-            until_signal(control, agent, again).await
+            until_signal(control, agent, again).instrument(span).await
         }
         Command::Consumer { common, bind_address } => {
             let file = env_file(&common)?;
@@ -180,11 +183,11 @@ async fn run(command: Command) -> Result<(), Error> {
             let bind: SocketAddr =
                 bind.parse().map_err(|_| value(("bind-address", "BIND_ADDRESS"), bind.clone(), "IP:PORT"))?;
             let bind = Bind { keepalive: keepalive(&common, &file)?, ..bind.into() };
-            let hub = config.server_name.clone();
-            let (control, local, agent) = consumer_agent(config, hubs, bind, tell).await?;
-            tracing::info!(%hub, port = hubs.port, "listening on {local}");
+            let (span, port) = (tracing::error_span!("consumer", hub = config.server_name), hubs.port);
+            let (control, local, agent) = consumer_agent(config, hubs, bind, session_log()).await?;
+            span.in_scope(|| tracing::info!(port, "listening on {local}"));
             let again = move || Ok((config_of(Role::Consumer, &common, &env_file(&common)?)?, None));
-            until_signal(control, agent, again).await
+            until_signal(control, agent, again).instrument(span).await
         }
     }
 }
@@ -274,17 +277,25 @@ async fn take_again(why: &'static str, control: Control, again: Again) {
     }
 }
 
-fn tell(notice: SessionNotice) {
-    match notice {
+/// Logs events of sessions, each with the id that the session has in the hub's records.
+fn session_log() -> impl FnMut(SessionNotice) + Send + 'static {
+    // The notice of an end has the address only.
+    let mut ids: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    move |notice| match notice {
         SessionNotice::SessionUp { remote, protocol, session_id, service } => {
             tracing::info!(%remote, ?protocol, session_id, service, "session established");
+            if !session_id.is_empty() {
+                ids.insert(remote, session_id);
+            }
         }
         SessionNotice::SessionWaiting { remote, reason, retry_ms } => {
-            tracing::warn!(%remote, retry_ms, "no session: {reason}");
+            tracing::warn!(%remote, session_id = ids.remove(&remote), retry_ms, "no session: {reason}");
         }
-        SessionNotice::SessionEnded { remote, reason } => tracing::info!(%remote, "session ended: {reason}"),
+        SessionNotice::SessionEnded { remote, reason } => {
+            tracing::info!(%remote, session_id = ids.remove(&remote), "session ended: {reason}");
+        }
         SessionNotice::SessionReserved { remote, through } => {
-            tracing::info!(%remote, %through, "another address of the same hub; kept in reserve");
+            tracing::info!(%remote, %through, session_id = ids.get(&through), "another address of the same hub; kept in reserve");
         }
         SessionNotice::Limit { what } => tracing::warn!("limit reached: {what}"),
         // About connections; the loop has dealt with them.

@@ -25,6 +25,7 @@ use towline_tokio::{
     hub::{HubHandle, StartError, seed},
     inventory::{LoadError, Loaded, Source},
 };
+use tracing::{Instrument, Span};
 
 use super::{
     Error, RunArgs,
@@ -52,7 +53,7 @@ struct Supervisor {
     records: Records,
     hubs: BTreeMap<Name, Running>,
     /// Every thread that has not ended, those included that drain after they were replaced.
-    alive: BTreeMap<u64, HubHandle>,
+    alive: BTreeMap<u64, Alive>,
     /// Hubs whose address a draining one may still have.
     waiting: BTreeMap<Name, (Realm, HubRecord)>,
     next: u64,
@@ -67,6 +68,13 @@ enum Happened {
     Start(ClusterTask),
     Stop(ClusterTask),
     Ended,
+}
+
+/// A hub's thread.
+struct Alive {
+    handle: HubHandle,
+    /// Names the realm and the hub on each line about it.
+    span: Span,
 }
 
 struct Running {
@@ -263,9 +271,9 @@ impl Supervisor {
 
     /// Has a cluster manager start or stop a provider.
     fn cluster(&self, id: u64, task: ClusterTask, is_start: bool) {
-        let Some(hub) = self.alive.get(&id).cloned() else { return };
-        let clusters = self.clusters.clone();
-        tokio::spawn(async move {
+        let Some(Alive { handle, span }) = self.alive.get(&id) else { return };
+        let (hub, clusters) = (handle.clone(), self.clusters.clone());
+        let work = async move {
             let (service, by) = (&task.service, &task.availability.cluster_manager);
             let (doing, done) = if is_start { ("starting", "started") } else { ("stopping", "stopped") };
             tracing::info!("{doing} the provider of {service} with {by}");
@@ -279,7 +287,8 @@ impl Supervisor {
                 Err(error) => tracing::error!("{doing} the provider of {service} failed: {error}"),
             }
             hub.cluster_done(task.id, result.is_ok());
-        });
+        };
+        tokio::spawn(work.instrument(span.clone()));
     }
 
     /// A hub has ended: its address may be wanted.
@@ -294,7 +303,7 @@ impl Supervisor {
 
     fn leave(&mut self, how: fn(&HubHandle)) {
         self.is_leaving = true;
-        self.alive.values().for_each(how);
+        self.alive.values().for_each(|alive| how(&alive.handle));
     }
 
     /// What an operator asks for.
@@ -399,15 +408,16 @@ impl Supervisor {
         let teller = self.records.teller();
         let id = self.next;
         self.next += 1;
+        let span = tracing::error_span!("hub", realm = name.0, hub = name.1);
         match start(
-            &name,
+            span.clone(),
             config(&record, realm, self.congestion),
             teller,
             Told { id, happened: self.happened.clone() },
         ) {
             Ok(handle) => {
                 tell_missing_clusters(&self.clusters, &name, &record);
-                self.alive.insert(id, handle.clone());
+                self.alive.insert(id, Alive { handle: handle.clone(), span });
                 if let Some(old) = self.hubs.insert(name, Running { id, record, handle }) {
                     old.handle.remove();
                 }
@@ -443,14 +453,15 @@ fn config(record: &HubRecord, realm: &Realm, congestion: Congestion) -> Config {
     config
 }
 
-fn start(name: &Name, config: Config, teller: Teller, told: Told) -> Result<HubHandle, StartError> {
-    let ((realm, hub), address) = (name.clone(), config.bind);
+fn start(span: Span, config: Config, teller: Teller, told: Told) -> Result<HubHandle, StartError> {
+    let address = config.bind;
     // Dropped with the hub, however it ends. The records go first: the process may end with this.
     let mut alive = Some((teller, told));
     HubHandle::start(config, move |notice| {
         let Some((teller, told)) = &alive else { return };
+        let _in_hub = span.enter();
         match notice {
-            Notice::Listening => tracing::info!(target: LIST, realm, hub, "listening on {address}"),
+            Notice::Listening => tracing::info!(target: LIST, "listening on {address}"),
             Notice::ClusterStart(task) => told.tell(Happened::Start(task)),
             Notice::ClusterStop(task) => told.tell(Happened::Stop(task)),
             notice => {
