@@ -24,7 +24,7 @@
 //!
 //! let clusters = Clusters::default().with("operator", Operator);
 //! assert!(clusters.find("operator:night-shift").is_ok());
-//! assert_eq!(clusters.find("docker:").err().unwrap().to_string(), "no back-end for `docker:` here: there is operator");
+//! assert_eq!(clusters.find("docker:").err().unwrap().to_string(), "no cluster manager for `docker:`; available: operator");
 //! ```
 
 use std::{
@@ -66,7 +66,7 @@ pub trait ClusterManager: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The inventory names a kind of cluster manager that is not here.
-    #[error("no back-end for `{urn}` here: there is {}", if known.is_empty() { "none" } else { known.as_str() })]
+    #[error("no cluster manager for `{urn}`; available: {}", if known.is_empty() { "none" } else { known.as_str() })]
     NoBackEnd {
         /// `clusterManagerUrn`.
         urn: String,
@@ -82,7 +82,7 @@ pub enum ClusterError {
         directory: PathBuf,
     },
     /// A command would take it for an option.
-    #[error("serviceId `{0}`: expected a name that does not begin with `-`, and is not empty")]
+    #[error("serviceId `{0}`: expected a name that is not empty and does not begin with `-`")]
     ServiceId(String),
     /// The command did not even begin.
     #[error("cannot run {}: {error}", path.display())]
@@ -93,7 +93,7 @@ pub enum ClusterError {
         error: io::Error,
     },
     /// The command failed.
-    #[error("{}: {status}; what it wrote is above", path.display())]
+    #[error("{}: {status}; its output is above", path.display())]
     Failed {
         /// The command.
         path: PathBuf,
@@ -101,7 +101,7 @@ pub enum ClusterError {
         status: ExitStatus,
     },
     /// The command took too long.
-    #[error("{} was killed: it had not ended after {} s", path.display(), limit.as_secs())]
+    #[error("{} did not end within {} s and was killed", path.display(), limit.as_secs())]
     TooLong {
         /// The command.
         path: PathBuf,

@@ -84,10 +84,10 @@ pub enum LoadError {
     #[error(transparent)]
     Http(#[from] HttpError),
     /// The system has no certificate authorities for https.
-    #[error("cannot use https: {0}")]
+    #[error("cannot load the system's certificate authorities for https: {0}")]
     Tls(io::Error),
     /// It took too long.
-    #[error("{source_name} was not read within {} s", WHOLE.as_secs())]
+    #[error("reading {source_name} took longer than {} s", WHOLE.as_secs())]
     Slow {
         /// What it is.
         source_name: String,

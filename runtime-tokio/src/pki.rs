@@ -41,20 +41,20 @@ It makes DIR with inventory.yaml for the hub, ca.pem and ca.key, and for each en
     spnagent provider --env-file DIR/web-1.env
     spnagent consumer --env-file DIR/laptop.env
 
-Copy ca.pem, CN.pem, CN.key and CN.env of an endpoint to its machine, into one directory. Keep ca.key away from all of them.
+Copy ca.pem, CN.pem, CN.key and CN.env of an endpoint to its machine, into one directory. Copy ca.key to none of them.
 
-Second form, for more in an existing DIR: the same without --realm and --hub.
-It adds the service, or an endpoint to a service that is there.";
+Second form, for an existing DIR: the same without --realm and --hub.
+It adds a service, or an endpoint to an existing service.";
 
 /// What `spnhub pki` is asked for.
 #[derive(Args, Debug, Clone)]
 pub struct PkiArgs {
-    /// Where to write; a new or empty directory, or one that this command has made before.
+    /// Directory to write to: a new or empty one, or one that this command has made before.
     pub dir: PathBuf,
-    /// Name of the realm: small letters, digits and `-`.
+    /// Name of the realm: lower-case letters, digits and `-`.
     #[arg(long, requires = "hub")]
     pub realm: Option<String>,
-    /// Names or IP addresses of the hub, as its endpoints will dial it. The first goes into their settings.
+    /// Names or IP addresses by which endpoints dial the hub. The first one is written to their settings.
     #[arg(long, value_name = "NAME_OR_IP", value_delimiter = ',', requires = "realm")]
     pub hub: Vec<String>,
     /// UDP port of the hub.
@@ -63,16 +63,16 @@ pub struct PkiArgs {
     /// Name of the service.
     #[arg(long, value_name = "NAME")]
     pub service: String,
-    /// Common Name of an endpoint that provides it.
+    /// Common Name of an endpoint that provides the service.
     #[arg(long, value_name = "CN")]
     pub provider: Option<String>,
-    /// Common Name of an endpoint that uses it.
+    /// Common Name of an endpoint that uses the service.
     #[arg(long, value_name = "CN")]
     pub consumer: Option<String>,
     /// The TCP service behind the provider.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     pub forward: String,
-    /// Where the consumer listens.
+    /// TCP address on which the consumer listens.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9090")]
     pub bind: SocketAddr,
 }
@@ -82,7 +82,7 @@ pub struct PkiArgs {
 pub enum PkiError {
     /// There is something in the directory already.
     #[error(
-        "{0} is not empty: give a new directory; or leave out --realm and --hub to add to what `spnhub pki` has made there"
+        "{0} is not empty: give a new directory, or leave out --realm and --hub to add to a realm that `spnhub pki` has made there"
     )]
     NotEmpty(PathBuf),
     /// There is nothing to add to.
@@ -235,7 +235,7 @@ fn check_names(args: &PkiArgs) -> Result<(), PkiError> {
         let is_good = realm.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
             && realm.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
             && realm != "master";
-        expect("realm", realm, is_good, "small letters, digits and `-`; not `master`")?;
+        expect("realm", realm, is_good, "lower-case letters, digits and `-`; not `master`")?;
     }
     let is_good = !args.service.is_empty() && args.service.chars().all(is_word);
     expect("service", &args.service, is_good, "letters, digits, `-`, `_`, `.` and `@`")?;
@@ -379,7 +379,7 @@ fn extend(args: &PkiArgs) -> Result<String, PkiError> {
     }
     write_inventory(dir, &inventory)?;
     Ok(format!(
-        "{}A running hub takes the new inventory on SIGUSR1.\n",
+        "{}SIGUSR1 makes a running hub load the new inventory.\n",
         how_to(dir, args.provider.as_ref(), args.consumer.as_ref())
     ))
 }

@@ -71,7 +71,7 @@ pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
     let place = Place;
     if taken >= BESIDE {
-        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "earlier tries hang, and have not come back"));
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "too many earlier attempts still hang"));
     }
     let (done, result) = oneshot::channel();
     thread::Builder::new().name("beside".to_owned()).spawn(move || {

@@ -163,7 +163,7 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 
 /// The same of what was read.
 pub(crate) fn text_of(bytes: Vec<u8>) -> io::Result<String> {
-    let no_text = || io::Error::new(io::ErrorKind::InvalidData, "no text in UTF-8");
+    let no_text = || io::Error::new(io::ErrorKind::InvalidData, "not text in UTF-8 or UTF-16");
     let wide = |of: fn([u8; 2]) -> u16| {
         let (units, rest) = bytes.as_chunks::<2>();
         let units: Vec<u16> = units.iter().skip(1).map(|unit| of(*unit)).collect();
@@ -183,7 +183,7 @@ pub(crate) fn text_of(bytes: Vec<u8>) -> io::Result<String> {
 }
 
 const KEY_AND_VALUE: &str = "KEY=value or a # comment";
-const END_OF_QUOTE: &str = "the end of what is quoted";
+const END_OF_QUOTE: &str = "a closing quote";
 
 /// Reads `KEY=value` lines; says which line is wrong, and what it should have been.
 fn parse(text: &str) -> Result<BTreeMap<String, Line>, (usize, String, &'static str)> {

@@ -194,7 +194,7 @@ fn a_hub_without_hubs_waits_for_the_next_reload() {
     realm.hub.signal("USR1");
     let _provider = realm.provider("p", free_tcp_address());
     // An inventory without any realm is a failed load, not the end of everything.
-    reload(&realm, "realms: []\n", "no realm can be used; everything stays as it was");
+    reload(&realm, "realms: []\n", "no realm of the inventory is usable; the hubs keep their configuration");
     reload(&realm, &disabled, "the inventory has no hub to run");
     realm.hub.signal("TERM");
     assert_eq!(realm.hub.wait().code(), Some(0));
@@ -244,7 +244,7 @@ fn a_realm_that_is_enabled_again_waits_for_its_address() {
     realm.hub.err_line("its realm is disabled: draining");
     fs::write(&file, &good).unwrap();
     realm.hub.signal("USR1");
-    realm.hub.err_line("once more when a draining hub has ended");
+    realm.hub.err_line("the next attempt follows when a draining hub has ended");
     held.write_all(b"y").unwrap();
     held.read_exact(&mut [0]).unwrap();
     let lines = |realm: &Realm, part: &str| realm.hub.err().iter().filter(|line| line.contains(part)).count();

@@ -341,7 +341,11 @@ fn sigterm_pauses_what_is_there_and_the_next_hub_goes_on_with_it() {
     let count = |part: &str| records.iter().filter(|line| line.contains(part)).count();
     assert_eq!((count("endSpnSession"), count("endSpnConnection")), (2, 1), "{records:#?}");
     assert!(records.iter().all(|line| !line.contains("error")), "{records:#?}");
-    path.consumer.err_line("session ended");
+    let ended = path.consumer.err_line("session ended");
+    let id =
+        ended.split("session_id=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("the session's id");
+    assert!(records.iter().any(|line| line.contains(id)), "{ended} names a session of {records:#?}");
+    assert!(ended.contains("consumer{hub=\"127.0.0.1\"}: session ended"), "{ended}");
     (&tcp).write_all(b"during").unwrap();
     path.realm.hub = Program::start("spnhub", &["-c", &path.realm.file("inventory.yaml")]);
     (&tcp).read_exact(&mut got).unwrap();
@@ -402,7 +406,9 @@ fn refusals_name_their_reason() {
     let c = realm.file("c.env");
     let agent = start("provider", &c, &[]);
     agent.err_line("code 0x15");
-    realm.hub.err_line("(sc02-provider) \"CN=c\": identity not entitled to this service in this role (code 0x15)");
+    let refused = "(sc02-provider) \"CN=c\": identity not entitled to this service in this role (code 0x15)";
+    let refused = realm.hub.err_line(refused);
+    assert!(refused.contains("hub{realm=\"r\" hub=\"hub\"}: refused "), "{refused}");
     // A service that is not there.
     let agent = start("consumer", &c, &["--spn-service-urn", "urn:nothing"]);
     agent.err_line("code 0x16");

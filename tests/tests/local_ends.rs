@@ -313,7 +313,7 @@ fn a_provider_that_was_stopped_serves_nothing_that_has_moved() {
         let service = |nth: usize| {
             let served = served[nth].clone();
             serve(move |mut tcp: TcpStream| {
-                tcp.read_exact(&mut vec![0; QUESTION])?;
+                tcp.read_exact(&mut [0; QUESTION])?;
                 served.fetch_add(1, Ordering::Relaxed);
                 tcp.write_all(b"!")
             })

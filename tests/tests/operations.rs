@@ -52,7 +52,7 @@ fn set_weight(realm: &Realm, agent: &Program, file: &str, weight: u16) {
         .collect();
     fs::write(&file, format!("{kept}SPN_WEIGHT={weight}\n")).unwrap();
     agent.signal("HUP");
-    agent.err_line("SIGHUP: certificates and weight are read again");
+    agent.err_line("SIGHUP: certificates and weight reloaded");
 }
 
 /// A record of the inventory, as it stands in the list that `spnhub pki` writes.
@@ -191,13 +191,13 @@ fn certificates_change_without_a_restart() {
     let good = fs::read(realm.file("p.pem")).unwrap();
     fs::write(realm.file("p.pem"), "nothing").unwrap();
     agent.signal("HUP");
-    agent.err_line("everything stays as it was");
+    agent.err_line("the current settings stay in use");
     fs::write(realm.file("p.pem"), good).unwrap();
     for (from, to) in [("p2.pem", "p.pem"), ("p2.key", "p.key")] {
         fs::copy(realm.file(from), realm.file(to)).unwrap();
     }
     agent.signal("HUP");
-    agent.err_line("SIGHUP: certificates and weight are read again");
+    agent.err_line("SIGHUP: certificates and weight reloaded");
     held.write_all(b"a").unwrap();
     held.read_exact(&mut [0]).unwrap();
     // Sessions that are there stay as they are; the next one has the new name.
@@ -226,7 +226,7 @@ fn an_operator_asks_pauses_and_drains() {
     realm.hub.err_line("listening on");
     assert_eq!(fs::metadata(&control).unwrap().permissions().mode() & 0o777, 0o600);
     let mut second = start();
-    second.err_line("is another hub's, which is running");
+    second.err_line("belongs to another hub, which is running");
     assert_eq!(second.wait().code(), Some(2));
     let _provider = realm.provider("p", serve(echo));
     let (_consumer, address) = realm.consumer("c");
@@ -256,13 +256,13 @@ fn an_operator_asks_pauses_and_drains() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["hubs"][0]["paused"], 1);
     assert_eq!(json["hubs"][0]["services"][0]["is_paused"], true);
-    assert_eq!(said(&ctl(&realm, &["unpause", urn])), format!("{urn}: goes on\n"));
+    assert_eq!(said(&ctl(&realm, &["unpause", urn])), format!("{urn}: unpaused\n"));
     for tcp in [&mut tcp, &mut early] {
         tcp.read_exact(&mut [0]).unwrap();
     }
     let unknown = ctl(&realm, &["pause", "urn:none"]);
     assert_eq!(unknown.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no service urn:none here"));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("unknown service urn:none"));
     assert!(said(&ctl(&realm, &["reload"])).starts_with("loading the inventory again"));
     realm.hub.err_line("unchanged");
     said(&ctl(&realm, &["drain"]));

@@ -178,7 +178,7 @@ fn a_command_that_fails_is_said_and_tried_again() {
     });
     let (_consumer, address) = world.realm.consumer("c");
     world.realm.hub.err_line("it is broken");
-    world.realm.hub.err_line("/run: exit status: 7; what it wrote is above");
+    world.realm.hub.err_line("/run: exit status: 7; its output is above");
     assert!(world.status().contains("managed: Failed"), "{}", world.status());
     fs::remove_file(world.realm.file("broken")).unwrap();
     let began = Instant::now();
@@ -206,7 +206,7 @@ fn a_back_end_that_is_missing_is_said_and_harms_nothing_else() {
         fs::write(&file, text.replace("exec:run", "docker:")).unwrap();
     });
     let line = world.realm.hub.err_line("cannot be started");
-    assert!(line.contains("no back-end for `docker:` here: there is exec"), "{line}");
+    assert!(line.contains("no cluster manager for `docker:`; available: exec"), "{line}");
     let _provider = world.realm.provider("p", serve(echo));
     let (_consumer, address) = world.realm.consumer("c");
     assert_eq!(says(address, "started by hand"), "started by hand");

@@ -1,6 +1,7 @@
 //! `spnagent`: puts a TCP service behind an SPN hub, or reaches one through it.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -20,13 +21,14 @@ use towline_tokio::{
     log, process,
     settings::{EnvFile, SettingsError, host_and_port, read_text},
 };
+use tracing::Instrument;
 
 /// Puts a TCP service behind an SPN hub, or reaches one through it.
 ///
-/// The provider agent stands beside the service: it dials out to the hub, and needs no open port.
-/// The consumer agent stands beside its users: they connect to it as if it were the service.
+/// The provider agent runs beside the service: it dials out to the hub and needs no open port.
+/// The consumer agent runs beside its users: they connect to it as if it were the service.
 ///
-/// Every setting is an option, or a variable of the environment, or a line of the --env-file; in that order.
+/// Each setting is an option, an environment variable or a line of the --env-file; the first of these that is given counts.
 /// `spnhub pki` writes a complete file for each endpoint:
 ///
 ///     spnagent provider --env-file pki/PROVIDER.env
@@ -40,23 +42,23 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve: for each connection, dial the local service.
+    /// Provide a service: dial the local TCP service for each connection.
     Provider {
         #[command(flatten)]
         common: Common,
-        /// The local service, HOST:PORT [env: FORWARD_ADDRESS].
+        /// The local TCP service, HOST:PORT [env: FORWARD_ADDRESS].
         #[arg(long, value_name = "HOST:PORT")]
         forward_address: Option<String>,
-        /// Share of new connections among the providers of the service, 0 to 65535; 100 unless given [env: SPN_WEIGHT].
-        /// In the --env-file it can be changed: SIGHUP or SIGUSR1 reads it again. 0 retires: the agent ends with its last connection.
+        /// Share of new connections among the providers of the service, 0 to 65535 [env: SPN_WEIGHT; default: 100].
+        /// SIGHUP or SIGUSR1 reads it from the --env-file again. 0 retires the provider: it gets no new connections and ends with its last one.
         #[arg(long)]
         weight: Option<u16>,
     },
-    /// Use: listen on a local TCP address, and give each connection to a provider.
+    /// Use a service: listen on a local TCP address and connect each client to a provider.
     Consumer {
         #[command(flatten)]
         common: Common,
-        /// Where to listen, IP:PORT; port 0 takes a free one [env: BIND_ADDRESS].
+        /// TCP address to listen on, IP:PORT; port 0 chooses a free port [env: BIND_ADDRESS].
         #[arg(long, value_name = "IP:PORT")]
         bind_address: Option<String>,
     },
@@ -64,48 +66,48 @@ enum Command {
 
 #[derive(Args)]
 struct Common {
-    /// A file of KEY=value lines with the variables named here. Relative paths in it are relative to it.
+    /// A file of KEY=value lines with the variables that are named here. Paths in it are relative to the file.
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
-    /// Name or IP address of the hub; its certificate must show it [env: SPN_HUB_HOSTNAME].
+    /// Name or IP address of the hub; the hub's certificate must contain it [env: SPN_HUB_HOSTNAME].
     #[arg(long, value_name = "HOST")]
     spn_hub_hostname: Option<String>,
-    /// UDP port of the hub; 4433 unless given [env: SPN_HUB_PORT].
+    /// UDP port of the hub [env: SPN_HUB_PORT; default: 4433].
     #[arg(long, value_name = "PORT")]
     spn_hub_port: Option<String>,
-    /// Host and port in one, as https://HOST:PORT, in place of the two above [env: SPN_HUB_URL].
+    /// Host and port as https://HOST:PORT, instead of the two options above [env: SPN_HUB_URL].
     #[arg(long, value_name = "URL")]
     spn_hub_url: Option<String>,
-    /// The name server to ask for the hub's addresses; else those that the system asks.
+    /// DNS server for the hub's name; default: those of the system.
     #[arg(long, value_name = "IP:PORT")]
     resolver: Option<SocketAddr>,
-    /// CA of the hub's certificate, a PEM file [env: SPN_AGENT_TRUST_CERTIFICATE_ROOT].
+    /// CAs that are trusted to sign the hub's certificate, a PEM file [env: SPN_AGENT_TRUST_CERTIFICATE_ROOT].
     #[arg(long, alias = "spn-agent-trust-certificate-root", value_name = "FILE")]
     spn_agent_trust_cert_ca: Option<PathBuf>,
-    /// This endpoint's certificate chain, a PEM file [env: SPN_AGENT_CLIENT_CERTIFICATE; or the text itself: SPN_CERTIFICATE].
+    /// Certificate chain of this endpoint, a PEM file [env: SPN_AGENT_CLIENT_CERTIFICATE; or the PEM text: SPN_CERTIFICATE].
     #[arg(long, alias = "spn-agent-client-certificate", value_name = "FILE")]
     spn_agent_client_cert: Option<PathBuf>,
-    /// Its private key, a PEM file [env: SPN_AGENT_CLIENT_CERTIFICATE_KEY; or the text itself: SPN_CERTIFICATE_KEY].
+    /// Private key of this endpoint, a PEM file [env: SPN_AGENT_CLIENT_CERTIFICATE_KEY; or the PEM text: SPN_CERTIFICATE_KEY].
     #[arg(long, alias = "spn-agent-client-certificate-key", value_name = "FILE")]
     spn_agent_client_cert_key: Option<PathBuf>,
-    /// The service, when the certificate is entitled to several [env: SPN_SERVICE_URN].
+    /// URN of the service; default: the first service of the inventory that lists this endpoint [env: SPN_SERVICE_URN].
     #[arg(long, value_name = "URN")]
     spn_service_urn: Option<String>,
-    /// Speak sc02 only: refuse hubs that know nothing newer than sc01.
+    /// Speak sc02 only: do not connect to hubs that speak only sc01.
     #[arg(long)]
     require_sc02: bool,
-    /// How long a connection may be without a hub before its TCP end is reset, in seconds; 0: as soon as its session is lost.
+    /// Seconds that a connection may be without a hub before its TCP end is reset; 0: reset as soon as its session is lost.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pause_max: u32,
-    /// How long a local TCP peer may be silent before it is asked whether it is still there, in seconds; 60 unless given [env: SPN_TCP_KEEPALIVE].
-    /// One that does not answer for as long again is given up. 0: it is never asked.
+    /// Seconds that a local TCP peer may be silent before keep-alive probes are sent [env: SPN_TCP_KEEPALIVE; default: 60].
+    /// A peer that does not answer for as long again is given up. 0: no probes.
     #[arg(long, value_name = "SECONDS")]
     tcp_keepalive: Option<String>,
-    /// How it finds out how much its path carries: bbr fills paths that lose packets by chance and keeps queues short, cubic takes every
-    /// loss for a full queue [env: SPN_CONGESTION; default: bbr].
+    /// Congestion control of what this agent sends: bbr fills paths with random loss and keeps queues short, cubic takes each loss for
+    /// congestion [env: SPN_CONGESTION; default: bbr].
     #[arg(long, value_name = "cubic|bbr")]
     congestion: Option<Congestion>,
-    /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
+    /// Format of diagnostics on stderr; RUST_LOG sets their level.
     #[arg(long, value_enum, default_value_t)]
     log_format: log::Format,
 }
@@ -157,34 +159,35 @@ async fn run(command: Command) -> Result<(), Error> {
             config.session.weight = weight_of(weight, &file)?;
             let forward = required(
                 file.text(forward_address.as_deref(), "FORWARD_ADDRESS"),
-                ("the local service", "forward-address", "FORWARD_ADDRESS"),
+                ("the local TCP service", "forward-address", "FORWARD_ADDRESS"),
             )?;
             let forward = host_and_port(&forward)
                 .map_err(|expected| value(("forward-address", "FORWARD_ADDRESS"), forward, expected))?;
-            tracing::info!(hub = %config.server_name, port = hubs.port, %forward, "providing");
+            let span = tracing::error_span!("provider", hub = config.server_name);
+            span.in_scope(|| tracing::info!(port = hubs.port, %forward, "providing"));
             let forward = Forward { keepalive: keepalive(&common, &file)?, ..forward.into() };
-            let (control, agent) = provider_agent(config, hubs, forward, tell)?;
+            let (control, agent) = provider_agent(config, hubs, forward, session_log())?;
             let again = move || {
                 let file = env_file(&common)?;
                 Ok((config_of(Role::Provider, &common, &file)?, Some(weight_of(weight, &file)?)))
             };
-            until_signal(control, agent, again).await
+            until_signal(control, agent, again).instrument(span).await
         }
         Command::Consumer { common, bind_address } => {
             let file = env_file(&common)?;
             let (config, hubs) = config(Role::Consumer, &common, &file)?;
             let bind = required(
                 file.text(bind_address.as_deref(), "BIND_ADDRESS"),
-                ("where to listen", "bind-address", "BIND_ADDRESS"),
+                ("the TCP address to listen on", "bind-address", "BIND_ADDRESS"),
             )?;
             let bind: SocketAddr =
                 bind.parse().map_err(|_| value(("bind-address", "BIND_ADDRESS"), bind.clone(), "IP:PORT"))?;
             let bind = Bind { keepalive: keepalive(&common, &file)?, ..bind.into() };
-            let hub = config.server_name.clone();
-            let (control, local, agent) = consumer_agent(config, hubs, bind, tell).await?;
-            tracing::info!(%hub, port = hubs.port, "listening on {local}");
+            let (span, port) = (tracing::error_span!("consumer", hub = config.server_name), hubs.port);
+            let (control, local, agent) = consumer_agent(config, hubs, bind, session_log()).await?;
+            span.in_scope(|| tracing::info!(port, "listening on {local}"));
             let again = move || Ok((config_of(Role::Consumer, &common, &env_file(&common)?)?, None));
-            until_signal(control, agent, again).await
+            until_signal(control, agent, again).instrument(span).await
         }
     }
 }
@@ -235,7 +238,7 @@ async fn until_signal(
                 continue;
             }
             _ = terminate.recv() => {
-                tracing::info!("SIGTERM: ending with the last connection; again, or SIGINT, ends at once");
+                tracing::info!("SIGTERM: no new connections; ending with the last one, after 30 s at most. A second SIGTERM or SIGINT ends at once");
                 control.close();
                 continue;
             }
@@ -260,31 +263,39 @@ async fn take_again(why: &'static str, control: Control, again: Again) {
     let settings = process::beside(move || again()).await.map_err(Error::from).flatten();
     let (config, weight) = match settings {
         Ok(settings) => settings,
-        Err(error) => return tracing::error!("{why}: {error}; everything stays as it was"),
+        Err(error) => return tracing::error!("{why}: reload failed: {error}; the current settings stay in use"),
     };
     if let Err(error) = control.set_identity(config.identity, config.roots).await {
-        return tracing::error!("{why}: {error}; everything stays as it was");
+        return tracing::error!("{why}: reload failed: {error}; the current settings stay in use");
     }
     match weight {
         Some(weight) => {
             control.set_weight(weight);
-            tracing::info!(weight, "{why}: certificates and weight are read again");
+            tracing::info!(weight, "{why}: certificates and weight reloaded");
         }
-        None => tracing::info!("{why}: certificates are read again"),
+        None => tracing::info!("{why}: certificates reloaded"),
     }
 }
 
-fn tell(notice: SessionNotice) {
-    match notice {
+/// Logs events of sessions, each with the id that the session has in the hub's records.
+fn session_log() -> impl FnMut(SessionNotice) + Send + 'static {
+    // The notice of an end has the address only.
+    let mut ids: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    move |notice| match notice {
         SessionNotice::SessionUp { remote, protocol, session_id, service } => {
             tracing::info!(%remote, ?protocol, session_id, service, "session established");
+            if !session_id.is_empty() {
+                ids.insert(remote, session_id);
+            }
         }
         SessionNotice::SessionWaiting { remote, reason, retry_ms } => {
-            tracing::warn!(%remote, retry_ms, "no session: {reason}");
+            tracing::warn!(%remote, session_id = ids.remove(&remote), retry_ms, "no session: {reason}");
         }
-        SessionNotice::SessionEnded { remote, reason } => tracing::info!(%remote, "session ended: {reason}"),
+        SessionNotice::SessionEnded { remote, reason } => {
+            tracing::info!(%remote, session_id = ids.remove(&remote), "session ended: {reason}");
+        }
         SessionNotice::SessionReserved { remote, through } => {
-            tracing::info!(%remote, %through, "another address of the same hub: kept in reserve");
+            tracing::info!(%remote, %through, session_id = ids.get(&through), "another address of the same hub; kept in reserve");
         }
         SessionNotice::Limit { what } => tracing::warn!("limit reached: {what}"),
         // About connections; the loop has dealt with them.
@@ -314,7 +325,7 @@ fn env_file(common: &Common) -> Result<EnvFile, Error> {
     let Some(path) = common.env_file.as_deref() else { return Ok(EnvFile::default()) };
     let file = EnvFile::read(path)?;
     for (line, key) in file.unknown(&SETTINGS) {
-        tracing::warn!("{}, line {line}: {key} is no setting of an agent; nothing reads it", path.display());
+        tracing::warn!("{}, line {line}: unknown setting {key}; it is ignored", path.display());
     }
     Ok(file)
 }
@@ -395,7 +406,7 @@ fn hub(common: &Common, file: &EnvFile) -> Result<(String, u16), Error> {
         }
     };
     if ServerName::try_from(host).is_err() {
-        return Err(value(setting, hub.value.clone(), "a DNS name or an IP address of the hub"));
+        return Err(value(setting, hub.value.clone(), "the DNS name or IP address of the hub"));
     }
     let port = match (url_port, port) {
         // The port of a URL is as strong as the URL.

@@ -63,7 +63,7 @@ async fn what_goes_wrong_is_said() {
     let commands = Commands::new(directory.path().to_owned());
     let at = directory.path().display();
     for (urn, id, expected) in [
-        ("exec:fails", "s", format!("{at}/fails: exit status: 3; what it wrote is above")),
+        ("exec:fails", "s", format!("{at}/fails: exit status: 3; its output is above")),
         ("exec:data", "s", format!("cannot run {at}/data: Permission denied (os error 13)")),
         ("exec:nothing", "s", format!("cannot run {at}/nothing: No such file or directory (os error 2)")),
         ("exec:", "s", format!("`exec:`: expected exec:NAME, with the name of a file in {at}")),
@@ -71,7 +71,7 @@ async fn what_goes_wrong_is_said() {
         (
             "exec:fails",
             "-v",
-            "serviceId `-v`: expected a name that does not begin with `-`, and is not empty".to_owned(),
+            "serviceId `-v`: expected a name that is not empty and does not begin with `-`".to_owned(),
         ),
     ] {
         assert_eq!(commands.start(&task(urn, id)).await.unwrap_err().to_string(), expected);
@@ -84,7 +84,7 @@ async fn a_command_that_does_not_end_is_killed_with_what_it_has_started() {
     script(&directory, "it", "sleep 600 &\necho $! > pid\nwait\n");
     let commands = Commands::new(directory.path().to_owned()).with_limit(Duration::from_secs(2));
     let error = commands.start(&task("exec:it", "s-1")).await.unwrap_err();
-    assert!(error.to_string().ends_with("was killed: it had not ended after 2 s"), "{error}");
+    assert!(error.to_string().ends_with("did not end within 2 s and was killed"), "{error}");
     let pid = fs::read_to_string(directory.path().join("pid")).unwrap();
     let is_there = || {
         // Somebody may have yet to bury it.

@@ -149,7 +149,7 @@ impl Http {
         let fail = |reason: String, may_pass| HttpError { url: url.clone(), reason, may_pass };
         let turn = timeout_at(self.deadline, self.turns.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
-            return Err(fail(format!("not asked: the whole inventory has {} s", WHOLE.as_secs()), true));
+            return Err(fail(format!("not requested: the whole inventory may take {} s", WHOLE.as_secs()), true));
         };
         let until = self.deadline.min(Instant::now() + REQUEST);
         let (status, body) = timeout_at(until, self.exchange(&url))
@@ -171,7 +171,7 @@ impl Http {
     /// Asks once. What went wrong, and whether it may pass.
     async fn exchange(&self, url: &str) -> Result<(StatusCode, Vec<u8>), (String, bool)> {
         let wrong = |error: &dyn std::error::Error| (causes(error), true);
-        let uri: Uri = url.parse().map_err(|error| (format!("no URL: {error}"), false))?;
+        let uri: Uri = url.parse().map_err(|error| (format!("invalid URL: {error}"), false))?;
         let mut request = Request::get(uri).header(header::ACCEPT, "application/json");
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));

@@ -1,4 +1,4 @@
-//! `spnhub ctl`: an operator's words for a running hub, over a local socket that only its user can open.
+//! `spnhub ctl`: an operator's requests to a running hub, over a local socket that only its user can open.
 //!
 //! One request a connection: a line of JSON there, a line of JSON back.
 
@@ -36,35 +36,35 @@ const BACKLOG: usize = 16;
 
 #[derive(Args)]
 pub(crate) struct CtlArgs {
-    /// The socket that the hub was given with --control.
+    /// The control socket of the hub, as in its option --control.
     #[arg(long, value_name = "PATH", env = "SPNHUB_CONTROL")]
     control: PathBuf,
-    /// Write the answer as JSON.
+    /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
     command: Request,
 }
 
-/// What may be asked.
+/// A request of an operator.
 #[derive(Debug, Clone, Subcommand, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "command")]
 pub(crate) enum Request {
-    /// Say who is there.
+    /// Show the hubs, their sessions and connections, and their services.
     Status,
-    /// Pause a service: its connections are kept at their ends (for 120 s, unless an agent was told otherwise), and nothing new begins.
+    /// Pause a service: its connections wait at their ends, for --pause-max of the agents (120 s), and new ones at the hub.
     Pause {
         /// URN of the service.
         service: String,
     },
-    /// Let a paused service go on.
+    /// Unpause a service: its connections continue.
     Unpause {
         /// URN of the service.
         service: String,
     },
-    /// End in good order, as SIGTERM does.
+    /// Drain and end, as on SIGTERM.
     Drain,
-    /// Load the inventory again, as SIGUSR1 does.
+    /// Reload the inventory, as on SIGUSR1.
     Reload,
 }
 
@@ -94,13 +94,13 @@ pub(crate) type Asked = (Request, oneshot::Sender<Answer>);
 pub(crate) enum ControlError {
     #[error("cannot listen on {}: {error}", path.display())]
     Listen { path: PathBuf, error: io::Error },
-    #[error("{} is another hub's, which is running: give this one another --control", .0.display())]
+    #[error("{} belongs to another hub, which is running: give this hub another --control PATH", .0.display())]
     InUse(PathBuf),
-    #[error("{} is something else than a socket, and stays as it is: give the hub another --control", .0.display())]
+    #[error("{} is not a socket, and was left unchanged: give this hub another --control PATH", .0.display())]
     NoSocket(PathBuf),
     #[error("cannot reach a hub at {}: {error} (was it started with --control, by this user?)", path.display())]
     Connect { path: PathBuf, error: io::Error },
-    #[error("the hub gave no answer that this version understands: {0}")]
+    #[error("cannot read the hub's answer: {0} (is spnhub here of the same version as the hub?)")]
     Answer(io::Error),
     #[error("the hub ended before it answered")]
     Ended,
@@ -155,7 +155,7 @@ pub(crate) fn listen(path: &Path) -> Result<(Socket, mpsc::Receiver<Asked>), Con
                 }
                 Err(error) => {
                     if pause.failed(Instant::now(), &error) {
-                        tracing::warn!(%error, "control socket: cannot accept; trying again until it can be");
+                        tracing::warn!(%error, "cannot accept on the control socket; trying again");
                     }
                     if let Some(until) = pause.poll_timeout() {
                         tokio::time::sleep_until(until.into()).await;
@@ -201,7 +201,7 @@ async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>, answering: Ar
                 let _ = asked.send((request, answer)).await;
                 timeout(PATIENCE, told).await.ok().and_then(Result::ok)
             }
-            Err(error) => Some(Answer::Failed(format!("no request: {error}"))),
+            Err(error) => Some(Answer::Failed(format!("malformed request: {error}"))),
         },
         Ok(Err(_)) | Err(_) => None,
     };

@@ -42,10 +42,10 @@ const HUB: &str = "127.0.0.1";
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
-    /// Where the consumer listens; port 0 takes a free one.
+    /// TCP address of the consumer; port 0 chooses a free port.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// The service behind the provider; a small HTTP page of its own unless given.
+    /// TCP service behind the provider; default: a small HTTP page.
     #[arg(long, value_name = "HOST:PORT", value_parser = settings::host_and_port)]
     to: Option<String>,
 }

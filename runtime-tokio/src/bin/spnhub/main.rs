@@ -1,4 +1,4 @@
-//! `spnhub`: joins the consumers of services to their providers.
+//! `spnhub`: connects the consumers of services to their providers.
 
 mod control;
 mod demo;
@@ -22,7 +22,7 @@ use towline_tokio::{
     log, pki, process,
 };
 
-/// Joins the consumers of services to their providers, over QUIC with mutual TLS.
+/// Connects the consumers of services to their providers, over QUIC with mutual TLS.
 ///
 /// Without a subcommand it runs the hubs of an inventory:
 ///
@@ -30,8 +30,8 @@ use towline_tokio::{
 ///     spnhub -c pki/inventory.yaml
 ///
 /// Records of sessions and connections go to stdout, one JSON object a line; diagnostics to stderr.
-/// SIGTERM ends in good order, SIGINT at once, SIGUSR1 and SIGHUP load the inventory again and open the file of records anew.
-/// An HTTP inventory is asked with the bearer token in SPNHUB_INVENTORY_TOKEN, if that is set.
+/// SIGTERM drains the hubs and ends, SIGINT ends at once. SIGUSR1 and SIGHUP reload the inventory and reopen the file of records.
+/// SPNHUB_INVENTORY_TOKEN, if set, is sent to an HTTP inventory as a bearer token.
 #[derive(Parser)]
 #[command(name = "spnhub", version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -43,13 +43,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Say everything that is wrong with an inventory. Exit code 0: all of it can be used; 1: not all.
+    /// Check an inventory and list all its faults. Exit code 0: all of it is usable; 1: not all of it; 2: it cannot be read.
     Check(SourceArgs),
     #[command(about = "Write certificates, inventory and settings for a realm", long_about = pki::HELP)]
     Pki(pki::PkiArgs),
-    /// Ask a running hub: who is there; pause a service, or let it go on; drain; reload.
+    /// Control a running hub: show its status, pause or unpause a service, drain, reload.
     Ctl(control::CtlArgs),
-    /// Show it all on this machine: a hub, a provider, a consumer, and certificates that are thrown away.
+    /// Run a hub, a provider and a consumer on this machine, with temporary certificates.
     Demo(demo::DemoArgs),
 }
 
@@ -57,21 +57,21 @@ enum Command {
 struct RunArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Append records to this file rather than write them to stdout.
+    /// Append records to this file instead of writing them to stdout.
     #[arg(long, value_name = "FILE")]
     records: Option<PathBuf>,
     /// Listen for `spnhub ctl` on this Unix socket, which only this user can open.
     #[arg(long, value_name = "PATH", env = "SPNHUB_CONTROL")]
     control: Option<PathBuf>,
-    /// Where the commands are that start and stop providers: `clusterManagerUrn: exec:NAME` runs NAME in this directory, as
+    /// Directory of the commands that start and stop providers: `clusterManagerUrn: exec:NAME` runs NAME in this directory, as
     /// `NAME start|stop SERVICE_ID`, with the rest of the service's availabilityManagement as JSON on its stdin.
     #[arg(long, value_name = "DIR", env = "SPNHUB_CLUSTER_COMMANDS")]
     cluster_commands: Option<PathBuf>,
-    /// How the hub finds out how much its paths carry: bbr fills paths that lose packets by chance and keeps queues short, cubic takes
-    /// every loss for a full queue.
+    /// Congestion control of what the hub sends: bbr fills paths with random loss and keeps queues short, cubic takes each loss for
+    /// congestion.
     #[arg(long, value_name = "cubic|bbr", env = "SPNHUB_CONGESTION", default_value_t)]
     congestion: Congestion,
-    /// How diagnostics are written to stderr; RUST_LOG chooses what is said.
+    /// Format of diagnostics on stderr; RUST_LOG sets their level.
     #[arg(long, value_enum, default_value_t)]
     log_format: log::Format,
 }
@@ -95,9 +95,9 @@ struct SourceArgs {
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("{0}\nname the inventory with -c FILE_OR_URL or SPNHUB_INVENTORY_URL; `spnhub pki` makes one")]
+    #[error("{0}\ngive the inventory with -c FILE_OR_URL or SPNHUB_INVENTORY_URL; `spnhub pki` makes one")]
     Load(#[from] LoadError),
-    #[error("nothing in {0} can be run; `spnhub check -c {0}` says why")]
+    #[error("no hub in {0} can run; `spnhub check -c {0}` lists the faults")]
     NothingToRun(Source),
     #[error("cannot start: {0}")]
     Start(StartError),

@@ -38,7 +38,9 @@ impl Teller {
         match notice {
             Notice::Record(record) => self.0.tell(record),
             Notice::Refused(refusal) => tracing::warn!("{refusal}"),
-            Notice::RefusalsSuppressed { count } => tracing::warn!(count, "more refusals in this second"),
+            Notice::RefusalsSuppressed { count } => {
+                tracing::warn!(count, "more refusals in this second, not logged one by one")
+            }
             // Not to be told but to be done, by whoever has the hub.
             Notice::Listening | Notice::ClusterStart(_) | Notice::ClusterStop(_) => {}
             Notice::Stopped => return true,
@@ -65,15 +67,17 @@ impl Form for Json {
 
     fn trouble(&mut self, trouble: Trouble<'_>) {
         match trouble {
-            Trouble::Write(error) => tracing::error!(%error, "cannot write records: they are lost until it goes on"),
-            Trouble::Reopen(error) => {
-                tracing::error!(%error, "cannot open the file of records anew: the old one is used")
+            Trouble::Write(error) => {
+                tracing::error!(%error, "cannot write records; records are lost until writing succeeds again")
             }
-            Trouble::Lost(count) => tracing::error!(count, "records were lost: a line among them says so, too"),
+            Trouble::Reopen(error) => {
+                tracing::error!(%error, "cannot reopen the file of records; still writing to the old file")
+            }
+            Trouble::Lost(count) => tracing::error!(count, "records were lost; a record `lostRecords` marks the gap"),
         }
     }
 
     fn unwritten() {
-        tracing::error!("the last records were not written: nobody reads them");
+        tracing::error!("the last records were not written: their reader has stalled or gone");
     }
 }

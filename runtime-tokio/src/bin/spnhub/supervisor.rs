@@ -25,6 +25,7 @@ use towline_tokio::{
     hub::{HubHandle, StartError, seed},
     inventory::{LoadError, Loaded, Source},
 };
+use tracing::{Instrument, Span};
 
 use super::{
     Error, RunArgs,
@@ -52,7 +53,7 @@ struct Supervisor {
     records: Records,
     hubs: BTreeMap<Name, Running>,
     /// Every thread that has not ended, those included that drain after they were replaced.
-    alive: BTreeMap<u64, HubHandle>,
+    alive: BTreeMap<u64, Alive>,
     /// Hubs whose address a draining one may still have.
     waiting: BTreeMap<Name, (Realm, HubRecord)>,
     next: u64,
@@ -67,6 +68,13 @@ enum Happened {
     Start(ClusterTask),
     Stop(ClusterTask),
     Ended,
+}
+
+/// A hub's thread.
+struct Alive {
+    handle: HubHandle,
+    /// Names the realm and the hub on each line about it.
+    span: Span,
 }
 
 struct Running {
@@ -119,13 +127,13 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
         tokio::select! {
             Some((id, happened)) = happenings.recv() => supervisor.happened(id, happened),
             _ = terminate.recv() => {
-                tracing::info!("SIGTERM: draining, at most 30 s; again, or SIGINT, ends at once");
+                tracing::info!("SIGTERM: draining, for 30 s at most. A second SIGTERM or SIGINT ends at once");
                 supervisor.leave(HubHandle::shutdown);
             }
             Some((request, answer)) = async {
                 match &mut requests { Some(requests) => requests.recv().await, None => std::future::pending().await }
             } => {
-                tracing::info!(?request, "spnhub ctl");
+                tracing::info!(?request, "request from spnhub ctl");
                 if matches!(request, Request::Reload) {
                     again = Some("ctl");
                 }
@@ -140,7 +148,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
             () = async {
                 match replaced { Some(at) => sleep_until(at).await, None => std::future::pending().await }
             } => {
-                tracing::info!("the reload that waits is given up for a newer one");
+                tracing::info!("the pending reload is replaced by a newer one");
                 loading = None;
             }
             loaded = async { match &mut loading { Some(it) => (&mut it.task).await, None => std::future::pending().await } } => {
@@ -148,15 +156,15 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
                 match loaded {
                     Ok(Ok(loaded)) if loaded.inventory.realms.is_empty() => {
                         tell(&loaded.findings);
-                        tracing::error!("reload failed: no realm can be used; everything stays as it was");
+                        tracing::error!("reload failed: no realm of the inventory is usable; the hubs keep their configuration");
                     }
                     Ok(Ok(loaded)) if !supervisor.is_leaving => {
                         tell(&loaded.findings);
                         let _ = supervisor.apply(loaded).await;
                     }
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) => tracing::error!("reload failed: {error}; everything stays as it was"),
-                    Err(error) => tracing::error!("reload failed: {error}; everything stays as it was"),
+                    Ok(Err(error)) => tracing::error!("reload failed: {error}; the hubs keep their configuration"),
+                    Err(error) => tracing::error!("reload failed: {error}; the hubs keep their configuration"),
                 }
             }
         }
@@ -214,7 +222,7 @@ async fn first(source: &Source, token: Option<&str>, reload: &mut Reload) -> Res
             Err(error) if error.may_pass() => error.to_string(),
             Ok(loaded) if loaded.is_partial && !has_hubs(&loaded) => {
                 tell(&loaded.findings);
-                "no hub of it can be run yet".to_owned()
+                "none of its hubs can run yet".to_owned()
             }
             loaded => return loaded,
         };
@@ -263,12 +271,12 @@ impl Supervisor {
 
     /// Has a cluster manager start or stop a provider.
     fn cluster(&self, id: u64, task: ClusterTask, is_start: bool) {
-        let Some(hub) = self.alive.get(&id).cloned() else { return };
-        let clusters = self.clusters.clone();
-        tokio::spawn(async move {
+        let Some(Alive { handle, span }) = self.alive.get(&id) else { return };
+        let (hub, clusters) = (handle.clone(), self.clusters.clone());
+        let work = async move {
             let (service, by) = (&task.service, &task.availability.cluster_manager);
             let (doing, done) = if is_start { ("starting", "started") } else { ("stopping", "stopped") };
-            tracing::info!("{doing} the provider of {service} by {by}");
+            tracing::info!("{doing} the provider of {service} with {by}");
             let result = match clusters.find(by) {
                 Ok(manager) if is_start => manager.start(&task).await,
                 Ok(manager) => manager.stop(&task).await,
@@ -276,10 +284,11 @@ impl Supervisor {
             };
             match &result {
                 Ok(()) => tracing::info!("{done} the provider of {service}"),
-                Err(error) => tracing::error!("{doing} the provider of {service}: {error}"),
+                Err(error) => tracing::error!("{doing} the provider of {service} failed: {error}"),
             }
             hub.cluster_done(task.id, result.is_ok());
-        });
+        };
+        tokio::spawn(work.instrument(span.clone()));
     }
 
     /// A hub has ended: its address may be wanted.
@@ -294,7 +303,7 @@ impl Supervisor {
 
     fn leave(&mut self, how: fn(&HubHandle)) {
         self.is_leaving = true;
-        self.alive.values().for_each(how);
+        self.alive.values().for_each(|alive| how(&alive.handle));
     }
 
     /// What an operator asks for.
@@ -322,7 +331,7 @@ impl Supervisor {
                 for running in self.hubs.values() {
                     known |= running.handle.unpause(&service).await == Some(true);
                 }
-                known_or_not(known, &service, "goes on")
+                known_or_not(known, &service, "unpaused")
             }
             Request::Drain => {
                 self.leave(HubHandle::shutdown);
@@ -346,13 +355,13 @@ impl Supervisor {
         let gone: Vec<Name> = self.hubs.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
         for name in gone {
             if broken.contains(&name.0) || broken.contains(&format!("{}/{}", name.0, name.1)) {
-                tracing::warn!(target: LIST, realm = name.0, hub = name.1, "its record cannot be used; it keeps its old state");
+                tracing::warn!(target: LIST, realm = name.0, hub = name.1, "its record in the inventory is not usable; the hub keeps its configuration");
             } else if let Some(running) = self.hubs.remove(&name) {
                 if loaded.inventory.realms.iter().any(|realm| realm.name == name.0 && !realm.is_enabled) {
                     tracing::info!(target: LIST, realm = name.0, hub = name.1, "its realm is disabled: draining");
                     running.handle.disable();
                 } else {
-                    tracing::info!(target: LIST, realm = name.0, hub = name.1, "removed: draining");
+                    tracing::info!(target: LIST, realm = name.0, hub = name.1, "removed from the inventory: draining");
                     running.handle.remove();
                 }
             }
@@ -383,7 +392,7 @@ impl Supervisor {
                     }
                 }
                 Some(Err(error)) => {
-                    tracing::error!(target: LIST, realm, hub, "reload failed: {error}; it keeps its old state")
+                    tracing::error!(target: LIST, realm, hub, "reload failed: {error}; the hub keeps its configuration")
                 }
                 None => {}
             }
@@ -399,15 +408,16 @@ impl Supervisor {
         let teller = self.records.teller();
         let id = self.next;
         self.next += 1;
+        let span = tracing::error_span!("hub", realm = name.0, hub = name.1);
         match start(
-            &name,
+            span.clone(),
             config(&record, realm, self.congestion),
             teller,
             Told { id, happened: self.happened.clone() },
         ) {
             Ok(handle) => {
                 tell_missing_clusters(&self.clusters, &name, &record);
-                self.alive.insert(id, handle.clone());
+                self.alive.insert(id, Alive { handle: handle.clone(), span });
                 if let Some(old) = self.hubs.insert(name, Running { id, record, handle }) {
                     old.handle.remove();
                 }
@@ -415,10 +425,10 @@ impl Supervisor {
             }
             Err(error) => {
                 let what_now = if self.hubs.contains_key(&name) {
-                    "; it stays where it was"
+                    "; the hub stays at its old address"
                 } else if self.alive.len() > self.hubs.len() {
                     self.waiting.insert(name.clone(), (realm.clone(), record));
-                    "; once more when a draining hub has ended"
+                    "; the next attempt follows when a draining hub has ended"
                 } else {
                     ""
                 };
@@ -433,7 +443,7 @@ fn known_or_not(known: bool, service: &str, what: &str) -> Answer {
     if known {
         Answer::Done(format!("{service}: {what}"))
     } else {
-        Answer::Failed(format!("no service {service} here; the inventory has their URNs"))
+        Answer::Failed(format!("unknown service {service}; `spnhub ctl status` lists the URNs"))
     }
 }
 
@@ -443,14 +453,15 @@ fn config(record: &HubRecord, realm: &Realm, congestion: Congestion) -> Config {
     config
 }
 
-fn start(name: &Name, config: Config, teller: Teller, told: Told) -> Result<HubHandle, StartError> {
-    let ((realm, hub), address) = (name.clone(), config.bind);
+fn start(span: Span, config: Config, teller: Teller, told: Told) -> Result<HubHandle, StartError> {
+    let address = config.bind;
     // Dropped with the hub, however it ends. The records go first: the process may end with this.
     let mut alive = Some((teller, told));
     HubHandle::start(config, move |notice| {
         let Some((teller, told)) = &alive else { return };
+        let _in_hub = span.enter();
         match notice {
-            Notice::Listening => tracing::info!(target: LIST, realm, hub, "listening on {address}"),
+            Notice::Listening => tracing::info!(target: LIST, "listening on {address}"),
             Notice::ClusterStart(task) => told.tell(Happened::Start(task)),
             Notice::ClusterStop(task) => told.tell(Happened::Stop(task)),
             notice => {
@@ -490,7 +501,7 @@ fn tell_missing_clusters(clusters: &Clusters, name: &Name, record: &HubRecord) {
         missing.entry(scheme(&availability.cluster_manager)).or_insert((0, &service.urn, error)).0 += 1;
     }
     for (scheme, (services, first, error)) in missing {
-        let hint = if scheme == "exec" { "; --cluster-commands DIR brings exec:" } else { "" };
+        let hint = if scheme == "exec" { "; exec: needs --cluster-commands DIR" } else { "" };
         let more = if services > 1 { format!(" and {} more", services - 1) } else { String::new() };
         tracing::warn!(target: LIST, realm = name.0, hub = name.1, "providers of {first}{more} cannot be started: {error}{hint}");
     }

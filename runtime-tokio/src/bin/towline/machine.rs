@@ -16,45 +16,45 @@ use towline_core::tools::{
 
 #[derive(Subcommand)]
 pub(crate) enum Tool {
-    /// Names every machine: its name, a tab, and what it is, one a line
+    /// Lists all machines, one per line: its name, a tab, and a description
     List,
-    /// Prints a machine's diagram, as a Mermaid stateDiagram-v2
+    /// Prints the diagram of a machine, as a Mermaid stateDiagram-v2
     Graph {
-        /// As in `towline machine list`
+        /// Name of the machine, as in `towline machine list`
         name: String,
     },
-    /// Reads events from standard input, and prints actions
+    /// Reads events from standard input and prints actions
     #[command(after_help = RUN_HELP)]
     Run {
-        /// As in `towline machine list`
+        /// Name of the machine, as in `towline machine list`
         name: String,
-        /// The machine's configuration, one JSON object; what it does not name keeps its default
+        /// Configuration of the machine, one JSON object; members that are not given have their defaults
         #[arg(long, value_name = "JSON")]
         config: Option<String>,
-        /// Feeds the machine's randomness, if it has any
+        /// Seed of the machine's random numbers, if it has any
         #[arg(long, value_name = "N", default_value_t = 0)]
         seed: u64,
-        /// Prints {"at_ms", "state"} after each event
+        /// Also print {"at_ms", "state"} after each event
         #[arg(long)]
         states: bool,
     },
 }
 
 const RUN_HELP: &str = "\
-Each line of input is {\"at_ms\": N, \"event\": E}. E is a string when the event has no payload, else an object with one key.
-Each line of output is {\"at_ms\": N, \"action\": A}. Lines come in the order of at_ms; between two of them, each timeout that is
+Each line of input is {\"at_ms\": N, \"event\": E}. E is a string if the event has no payload, else an object with one key.
+Each line of output is {\"at_ms\": N, \"action\": A}. Lines are in order of at_ms; between two lines, each timeout that is
 due fires at its time. The event \"advance\" only moves time. At the end of input no timer fires.
 
-Exit status: 0 good, 1 a line that cannot be read, 2 wrong usage or I/O.";
+Exit code: 0 success, 1 a line that cannot be read or a fault of the machine, 2 wrong usage or I/O error.";
 
 /// Why the tool failed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{0}")]
     Script(script::Error),
-    #[error("{0}\nThis is a fault of the machine, not of your input; please report it.")]
+    #[error("{0}\nThis is a fault of the machine, not of the input; please report it.")]
     Violation(Violation),
-    #[error("no machine is called {0:?}; `towline machine list` names them all")]
+    #[error("unknown machine {0:?}; `towline machine list` lists them all")]
     Unknown(String),
     #[error("--{0}; give one JSON object, for example --config '{{}}'")]
     Config(script::Error),
@@ -189,8 +189,8 @@ mod tests {
         for (arguments, input, code, text) in [
             (&["run", "example.redial"][..], "{}", 1, "line 1: expected {\"at_ms\": N"),
             (&["run", "example.redial", "--config", "[]]"], "", 2, "--config: "),
-            (&["run", "redial"], "", 2, "no machine is called \"redial\"; `towline machine list`"),
-            (&["graph", "redial"], "", 2, "no machine is called \"redial\"; `towline machine list`"),
+            (&["run", "redial"], "", 2, "unknown machine \"redial\"; `towline machine list`"),
+            (&["graph", "redial"], "", 2, "unknown machine \"redial\"; `towline machine list`"),
         ] {
             let error = tool(arguments, input).1.unwrap_err();
             assert_eq!(error.exit_code(), code, "{error}");

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use towline_tokio::log;
 
-/// Towline's protocols: their state machines as tools, and the caching proxy.
+/// Tools for the state machines of Towline's protocols, and the caching proxy.
 #[derive(Parser)]
 #[command(name = "towline", version)]
 struct Arguments {

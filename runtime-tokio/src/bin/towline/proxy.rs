@@ -28,81 +28,81 @@ use towline_tokio::{
     settings::read_text,
 };
 
-pub(crate) const ABOUT: &str = "Fetches files for clients, and keeps them: a caching proxy";
+pub(crate) const ABOUT: &str = "Runs the caching proxy: fetches files for clients and stores them";
 
 pub(crate) const HELP: &str = "\
-Fetches files for clients, and keeps them: a caching proxy.
+Runs the caching proxy: fetches files for clients and stores them.
 
-A client sends `SERVER FILE`, a space, and CR LF CR LF; it gets the file's bytes, and then the end. Nothing is fetched from servers that
-are not allowed:
+A client sends `SERVER FILE`, a space, and CR LF CR LF. The reply is the file's bytes, then the connection ends. Nothing is fetched from
+servers that are not allowed:
 
     towline proxy --listen 127.0.0.1:4666 --origin-port 8175 --allow files.example.net
     printf 'files.example.net hello.txt \\r\\n\\r\\n' | nc -N 127.0.0.1 4666
 
-What was done goes to --log; diagnostics to stderr. SIGTERM accepts nothing more and ends with the last transaction; SIGINT ends at once.
-SIGHUP and SIGUSR1 open the log anew; a renamed one is also noticed without them.";
+Transactions are logged to --log, diagnostics to stderr. SIGTERM stops accepting and ends with the last transaction; SIGINT ends at
+once. SIGHUP and SIGUSR1 reopen the log; a log that was renamed is also reopened for the next entry.";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Where to listen; may be given several times, and port 0 takes a free one
+    /// Address to listen on; may be given several times; port 0 chooses a free port
     #[arg(long, required = true, num_args = 1.., value_name = "IP:PORT")]
     listen: Vec<SocketAddr>,
     /// TCP port of all servers
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     origin_port: u16,
-    /// `sample` does as the original: one key for each file name, whole objects stored before they are sent, no waiting for another's fetch,
-    /// every server allowed unless --allow says otherwise, and its log
+    /// `sample` behaves as the original: a key is a file name alone, objects are stored before they are sent, a request does not wait for
+    /// another one's fetch, each server is allowed unless an --allow option is given, and the log has its format
     #[arg(long, value_enum)]
     compat: Option<Compat>,
-    /// What makes two requests ask for the same thing [default: server-and-file]
+    /// Key of an object in the cache [default: server-and-file]
     #[arg(long, value_enum)]
     key: Option<Key>,
-    /// Send a file while it is fetched, or when it is stored [default: streamed]
+    /// Send a file while it is fetched, or after it is stored [default: streamed]
     #[arg(long, value_enum)]
     serve: Option<Delivery>,
-    /// Refuse heads with more than two names
+    /// Refuse request heads with more than two names
     #[arg(long)]
     strict_head: bool,
-    /// Whether a request waits while another one fetches the same [default: on]
+    /// Whether a request waits while another one fetches the same object [default: on]
     #[arg(long, value_enum)]
     single_flight: Option<Switch>,
-    /// Servers that may be asked: names, or *.SUFFIX
+    /// Servers from which files may be fetched: names, or *.SUFFIX
     #[arg(long, num_args = 1.., value_name = "NAME|*.SUFFIX")]
     allow: Vec<Name>,
-    /// Networks that may be asked; private ones only if they are named as such: 0.0.0.0/0 does not open 10.0.0.0/8
+    /// Networks from which files may be fetched; private networks only if they are named: 0.0.0.0/0 does not open 10.0.0.0/8
     #[arg(long, num_args = 1.., value_name = "CIDR")]
     allow_net: Vec<Net>,
-    /// Every server may be asked: for a lab
+    /// Allow each server and each network; for a lab
     #[arg(long, conflicts_with_all = ["allow", "allow_net"])]
     allow_all: bool,
-    /// Bytes that the cache may hold [default: 268435456]
+    /// Size limit of the cache in bytes [default: 268435456]
     #[arg(long, value_name = "BYTES")]
     cache_size: Option<u64>,
-    /// Transactions at once; more clients wait [default: 1024]
+    /// Limit of concurrent transactions; further clients wait [default: 1024]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_transactions: Option<usize>,
-    /// Transactions at once of one client address; more are closed at once, but for loopback [default: 64]
+    /// Limit of concurrent transactions per client address; further ones are closed at once; loopback has no limit [default: 64]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_per_client: Option<usize>,
-    /// How long a client may take for its head [default: 10]
+    /// Seconds that a client may take for its request head [default: 10]
     #[arg(long, value_name = "S", value_parser = seconds)]
     head_timeout: Option<Duration>,
-    /// How long a server may be silent [default: 30]
+    /// Seconds that a server may be silent [default: 30]
     #[arg(long, value_name = "S", value_parser = seconds)]
     origin_timeout: Option<Duration>,
-    /// How long a name may take to resolve [default: 5]
+    /// Seconds that resolving a name may take [default: 5]
     #[arg(long, value_name = "S", value_parser = seconds)]
     resolve_timeout: Option<Duration>,
-    /// The only names there are, `NAME ADDRESS…` a line; DNS is not asked
+    /// File of names, one `NAME ADDRESS…` per line, used instead of DNS
     #[arg(long, value_name = "FILE", conflicts_with = "resolver")]
     hosts: Option<PathBuf>,
-    /// The DNS server to ask, rather than those of the system
+    /// DNS server; default: those of the system
     #[arg(long, value_name = "IP:PORT")]
     resolver: Option<SocketAddr>,
-    /// Where to write what was done: a file, appended, or - for stdout
+    /// Log of transactions: a file, to which entries are appended, or - for stdout
     #[arg(long, value_name = "FILE|-", default_value = "-")]
     log: PathBuf,
-    /// One JSON object for each transaction, or the original's text for each lookup [default: json; with --compat: compat]
+    /// Format of the log: a JSON object per transaction, or the original's text per lookup [default: json; with --compat: compat]
     #[arg(long, value_enum)]
     log_format: Option<LogFormat>,
 }
@@ -159,7 +159,7 @@ enum Error {
     Log { path: PathBuf, error: io::Error },
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
-    #[error("no connection can be accepted any more; see above")]
+    #[error("accepting connections has failed for good; the log above says why")]
     Accept,
 }
 
@@ -229,7 +229,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
                 if std::mem::replace(&mut is_draining, true) {
                     control.stop();
                 } else {
-                    tracing::info!("SIGTERM: ending with the last transaction; again, or SIGINT, ends at once");
+                    tracing::info!("SIGTERM: no new transactions; ending with the last one. A second SIGTERM or SIGINT ends at once");
                     control.drain();
                 }
             }
@@ -348,14 +348,16 @@ impl Form for Entries {
 
     fn trouble(&mut self, trouble: Trouble<'_>) {
         match trouble {
-            Trouble::Write(error) => tracing::error!(%error, "cannot write the log: entries are lost until it goes on"),
-            Trouble::Reopen(error) => tracing::error!(%error, "cannot open the log anew: the old file is used"),
+            Trouble::Write(error) => {
+                tracing::error!(%error, "cannot write the log; entries are lost until writing succeeds again")
+            }
+            Trouble::Reopen(error) => tracing::error!(%error, "cannot reopen the log; still writing to the old file"),
             Trouble::Lost(count) => tracing::error!(count, "entries of the log were lost"),
         }
     }
 
     fn unwritten() {
-        tracing::error!("the last entries of the log were not written: nobody reads them");
+        tracing::error!("the last entries of the log were not written: their reader has stalled or gone");
     }
 }
 
