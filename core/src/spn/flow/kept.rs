@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 /// Half of the buffer of a read from TCP: pieces of such buffers are kept as they are from that size on.
 pub(crate) const OF_READS: usize = 32 * 1024;
 /// More than half of the largest datagram: each has memory of its own (see the drivers' `udp.rs`).
-#[cfg(feature = "txn")]
+#[cfg(feature = "host")]
 pub(crate) const OF_DATAGRAMS: usize = 1024;
 /// Gathered pieces become a block when they are so large.
 const BLOCK: usize = 32 * 1024;
