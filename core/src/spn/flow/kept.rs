@@ -85,8 +85,8 @@ impl Kept {
     }
 }
 
-/// What the streams of [`host`](crate::host) take, which is compiled with both protocols.
-#[cfg(any(test, feature = "txn"))]
+/// What the streams of `host` take.
+#[cfg(any(test, feature = "host"))]
 impl Kept {
     pub(crate) fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.tail.is_empty()
