@@ -6,6 +6,7 @@ pub mod endpoint;
 pub mod flow;
 pub mod hub;
 pub mod inventory;
+mod patience;
 pub mod record;
 mod types;
 pub mod wire;

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use super::{conn::Carrier, link::LinkId};
+use super::{
+    conn::Carrier,
+    link::{LinkId, wire_of},
+};
 use crate::{
     quic::Handle,
     spn::{
@@ -46,8 +49,7 @@ impl Endpoint {
     pub(super) fn unstall(&mut self, id: ConnId) {
         let Some(conn) = self.conn_mut(id) else { return };
         if let Some((link, handle)) = conn.unread.parked.take()
-            && let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut())
-            && wire.handle == handle
+            && let Some(wire) = wire_of(&mut self.links, link, handle)
         {
             wire.windows.unstall(&mut self.budget, &mut self.quic, handle);
         }
@@ -63,8 +65,7 @@ impl Endpoint {
             Look::Stalled => {
                 let Some((link, handle)) = carrier else { return };
                 unread.parked = carrier;
-                if let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut())
-                    && wire.handle == handle
+                if let Some(wire) = wire_of(&mut self.links, link, handle)
                     && let Some(at) = wire.windows.stall(now, &mut self.budget, &mut self.quic, handle)
                 {
                     self.deadlines.push(at, Due::Stalled(link, handle));
@@ -74,8 +75,7 @@ impl Endpoint {
     }
 
     pub(in crate::spn::endpoint) fn expire_stalled(&mut self, now: Instant, link: LinkId, handle: Handle) {
-        if let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut())
-            && wire.handle == handle
+        if let Some(wire) = wire_of(&mut self.links, link, handle)
             && let Some(at) = wire.windows.look(now, &mut self.budget, &mut self.quic, handle)
         {
             self.deadlines.push(at, Due::Stalled(link, handle));
@@ -84,7 +84,7 @@ impl Endpoint {
 
     /// Payload has come through.
     pub(super) fn note_arrived(&mut self, now: Instant, Carrier { link, handle, .. }: Carrier, bytes: usize) {
-        if let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut())
+        if let Some(wire) = wire_of(&mut self.links, link, handle)
             && let Some(at) = wire.windows.received(now, bytes as u64, &mut self.budget, &mut self.quic, handle)
         {
             self.deadlines.push(at, Due::Rest(link, handle));
@@ -93,7 +93,7 @@ impl Endpoint {
 
     /// Payload has been taken.
     pub(super) fn note_taken(&mut self, now: Instant, Carrier { link, handle, .. }: Carrier, bytes: usize) {
-        if let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut())
+        if let Some(wire) = wire_of(&mut self.links, link, handle)
             && let Some(at) = wire.windows.sent(now, bytes as u64, &mut self.budget, &mut self.quic, handle)
         {
             self.deadlines.push(at, Due::Rest(link, handle));
@@ -102,8 +102,7 @@ impl Endpoint {
 
     /// Windows that have grown and are not used are small again.
     pub(in crate::spn::endpoint) fn expire_rest(&mut self, now: Instant, link: LinkId, handle: Handle) {
-        if let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut())
-            && wire.handle == handle
+        if let Some(wire) = wire_of(&mut self.links, link, handle)
             && let Some(at) = wire.windows.rest(now, &mut self.budget, &mut self.quic, handle)
         {
             self.deadlines.push(at, Due::Rest(link, handle));

@@ -268,7 +268,7 @@ impl Endpoint {
 
     /// The QUIC connection of a session, if it is still that one.
     pub(in crate::spn::endpoint) fn wire_mut(&mut self, id: LinkId, handle: Handle) -> Option<&mut Wire> {
-        self.links.get_mut(&id)?.wire.as_mut().filter(|wire| wire.handle == handle)
+        wire_of(&mut self.links, id, handle)
     }
 
     fn dial(&mut self, now: Instant, id: LinkId) {
@@ -760,6 +760,11 @@ impl Endpoint {
             self.serve = true;
         }
     }
+}
+
+/// [`Endpoint::wire_mut`], for whoever needs other parts of the endpoint beside it.
+pub(super) fn wire_of(links: &mut BTreeMap<LinkId, Link>, id: LinkId, handle: Handle) -> Option<&mut Wire> {
+    links.get_mut(&id)?.wire.as_mut().filter(|wire| wire.handle == handle)
 }
 
 impl Link {

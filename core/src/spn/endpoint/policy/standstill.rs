@@ -10,19 +10,13 @@ use crate::{
     spn::{
         Role,
         endpoint::{Due, Endpoint, Work, binding::link::LinkId},
+        patience::{LATE, LEAST, patience},
     },
 };
 
-/// A provider with sessions wants to be called so often,
+/// A provider with sessions wants to be called so often; one that is called [`LATE`] has stood still. A hub waits longer before it gives its
+/// connections to another one.
 const TICK: Duration = Duration::from_secs(1);
-/// and one that is called so much later has stood still. A hub waits longer before it gives its connections to another one.
-const LATE: Duration = Duration::from_millis(500);
-/// New connections wait for so many round trips,
-const ROUND_TRIPS: u32 = 4;
-/// at least for so long,
-const LEAST: Duration = Duration::from_millis(250);
-/// and at most for so long before the hub has to be heard.
-const MOST: Duration = Duration::from_secs(1);
 
 /// A session whose new streams wait.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +29,9 @@ impl Endpoint {
     /// To be called whenever the host is here, before anything new is looked at.
     pub(in crate::spn::endpoint) fn watch_standstill(&mut self, now: Instant) {
         let Some(due) = self.tick.filter(|due| now >= *due) else { return };
-        let up: Vec<_> = self.links.iter().filter_map(|(id, link)| Some((*id, link.wire.as_ref()?))).collect();
-        let up: Vec<_> = up.into_iter().filter(|(_, wire)| wire.up).map(|(id, wire)| (id, wire.handle)).collect();
+        let wires =
+            self.links.iter().filter_map(|(id, link)| Some((*id, link.wire.as_ref().filter(|wire| wire.up)?.handle)));
+        let up: Vec<_> = wires.collect();
         self.tick = (!up.is_empty()).then(|| now + TICK);
         if now >= due + LATE {
             for (id, handle) in up {
@@ -56,8 +51,8 @@ impl Endpoint {
         let Some(wire) = self.wire_mut(id, handle) else { return };
         wire.hold = Some(Hold { heard: None });
         tracing::debug!("stood still: new connections wait until the hub is heard");
-        let patience = (self.quic.rtt(handle).unwrap_or_default() * ROUND_TRIPS).clamp(LEAST, MOST);
-        self.ask_for_sign(now + patience, id, handle);
+        let rtt = self.quic.rtt(handle);
+        self.ask_for_sign(now + patience(rtt), id, handle);
     }
 
     /// Asks the hub to say something, and looks whether it has, at that time.

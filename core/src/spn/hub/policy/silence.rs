@@ -11,17 +11,10 @@ use crate::{
     spn::{
         Protocol, Side,
         hub::{Due, Hub, machines::connection::Event},
+        patience::{LATE, patience},
     },
 };
 
-/// How many round trips an acknowledgement may take,
-const ROUND_TRIPS: u32 = 4;
-/// but at least so long: it may be delayed, and a packet may be lost;
-const LEAST: Duration = Duration::from_millis(250);
-/// and at most so long.
-const MOST: Duration = Duration::from_secs(1);
-/// A look that comes so much late is none: the hub stood still, and answers may wait in its socket.
-const LATE: Duration = Duration::from_millis(500);
 /// After such a silence a provider's connections go to another one.
 const GIVEN_UP: Duration = Duration::from_secs(2);
 
@@ -59,8 +52,8 @@ impl Hub {
     }
 
     fn remind_of_silence(&mut self, now: Instant, handle: Handle) {
-        let patience = (self.quic.rtt(handle).unwrap_or_default() * ROUND_TRIPS).clamp(LEAST, MOST);
-        self.remind(now + patience, Due::Silence(handle));
+        let rtt = self.quic.rtt(handle);
+        self.remind(now + patience(rtt), Due::Silence(handle));
     }
 
     /// Looks whether a provider has said anything since it got something.
@@ -68,6 +61,7 @@ impl Hub {
         let heard = self.quic.received_datagrams(handle);
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         let Some(watch) = session.watch else { return };
+        // A look that comes late is none.
         if now >= at + LATE {
             session.watch = Some(Watch { since: now, heard });
             return self.remind_of_silence(now, handle);
