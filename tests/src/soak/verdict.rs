@@ -65,6 +65,10 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// The longest that the loss of a process can take to reach the other end: the idle time-out, `--pause-max`, an agent that stands
 /// still meanwhile, an end that sleeps between two bursts, and some time.
 const LAST: Duration = Duration::from_secs(20 + 120 + 30 + 30 + 15);
+/// A provider that dies this long before or after its hub may have received connections of which nobody else knows.
+const TOGETHER: Duration = Duration::from_secs(5);
+/// Such a connection waits for its provider's answer at least this long: `--pause-max`, less the time until its hub was missed.
+const UNANSWERED: Duration = Duration::from_secs(110);
 
 /// What became of a connection, beside what was done.
 #[must_use]
@@ -78,15 +82,15 @@ pub fn verdict(entry: &Entry, past: &[Past]) -> Verdict {
     let resets = entry.ends().filter_map(|(_, end)| if let End::Reset(at, _) = end { Some(*at) } else { None });
     match resets.min() {
         Some(at) => {
-            past.iter().find_map(|one| explain(entry, at, one)).map_or(Verdict::Unexplained, Verdict::Explained)
+            past.iter().find_map(|one| explain(entry, at, one, past)).map_or(Verdict::Unexplained, Verdict::Explained)
         }
         None if entry.service.is_none() => Verdict::Wrong,
         None => Verdict::Equal,
     }
 }
 
-/// The limit that explains why this connection was reset then.
-fn explain(entry: &Entry, at: Instant, past: &Past) -> Option<Limit> {
+/// The limit that explains why this connection was reset then: `past` is what happened, among `all` troubles.
+fn explain(entry: &Entry, at: Instant, past: &Past, all: &[Past]) -> Option<Limit> {
     let (agent, is_kill) = match past.trouble {
         Trouble::AgentKill(agent, _) => (agent, true),
         Trouble::AgentTerm(agent) => (agent, false),
@@ -96,9 +100,11 @@ fn explain(entry: &Entry, at: Instant, past: &Past) -> Option<Limit> {
     let began = past.began + SOON;
     let is_its = match agent {
         Agent::Consumer(which) => entry.consumer == which && entry.begun <= began,
-        Agent::Provider(which) => {
-            entry.service.as_ref().is_some_and(|served| served.provider == which && served.accepted <= began)
-        }
+        Agent::Provider(which) => match &entry.service {
+            // A hub that stood still may deliver a connection to a provider that is already ending.
+            Some(served) => served.provider == which && served.accepted <= if is_kill { began } else { past.ended },
+            None => is_kill && all.iter().any(|hub| died_with_its_hub(entry, at, past, hub)),
+        },
     };
     if !is_its || at < past.began || at > past.began + LAST {
         return None;
@@ -111,6 +117,17 @@ fn explain(entry: &Entry, at: Instant, past: &Past) -> Option<Limit> {
         (Agent::Consumer(_), true) => Some(Limit::ConsumerKilled),
         (Agent::Consumer(_), false) => Some(Limit::ConsumerDrained),
     }
+}
+
+/// Whether the provider that was killed may have received this connection from a hub that was killed at about the same time: then
+/// the consumer has to wait for an answer that never comes.
+fn died_with_its_hub(entry: &Entry, at: Instant, provider: &Past, hub: &Past) -> bool {
+    let (first, last) = (provider.began.min(hub.began), provider.began.max(hub.began));
+    matches!(hub.trouble, Trouble::HubKill(..) | Trouble::BothKill(_))
+        && last <= first + TOGETHER
+        && entry.begun + TOGETHER >= first
+        && entry.begun <= last + SOON
+        && at >= entry.begun + UNANSWERED
 }
 
 /// One line of the table.
@@ -278,4 +295,55 @@ fn tell(number: usize, entry: &Entry, verdict: &Verdict, past: &[Past], start: I
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROVIDER: Trouble = Trouble::AgentKill(Agent::Provider(0), Duration::ZERO);
+    const HUB: Trouble = Trouble::HubKill(0, Duration::ZERO);
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    fn past(trouble: Trouble, began: Instant, ended: Instant) -> Past {
+        Past { trouble, began, ended, back: None }
+    }
+
+    /// The verdict on a connection that begins at `start`, reaches a service of the first provider then, and is reset.
+    fn judge(start: Instant, accepted: Option<u64>, reset: u64, troubles: &[Past]) -> Verdict {
+        let books = Books::default();
+        let number = books.begin(Kind::Short, 0);
+        if let Some(accepted) = accepted {
+            books.serve(number, 0, at(start, accepted)).expect("the first service");
+        }
+        for is_client in [true, false] {
+            books.over(number, is_client, End::Reset(at(start, reset), "reset".to_owned()));
+        }
+        books.entries(|entries| entries.iter().map(|entry| verdict(entry, troubles)).next().expect("one connection"))
+    }
+
+    #[test]
+    fn a_provider_that_dies_with_its_hub_explains_what_nobody_served() {
+        let start = Instant::now() + Duration::from_secs(2);
+        let killed = |hub: u64| [past(PROVIDER, start, at(start, 5)), past(HUB, at(start, hub), at(start, hub + 5))];
+        assert_eq!(judge(start, None, 121, &killed(3)), Verdict::Explained(Limit::ProviderKilled));
+        assert_eq!(judge(start, None, 121, &killed(8)), Verdict::Unexplained, "the hub died too late");
+        assert_eq!(judge(start, None, 60, &killed(3)), Verdict::Unexplained, "nobody waited for an answer");
+        assert_eq!(judge(start, None, 121, &killed(3)[..1]), Verdict::Unexplained, "the hub lives");
+        assert_eq!(judge(start, None, 121, &killed(3)[1..]), Verdict::Unexplained, "the provider lives");
+    }
+
+    #[test]
+    fn what_a_provider_received_while_it_ended_may_be_reset_after_its_time() {
+        let start = Instant::now();
+        let term = [past(Trouble::AgentTerm(Agent::Provider(0)), start, at(start, 31))];
+        assert_eq!(judge(start, Some(2), 30, &term), Verdict::Explained(Limit::ProviderDrained));
+        assert_eq!(judge(start, Some(2), 20, &term), Verdict::Unexplained, "too early");
+        assert_eq!(judge(start, Some(40), 45, &term), Verdict::Unexplained, "its successor's");
+        let kill = [past(PROVIDER, start, at(start, 31))];
+        assert_eq!(judge(start, Some(2), 30, &kill), Verdict::Unexplained, "nobody receives anything after SIGKILL");
+    }
 }
