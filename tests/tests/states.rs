@@ -20,10 +20,11 @@ use towline_core::{
 use towline_tests::tables::Table;
 
 /// All of them: a machine that nobody registered must be missed.
-const MACHINES: [&str; 8] = [
+const MACHINES: [&str; 9] = [
     "spn.hub",
     "spn.hub_session",
     "spn.hub_connection",
+    "spn.hub_pairing",
     "spn.managed_provider",
     "spn.endpoint_session",
     "spn.endpoint_connection",

@@ -52,6 +52,18 @@ pub struct Handle {
     generation: u32,
 }
 
+impl Handle {
+    /// A number that no other connection of its endpoint has.
+    pub(crate) fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The connection of such a number.
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
 #[cfg(test)]
 impl Handle {
     /// One of no connection.

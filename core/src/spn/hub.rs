@@ -40,7 +40,7 @@ pub use policy::{
 };
 
 use self::{
-    binding::{conn::Connection, link::Session, parked::Parked},
+    binding::{conn::Connection, link::Session, pairings::Pairings},
     machines::{
         connection,
         instance::{self, Instance},
@@ -122,7 +122,7 @@ pub struct Hub {
     next_task: u64,
     keys: BTreeMap<ConnKey, u64>,
     /// Requests to resume.
-    parked: BTreeMap<ConnKey, Parked>,
+    pairings: Pairings,
     /// Directions that may have something to move: each is in here once.
     ready: VecDeque<(u64, Side)>,
     /// Sessions with control frames to send.
@@ -206,7 +206,7 @@ impl Hub {
             next_connection: 0,
             next_task: 0,
             keys: BTreeMap::new(),
-            parked: BTreeMap::new(),
+            pairings: Pairings::default(),
             ready: VecDeque::new(),
             unflushed: Vec::new(),
             deadlines: Deadlines::default(),
@@ -369,7 +369,7 @@ impl Hub {
             providers: count(Role::Provider),
             consumers: count(Role::Consumer),
             connections: self.connections.len(),
-            paused: self.parked.keys().filter(|key| !self.keys.contains_key(key)).count(),
+            paused: self.pairings.without_leg(),
             services: services.map(service).collect(),
         }
     }
@@ -447,7 +447,7 @@ impl Hub {
         for id in leaving.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.connection_event(now, id, connection::Event::PauseWanted);
         }
-        self.refuse_parked();
+        self.refuse_parked(now);
     }
 
     fn close_sessions(&mut self, now: Instant) {

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::machine;
 
 /// What an endpoint is to its service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,6 +72,20 @@ impl Tag {
         let mut tag = [0; 16];
         tag.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
         Self(tag)
+    }
+}
+
+impl Serialize for Tag {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        machine::text::serialize(&Bytes::copy_from_slice(&self.0), serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = machine::text::deserialize(deserializer)?;
+        let tag = <[u8; 16]>::try_from(&*bytes);
+        tag.map(Self).map_err(|_| D::Error::custom(format!("expected a tag of 16 bytes, found {}", bytes.len())))
     }
 }
 

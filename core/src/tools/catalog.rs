@@ -83,6 +83,8 @@ pub fn catalog() -> Vec<Entry> {
         #[cfg(feature = "spn")]
         Entry::of::<spn::hub::machines::connection::HubConnection>(),
         #[cfg(feature = "spn")]
+        Entry::of::<spn::hub::machines::pairing::Pairing>(),
+        #[cfg(feature = "spn")]
         Entry::of::<spn::hub::machines::managed::ManagedProvider>(),
         #[cfg(feature = "spn")]
         Entry::of::<spn::endpoint::machines::session::Session>(),

@@ -6,7 +6,7 @@ pub(super) mod conn;
 mod flow;
 mod frames;
 pub(super) mod link;
-pub(super) mod parked;
+pub(super) mod pairings;
 mod relay;
 mod resume;
 mod streams;

@@ -53,7 +53,17 @@ impl Hub {
                 return Err(format!("{handle:?} has more than {most} connections, or requests to resume"));
             }
         }
-        let parked = self.parked.values().map(|parked| parked.requests.len()).sum::<usize>();
+        let mut parked = 0;
+        for (key, is_carried, sessions) in self.pairings.iter() {
+            parked += sessions.len();
+            if is_carried != self.keys.contains_key(&key) {
+                return Err(format!("{key:?}: its requests to resume believe that a leg is here: {is_carried}"));
+            }
+            let knows = |handle: Handle| self.sessions.get(&handle).is_some_and(|it| it.parked.contains(&key));
+            if !sessions.into_iter().map(Handle::from).all(knows) {
+                return Err(format!("{key:?} has a request to resume of which its session does not know"));
+            }
+        }
         if requests != parked {
             return Err(format!("{parked} requests to resume, of which sessions know {requests}"));
         }

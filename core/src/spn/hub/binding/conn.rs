@@ -15,7 +15,7 @@ use crate::{
             Due, Hub,
             machines::{
                 connection::{Action, Event, HubConnection},
-                managed,
+                managed, pairing,
             },
             policy::{
                 balance,
@@ -118,11 +118,8 @@ impl Hub {
         if !self.machine.is_listening() {
             return Err(code::NOT_STARTED);
         }
-        if self.is_foreign(handle, key) {
-            return Err(code::NOT_ENTITLED);
-        }
-        if self.keys.contains_key(&key) || self.parked.contains_key(&key) {
-            return Err(code::CONN_IN_USE);
+        if self.keys.contains_key(&key) || self.pairings.contains(key) {
+            return Err(self.refuse_connect(now, handle, key));
         }
         let id = self.add_connection(handle, stream, key, None)?;
         let Some(connection) = self.connections.get_mut(&id) else { return Err(code::INTERNAL) };
@@ -330,7 +327,8 @@ impl Hub {
                 self.deadlines.arm(&mut connection.armed, due, Due::Connection(id));
                 break;
             };
-            let (key, leg) = (connection.key, |side| connection.leg(side));
+            let (key, generation) = (connection.key, connection.generation);
+            let leg = |side| connection.leg(side);
             match action {
                 Action::Begin => self.begin_connection(now, id),
                 Action::Finish { to } => {
@@ -368,7 +366,7 @@ impl Hub {
                 Action::RefuseResume { to, code } => {
                     if let Some(leg) = leg(to) {
                         let flags = if code == code::NOT_STARTED { 0 } else { flag::ABORTED };
-                        self.forget_requests(key, |request| request.end.side == to);
+                        self.pairing_event(now, key, pairing::Event::LegAnswered { side: to });
                         self.refuse_resume(leg.session, key, code, flags);
                     }
                 }
@@ -383,7 +381,7 @@ impl Hub {
                     }
                     self.forget(now, id);
                     // Who waits for the next leg may have it now.
-                    self.pair(key);
+                    self.pairing_event(now, key, pairing::Event::LegEnded { generation });
                 }
             }
         }

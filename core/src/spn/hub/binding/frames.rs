@@ -92,8 +92,8 @@ impl Hub {
             Frame::ProvidersAck { number } if is_open && role == Role::Consumer => {
                 self.providers_ack(now, handle, number)
             }
-            Frame::Seek { conn, instance } if is_open && role == Role::Consumer => self.seek(handle, conn, instance),
-            Frame::Absent { conn, .. } if is_open && role == Role::Provider => self.absent(handle, conn),
+            Frame::Seek { conn, instance } if is_open && role == Role::Consumer => self.seek(now, handle, conn, instance),
+            Frame::Absent { conn, .. } if is_open && role == Role::Provider => self.absent(now, handle, conn),
             Frame::Providers { .. }
             | Frame::ProvidersAck { .. }
             | Frame::Seek { .. }
@@ -125,7 +125,7 @@ impl Hub {
 
     fn close_req(&mut self, now: Instant, handle: Handle, conn: ConnKey, code: u64) {
         let Some((id, side)) = self.own_connection(handle, conn) else {
-            self.close_parked(handle, conn, code);
+            self.close_parked(now, handle, conn, code);
             let service = self.sessions.get(&handle).map(|session| session.service);
             return service.into_iter().for_each(|service| self.look_at_provider(now, service));
         };

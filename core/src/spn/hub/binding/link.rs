@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     cluster::Managed,
-    parked::{End, Request},
+    resume::number,
     streams::DataStream,
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
             machines::{
                 connection::{self, Loss},
                 managed,
+                pairing::End,
                 session::{Action, Event, HubSession},
             },
             notice::{Reason, Refusal},
@@ -140,10 +141,9 @@ impl Session {
         !self.latest.is_empty() || self.control.as_ref().is_some_and(|control| control.backlog() > limit)
     }
 
-    /// The end that it is of connections, as its request for one says, if there is one.
-    pub(in crate::spn::hub) fn end(&self, request: Option<&Request>) -> End {
-        let partner = request.and_then(|request| request.end.partner);
-        End { service: self.service, side: self.side(), tag: self.tag, partner }
+    /// The end of connections that it is, without a partner.
+    pub(super) fn end(&self) -> End {
+        End { service: number(self.service), side: self.side(), tag: self.tag, partner: None }
     }
 
     /// A stream of it carries a connection.
@@ -401,7 +401,7 @@ impl Hub {
         match action {
             Action::Begin { weight } => self.begin_session(now, handle, weight),
             Action::End { reason, loss } => {
-                self.forget_session_requests(handle);
+                self.forget_session_requests(now, handle);
                 self.lose_connections(now, handle, loss);
                 self.unregister(now, handle);
                 let Some(session) = self.sessions.get_mut(&handle) else { return };

@@ -1,17 +1,21 @@
-//! What the hub does for connections that outlive their streams: requests to resume, their pairing, the next leg, and reports between the ends
+//! What the hub does for connections that outlive their streams: requests to resume, the next leg, and reports between the ends
 //! (docs/protocols/spn.md, Pause and resume, RES-25 to RES-35). It keeps no payload, and nothing that a restarted hub would miss.
+//!
+//! The [machine](pairing) of a connection decides; here its events are made of frames and streams, and its actions are performed.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::parked::{End, Request};
 use crate::{
     quic::{Handle, StreamId},
     spn::{
         ConnKey, Side, Tag,
-        hub::{Due, Hub, machines::connection::Event},
+        hub::{
+            Due, Hub,
+            machines::{
+                connection,
+                pairing::{self, Action, Admission, Event, Owners, SessionRef, Values},
+            },
+        },
         wire::{
             code,
             frame::{AckEntry, Frame, ResumeAck, ResumeReq, flag},
@@ -23,6 +27,26 @@ use crate::{
 /// How often a session's requests are looked through for those that have waited too long, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+impl From<Handle> for SessionRef {
+    fn from(handle: Handle) -> Self {
+        Self(handle.to_bits())
+    }
+}
+
+impl From<SessionRef> for Handle {
+    fn from(SessionRef(bits): SessionRef) -> Self {
+        Self::from_bits(bits)
+    }
+}
+
+/// A consumer's stream that begins with RESUME.
+struct Offered {
+    session: Handle,
+    stream: StreamId,
+    generation: u64,
+    preamble: Preamble,
+}
+
 impl Hub {
     /// Pauses a service: its connections that can be resumed leave their streams, those that cannot run on, and nothing is begun or resumed
     /// until [`unpause`](Self::unpause). Endpoints wait for as long as their settings say (120 s). Says whether there is such a service.
@@ -31,9 +55,10 @@ impl Hub {
         if let Some(entry) = self.registry.get_mut(service) {
             entry.is_paused = true;
         }
+        self.each_pairing(now, &Event::ServicePaused { service: number(service) });
         let of_it = self.connections.iter().filter(|(_, it)| it.service == service && !it.machine.is_choosing());
         for id in of_it.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.connection_event(now, id, Event::PauseWanted);
+            self.connection_event(now, id, connection::Event::PauseWanted);
         }
         true
     }
@@ -45,9 +70,7 @@ impl Hub {
             entry.is_paused = false;
         }
         self.choose_for_waiting(now, service);
-        for key in self.parked.keys().copied().collect::<Vec<_>>() {
-            self.pair(key);
-        }
+        self.each_pairing(now, &Event::ServiceUnpaused { service: number(service) });
         self.dirty = true;
         true
     }
@@ -57,17 +80,33 @@ impl Hub {
     }
 
     /// Consumer and provider of a connection that has a leg here.
-    fn owners(&self, key: ConnKey) -> Option<(Tag, Tag)> {
+    fn owners(&self, key: ConnKey) -> Option<Owners> {
         let connection = self.connections.get(self.keys.get(&key)?)?;
         let tag = |side| Some(self.sessions.get(&connection.leg(side)?.session)?.tag);
-        Some((tag(Side::Consumer)?, tag(Side::Provider)?))
+        Some(Owners { consumer: tag(Side::Consumer)?, provider: tag(Side::Provider)? })
     }
 
-    /// Whether a connection is another identity's, or another service's.
-    pub(super) fn is_foreign(&self, handle: Handle, key: ConnKey) -> bool {
+    /// The generation of the leg that a connection has here.
+    fn leg_generation(&self, key: ConnKey) -> Option<u64> {
+        Some(self.connections.get(self.keys.get(&key)?)?.generation)
+    }
+
+    /// Whether a stream of a session may ask for a connection, as far as the hub and the present leg are concerned.
+    fn admission(&self, handle: Handle, key: ConnKey) -> Admission {
+        if self.is_foreign_leg(handle, key) {
+            Admission::Foreign
+        } else if !self.machine.is_listening() {
+            Admission::Leaving
+        } else {
+            Admission::Free
+        }
+    }
+
+    /// Whether a connection has a leg that is another identity's, or another service's (OWN-4).
+    fn is_foreign_leg(&self, handle: Handle, key: ConnKey) -> bool {
         let Some(session) = self.sessions.get(&handle) else { return true };
         let side = session.side();
-        let leg = self.keys.get(&key).and_then(|id| self.connections.get(id)).is_some_and(|connection| {
+        self.keys.get(&key).and_then(|id| self.connections.get(id)).is_some_and(|connection| {
             let owner = match side {
                 Side::Consumer => Some(&connection.identity),
                 Side::Provider => connection
@@ -76,18 +115,94 @@ impl Hub {
                     .map(|session| &session.identity),
             };
             connection.service != session.service || owner.is_some_and(|owner| *owner != session.identity)
-        });
-        leg || self.parked.get(&key).is_some_and(|parked| parked.is_foreign(session.end(parked.of(handle))))
+        })
     }
 
-    /// Sends those away to whom the connection does not belong, as it turns out.
-    fn refuse_foreign(&mut self, key: ConnKey) {
-        let Some(parked) = self.parked.get(&key) else { return };
-        let foreign: Vec<Handle> =
-            parked.requests.iter().filter(|it| parked.is_foreign(it.end)).map(|it| it.session).collect();
-        for session in foreign {
-            self.forget_requests(key, |request| request.session == session);
-            self.refuse_resume(session, key, code::NOT_ENTITLED, 0);
+    /// An event that may be the first of a connection's requests.
+    fn begin_pairing(&mut self, now: Instant, key: ConnKey, event: Event) -> Vec<Action> {
+        let config = pairing::Config { resume_wait: self.resume_wait() };
+        self.pairings.begin(now, key, (config, self.leg_generation(key)), event)
+    }
+
+    /// An event that matters only if the connection has requests.
+    pub(in crate::spn::hub) fn pairing_event(&mut self, now: Instant, key: ConnKey, event: Event) {
+        let actions = self.pairings.on(now, key, event);
+        self.perform_pairing(now, key, actions);
+    }
+
+    fn each_pairing(&mut self, now: Instant, event: &Event) {
+        for key in self.pairings.keys() {
+            self.pairing_event(now, key, event.clone());
+        }
+    }
+
+    fn perform_pairing(&mut self, now: Instant, key: ConnKey, actions: Vec<Action>) {
+        for action in actions {
+            // Without a stream there is nothing to open or to refuse.
+            let _ = self.perform_pairing_action(now, key, action, None);
+        }
+    }
+
+    /// Performs an action. If it decides on a stream, returns the connection that this is now, or the code that refuses it.
+    fn perform_pairing_action(
+        &mut self,
+        now: Instant,
+        key: ConnKey,
+        action: Action,
+        offered: Option<&Offered>,
+    ) -> Option<Result<u64, u64>> {
+        match action {
+            Action::Park { session } => self.note_parked(now, session.into(), key),
+            Action::Unpark { sessions } => {
+                for handle in sessions.into_iter().map(Handle::from) {
+                    if let Some(session) = self.sessions.get_mut(&handle) {
+                        session.parked.remove(&key);
+                    }
+                }
+            }
+            Action::Answer { session, status, generation, received, flags } => {
+                let ack = ResumeAck { conn: key, status, generation, received, flags };
+                self.send_latest(session.into(), key, Frame::ResumeAck(ack));
+            }
+            Action::Refuse { sessions, code } => {
+                sessions.into_iter().for_each(|session| self.refuse_resume(session.into(), key, code, 0));
+            }
+            Action::LoseLeg { side } => self.leg_event(now, key, connection::Event::ResumeReq { side }),
+            Action::SupersedeLeg => self.leg_event(now, key, connection::Event::Superseded),
+            Action::OpenLeg { provider } => {
+                let Offered { session, stream, generation, preamble } = offered?;
+                let opened = self.add_leg(now, (*session, *stream), provider.into(), preamble.clone());
+                if opened.is_err() {
+                    self.pairing_event(now, key, Event::LegRefused { generation: *generation });
+                }
+                return Some(opened);
+            }
+            Action::RefuseStream { code } => return Some(Err(code)),
+            Action::SendCloseReq { session, code } => {
+                self.send_latest(session.into(), key, Frame::CloseReq { conn: key, code });
+            }
+            Action::SendCloseAck { session } => self.send(session.into(), &Frame::CloseAck { conn: key }),
+            Action::SendSeek { provider } => {
+                let provider = provider.into();
+                if let Some(instance) = self.sessions.get(&provider).map(|session| session.instance) {
+                    self.send(provider, &Frame::Seek { conn: key, instance });
+                }
+            }
+            Action::SendAbsent { consumers, provider } => {
+                if let Some(instance) = self.sessions.get(&provider.into()).map(|session| session.instance) {
+                    let absent = Frame::Absent { conn: key, instance };
+                    consumers.into_iter().for_each(|consumer| self.send(consumer.into(), &absent));
+                }
+            }
+            // The machine is gone already.
+            Action::End => {}
+        }
+        None
+    }
+
+    fn leg_event(&mut self, now: Instant, key: ConnKey, event: connection::Event) {
+        if let Some(&id) = self.keys.get(&key) {
+            self.connection_event(now, id, event);
         }
     }
 
@@ -99,32 +214,27 @@ impl Hub {
         values: ResumeReq,
         partner: Option<Tag>,
     ) {
-        let (key, generation) = (values.conn, values.generation);
         let Some(session) = self.sessions.get(&handle) else { return };
-        let side = session.side();
-        let is_full = session.parked.len() >= self.config.limits.connections_per_session as usize
-            && !session.parked.contains(&key);
-        let refusal = if !self.machine.is_listening() {
-            Some(code::PAUSED)
-        } else if self.is_foreign(handle, key) {
-            Some(code::NOT_ENTITLED)
-        } else if is_full {
-            Some(code::TOO_MANY_SESSIONS)
+        let ResumeReq { conn: key, generation, received, flags, code, .. } = values;
+        let admission = if !self.machine.is_listening() {
+            Admission::Leaving
+        } else if self.is_foreign_leg(handle, key) {
+            Admission::Foreign
+        } else if session.parked.len() >= self.config.limits.connections_per_session as usize {
+            Admission::Full
         } else {
-            None
+            Admission::Free
         };
-        if let Some(code) = refusal {
-            return self.refuse_resume(handle, key, code, 0);
-        }
-        self.park(now, handle, values, partner);
-        self.refuse_foreign(key);
-        let leg = self.keys.get(&key).and_then(|&id| Some((id, self.connections.get(&id)?.generation)));
-        match leg {
-            // Who asks has lost the leg.
-            Some((id, present)) if generation >= present => self.connection_event(now, id, Event::ResumeReq { side }),
-            Some(_) => {}
-            None => self.pair(key),
-        }
+        let event = Event::ResumeReq {
+            session: handle.into(),
+            end: pairing::End { partner, ..session.end() },
+            values: Values { generation, received, flags, code },
+            admission,
+            owners: self.owners(key),
+            paused: self.is_paused(session.service),
+        };
+        let actions = self.begin_pairing(now, key, event);
+        self.perform_pairing(now, key, actions);
     }
 
     pub(super) fn refuse_resume(&mut self, handle: Handle, conn: ConnKey, status: u64, flags: u8) {
@@ -132,122 +242,50 @@ impl Hub {
         self.send(handle, &Frame::ResumeAck(ack));
     }
 
-    fn park(&mut self, now: Instant, handle: Handle, values: ResumeReq, partner: Option<Tag>) {
-        let owners = self.owners(values.conn);
+    fn resume_wait(&self) -> Duration {
+        Duration::from_millis(self.config.limits.resume_wait_ms.into())
+    }
+
+    /// A session has a request. One reminder for all requests of a session is enough: they come due in the order in which they came.
+    fn note_parked(&mut self, now: Instant, handle: Handle, key: ConnKey) {
+        let until = now + self.resume_wait();
         let Some(session) = self.sessions.get_mut(&handle) else { return };
-        let until = now + Duration::from_millis(self.config.limits.resume_wait_ms.into());
-        let key = values.conn;
-        let end = End { partner, ..session.end(None) };
         session.parked.insert(key);
-        let remind = !std::mem::replace(&mut session.parked_reminded, true);
-        let parked = self.parked.entry(key).or_default();
-        parked.owners = owners.or(parked.owners);
-        parked.requests.retain(|request| request.session != handle);
-        let sought = BTreeSet::new();
-        parked.requests.push(Request { session: handle, end, values, until, sought });
-        if remind {
+        if !std::mem::replace(&mut session.parked_reminded, true) {
             self.remind(until, Due::Parked(handle));
         }
         self.grant_streams(handle);
     }
 
-    /// A consumer looks for its connection at a provider; says whether that is to be asked.
-    pub(in crate::spn::hub) fn note_sought(&mut self, key: ConnKey, consumer: Handle, provider: Handle) -> bool {
-        let requests = self.parked.get_mut(&key).map(|parked| parked.requests.iter_mut());
-        let mut own = requests.into_iter().flatten().filter(|request| request.session == consumer);
-        own.next().is_some_and(|request| request.end.side == Side::Consumer && request.sought.insert(provider))
-    }
-
-    /// The consumers that have had a provider asked for a connection.
-    pub(in crate::spn::hub) fn seekers(&self, key: ConnKey, provider: Handle) -> Vec<Handle> {
-        let requests = self.parked.get(&key).map(|parked| parked.requests.iter());
-        let seekers = requests.into_iter().flatten().filter(|request| request.sought.contains(&provider));
-        seekers.map(|request| request.session).collect()
-    }
-
-    /// Answers both ends, if both have asked and there is no leg.
-    pub(in crate::spn::hub) fn pair(&mut self, key: ConnKey) {
-        if self.keys.contains_key(&key) {
-            return;
-        }
-        let Some((consumer, provider)) = self.parked.get(&key).and_then(|parked| parked.pair()) else { return };
-        if self.is_paused(consumer.end.service) {
-            return;
-        }
-        let is_aborted = consumer.values.is_aborted() || provider.values.is_aborted();
-        let both = [consumer.end, provider.end].map(|end| (end.service, end.tag));
-        let answers = [(consumer.session, provider.for_partner()), (provider.session, consumer.for_partner())];
-        for (session, answer) in answers {
-            self.send_latest(session, key, answer);
-        }
-        if is_aborted {
-            self.forget_requests(key, |request| both.contains(&(request.end.service, request.end.tag)));
-        }
-    }
-
-    /// Forgets requests to resume a connection.
-    pub(super) fn forget_requests(&mut self, key: ConnKey, mut which: impl FnMut(&Request) -> bool) {
-        let Some(parked) = self.parked.get_mut(&key) else { return };
-        let sessions = &mut self.sessions;
-        parked.requests.retain(|request| {
-            let forget = which(request);
-            if forget && let Some(session) = sessions.get_mut(&request.session) {
-                session.parked.remove(&key);
-            }
-            !forget
-        });
-        if parked.requests.is_empty() {
-            self.parked.remove(&key);
-        }
-    }
-
-    /// A session has ended, and what it asked for with it.
-    pub(super) fn forget_session_requests(&mut self, handle: Handle) {
+    /// A session has ended, and its requests with it.
+    pub(super) fn forget_session_requests(&mut self, now: Instant, handle: Handle) {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         for key in std::mem::take(&mut session.parked) {
-            self.forget_requests(key, |request| request.session == handle);
-            self.pair(key);
+            self.pairing_event(now, key, Event::SessionEnded { session: handle.into() });
         }
     }
 
-    /// Answers those requests of a session that have waited too long.
+    /// Lets the requests of a session that have waited too long expire.
     pub(in crate::spn::hub) fn parked_timeout(&mut self, now: Instant, handle: Handle) {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         session.parked_reminded = false;
         let service = session.service;
-        let (mut late, mut next) = (Vec::new(), None::<Instant>);
-        for key in &session.parked {
-            let parked = self.parked.get(key).map(|parked| parked.requests.iter());
-            for request in parked.into_iter().flatten().filter(|request| request.session == handle) {
-                if request.until <= now {
-                    late.push(*key);
-                } else {
-                    next = Some(next.map_or(request.until, |next| next.min(request.until)));
-                }
-            }
-        }
-        if let Some(next) = next {
+        let due = |key: &ConnKey| Some((self.pairings.due(*key)?, *key));
+        let (late, early): (Vec<_>, Vec<_>) = session.parked.iter().filter_map(due).partition(|(at, _)| *at <= now);
+        if let Some((next, _)) = early.into_iter().min() {
             session.parked_reminded = true;
             self.remind(next.max(now + LOOK_EVERY), Due::Parked(handle));
         }
-        for key in late {
-            self.forget_requests(key, |request| request.session == handle);
-            self.refuse_resume(handle, key, code::RESUME_PARTNER_MISSING, 0);
-            self.pair(key);
+        for (_, key) in late {
+            let actions = self.pairings.expire(now, key);
+            self.perform_pairing(now, key, actions);
         }
         self.look_at_provider(now, service);
     }
 
     /// The hub leaves: nothing will be resumed here.
-    pub(in crate::spn::hub) fn refuse_parked(&mut self) {
-        for (key, parked) in std::mem::take(&mut self.parked) {
-            for request in parked.requests {
-                if let Some(session) = self.sessions.get_mut(&request.session) {
-                    session.parked.remove(&key);
-                }
-                self.refuse_resume(request.session, key, code::PAUSED, 0);
-            }
-        }
+    pub(in crate::spn::hub) fn refuse_parked(&mut self, now: Instant) {
+        self.each_pairing(now, &Event::HubLeaving);
     }
 
     /// A consumer's stream begins with RESUME. The code refuses it.
@@ -260,42 +298,47 @@ impl Hub {
     ) -> Result<u64, u64> {
         let &Preamble::Resume { conn: key, generation, .. } = &preamble else { return Err(code::MALFORMED) };
         let generation = u64::from(generation);
-        if self.is_foreign(handle, key) {
-            return Err(code::NOT_ENTITLED);
-        }
-        let session = self.sessions.get(&handle).filter(|session| !self.is_paused(session.service));
-        let (Some(session), true) = (session, self.machine.is_listening()) else { return Err(code::PAUSED) };
-        let Some(parked) = self.parked.get(&key) else { return Err(code::PAUSED) };
-        let end = session.end(parked.of(handle));
-        let is_own = |request: &Request| (request.end.side, request.end.tag) == (end.side, end.tag);
-        // It has been given up already.
-        if parked.requests.iter().any(|request| is_own(request) && request.values.generation >= generation) {
-            return Err(code::PAUSED);
-        }
-        let provider = parked.partner_for(end).map(|request| request.session).ok_or(code::PAUSED)?;
-        let leg = self.keys.get(&key).and_then(|&id| Some((id, self.connections.get(&id)?)));
-        let older = match leg {
-            Some((_, connection)) if connection.generation >= generation || !connection.machine.may_be_superseded() => {
-                return Err(code::PAUSED);
-            }
-            Some((id, _)) => Some(id),
-            None => None,
+        let Some(session) = self.sessions.get(&handle) else { return Err(code::NOT_ENTITLED) };
+        let leg = self.keys.get(&key).and_then(|id| self.connections.get(id));
+        let event = Event::ResumeStream {
+            session: handle.into(),
+            end: session.end(),
+            generation,
+            admission: self.admission(handle, key),
+            yields: leg.is_some_and(|connection| connection.machine.may_be_superseded()),
         };
-        self.forget_requests(key, is_own);
-        if let Some(id) = older {
-            self.connection_event(now, id, Event::Superseded);
-        }
-        self.add_leg(now, (handle, stream), provider, preamble)
+        let offered = Offered { session: handle, stream, generation, preamble };
+        self.decide_stream(now, key, event, Some(&offered))
     }
 
-    /// The provider has said something on this leg: it knows which connection it is.
+    /// A consumer's stream begins with CONNECT of a connection that is known. Returns the code that refuses it.
+    pub(super) fn refuse_connect(&mut self, now: Instant, handle: Handle, key: ConnKey) -> u64 {
+        let Some(session) = self.sessions.get(&handle) else { return code::NOT_ENTITLED };
+        let (session, end) = (handle.into(), session.end());
+        let event = Event::ConnectStream { session, end, admission: self.admission(handle, key) };
+        self.decide_stream(now, key, event, None).err().unwrap_or(code::CONN_IN_USE)
+    }
+
+    fn decide_stream(
+        &mut self,
+        now: Instant,
+        key: ConnKey,
+        event: Event,
+        offered: Option<&Offered>,
+    ) -> Result<u64, u64> {
+        let mut decision = Err(code::INTERNAL);
+        for action in self.begin_pairing(now, key, event) {
+            decision = self.perform_pairing_action(now, key, action, offered).unwrap_or(decision);
+        }
+        decision
+    }
+
+    /// The provider's preamble has come on this leg: it knows which connection it is.
     pub(in crate::spn::hub) fn answered(&mut self, now: Instant, id: u64) {
         let Some(connection) = self.connections.get(&id) else { return };
-        let (key, generation) = (connection.key(), connection.generation);
-        self.forget_requests(key, |request| {
-            request.end.side == Side::Provider && request.values.generation < generation
-        });
-        self.connection_event(now, id, Event::Answered);
+        let key = connection.key();
+        self.pairing_event(now, key, Event::ProviderAnswered);
+        self.connection_event(now, id, connection::Event::Answered);
     }
 
     /// DATA_ACK: what an end has taken is told to the other.
@@ -310,31 +353,26 @@ impl Hub {
             // On a later leg the provider's preamble goes before its reports.
             let answers = side == Side::Provider && !std::mem::replace(&mut connection.answered, true);
             if answers {
-                self.connection_event(now, id, Event::Answered);
+                self.connection_event(now, id, connection::Event::Answered);
             }
             let is_over = entry.flags & flag::OVER != 0;
             self.send_report(to.session, entry);
             if is_over {
-                self.connection_event(now, id, Event::Reported { side });
+                self.connection_event(now, id, connection::Event::Reported { side });
             }
         }
     }
 
-    /// CLOSE_REQ for what has no leg of this session.
-    pub(super) fn close_parked(&mut self, handle: Handle, key: ConnKey, code: u64) {
-        self.send(handle, &Frame::CloseAck { conn: key });
-        if self.keys.contains_key(&key) || self.is_foreign(handle, key) {
-            return;
-        }
-        let (Some(session), Some(parked)) = (self.sessions.get(&handle), self.parked.get(&key)) else { return };
-        let end = session.end(parked.of(handle));
-        let partner = parked.partner_for(end).map(|request| (request.session, request.end.tag));
-        if let Some((session, _)) = partner {
-            self.send_latest(session, key, Frame::CloseReq { conn: key, code });
-        }
-        let both = [Some(end.tag), partner.map(|(_, tag)| tag)];
-        self.forget_requests(key, |request| {
-            request.end.service == end.service && both.contains(&Some(request.end.tag))
-        });
+    /// CLOSE_REQ for a connection that has no leg of this session.
+    pub(super) fn close_parked(&mut self, now: Instant, handle: Handle, key: ConnKey, code: u64) {
+        let Some(session) = self.sessions.get(&handle) else { return };
+        let event = Event::CloseReq { session: handle.into(), end: session.end(), code };
+        let actions = self.begin_pairing(now, key, event);
+        self.perform_pairing(now, key, actions);
     }
+}
+
+/// A service, as machines number it.
+pub(super) fn number(service: usize) -> u32 {
+    u32::try_from(service).unwrap_or(u32::MAX)
 }

@@ -11,7 +11,7 @@ use crate::{
     quic::Handle,
     spn::{
         ConnKey, Protocol, Role,
-        hub::Hub,
+        hub::{Hub, machines::pairing::Event},
         wire::frame::{Frame, MAX_LIST, flag},
     },
 };
@@ -66,23 +66,17 @@ impl Hub {
     }
 
     /// SEEK: only for what the consumer has asked to resume, and each session of a provider is asked once.
-    pub(in crate::spn::hub) fn seek(&mut self, handle: Handle, conn: ConnKey, instance: [u8; 16]) {
+    pub(in crate::spn::hub) fn seek(&mut self, now: Instant, handle: Handle, conn: ConnKey, instance: [u8; 16]) {
         let Some(session) = self.sessions.get(&handle) else { return };
         let providers = self.registry.get(session.service).map(|entry| entry.providers.as_slice()).unwrap_or_default();
         let is_it =
             |provider: &Handle| self.sessions.get(provider).is_some_and(|it| it.seeks && it.instance == instance);
         let Some(provider) = providers.iter().map(|provider| provider.session).find(is_it) else { return };
-        if self.note_sought(conn, handle, provider) {
-            self.send(provider, &Frame::Seek { conn, instance });
-        }
+        self.pairing_event(now, conn, Event::Seek { session: handle.into(), provider: provider.into() });
     }
 
     /// ABSENT.
-    pub(in crate::spn::hub) fn absent(&mut self, handle: Handle, conn: ConnKey) {
-        let Some(session) = self.sessions.get(&handle) else { return };
-        let instance = session.instance;
-        for consumer in self.seekers(conn, handle) {
-            self.send(consumer, &Frame::Absent { conn, instance });
-        }
+    pub(in crate::spn::hub) fn absent(&mut self, now: Instant, handle: Handle, conn: ConnKey) {
+        self.pairing_event(now, conn, Event::Absent { provider: handle.into() });
     }
 }
