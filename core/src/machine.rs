@@ -5,8 +5,9 @@
 //!
 //! # What is here
 //!
-//! - [`Machine`], and what each one is built of: [`Timers`], a table of deadlines indexed by an enum, and [`Actions`], a bounded queue.
-//! - [`Deadlines`], for whoever owns many machines.
+//! - [`Machine`], what a host drives, and [`Automaton`], what a protocol writes: its states and their handlers.
+//! - [`Parts`], what each machine is built of: its state, [`Timers`], a table of deadlines indexed by an enum, and [`Actions`], a bounded queue.
+//! - [`Hosted`] and [`Deadlines`], for whoever owns many machines.
 //! - [`Jitter`], for times that should differ from one to the next.
 //! - [`Describe`], for [tools](crate::tools).
 //!
@@ -19,6 +20,7 @@
 #![doc = include_str!("machine/example.rs")]
 //!
 //! // Any host drives it in the same three steps: hand in, drain, ask for the deadline.
+//! use towline_core::machine::Machine;
 //! let start = towline_core::testing::first_instant(); // a real host's clock: `Instant::now()`
 //! let mut redial = Redial::start(Config::default(), 0);
 //!
@@ -38,9 +40,11 @@
 //! ```
 
 mod actions;
+mod automaton;
 mod deadlines;
 #[doc(hidden)]
 pub mod example;
+mod hosted;
 mod jitter;
 pub mod ms;
 pub mod text;
@@ -51,7 +55,9 @@ use std::time::Instant;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use actions::Actions;
+pub use automaton::{Automaton, Inspect, Parts, State};
 pub use deadlines::{Armed, Deadlines};
+pub use hosted::Hosted;
 pub use jitter::Jitter;
 pub use timers::{Timer, Timers};
 
@@ -86,12 +92,10 @@ pub trait Machine {
     fn poll_timeout(&self) -> Option<Instant>;
 }
 
-/// What tools need of a machine: a name, a script form, and a view of its state.
+/// What tools need of a machine: how it starts, what can happen to it, and what must hold.
 ///
 /// Events and actions are `serde` enums in snake case, externally tagged: a name without payload is a string, any other an object with one key.
-pub trait Describe: Machine<Event: Serialize + DeserializeOwned + Clone, Action: Serialize> + Clone {
-    /// Its name in scripts and diagrams, e.g. `spn.hub_session`.
-    const NAME: &'static str;
+pub trait Describe: Inspect<Event: Serialize + DeserializeOwned + Clone, Action: Serialize> + Clone {
     /// One line: what it is.
     const ABOUT: &'static str;
     /// Its limits and times; `Default` is what ships.
@@ -105,12 +109,6 @@ pub trait Describe: Machine<Event: Serialize + DeserializeOwned + Clone, Action:
     fn small() -> Self::Config {
         Self::Config::default()
     }
-
-    /// The state's name, as in the protocol's table, e.g. `AwaitOpen`.
-    fn state(&self) -> &'static str;
-
-    /// The timer that [`Machine::poll_timeout`] speaks of, in snake case.
-    fn due(&self) -> Option<&'static str>;
 
     /// Everything that decides what the machine will do next, without absolute times: equal fingerprints behave alike.
     /// Counters that only bounds look at are abstracted (0, 1, many).

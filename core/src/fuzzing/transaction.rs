@@ -4,7 +4,7 @@ use arbitrary::Unstructured;
 
 use super::below;
 use crate::{
-    machine::Describe,
+    machine::{Describe, Inspect},
     txn::transaction::{
         Config, Event, Serve, Transaction,
         played::{HEAD, Life, config},

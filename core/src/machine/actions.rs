@@ -2,10 +2,10 @@
 
 /// What a machine wants done, oldest first; at most `N` between two drains.
 ///
-/// It lives inside the machine and never allocates. `N` is the most actions that one event can cause.
+/// It lives inside the machine and never allocates. `N` is the most actions that one event can cause; 8 are enough for all of our machines.
 /// A host that breaks the contract and does not drain loses the newest actions, and [`is_overrun`](Self::is_overrun) says so for good.
 #[derive(Debug, Clone)]
-pub struct Actions<A, const N: usize> {
+pub struct Actions<A, const N: usize = 8> {
     ring: [Option<A>; N],
     head: usize,
     len: usize,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use towline_core::machine::{self, Actions, Describe, Machine, Timers};
+use towline_core::machine::{self, Automaton, Describe, Inspect, Parts};
 
 /// Limits and times. In JSON a duration is an integer whose name ends in `_ms`.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,13 +26,30 @@ impl Default for Config {
 }
 
 /// Each variant holds what is valid in that state, and nothing else.
-#[derive(Debug, Clone)]
-enum State {
+#[derive(Debug, Clone, Default)]
+pub enum State {
     Idle,
-    Dialling { failures: u32 },
+    Dialling {
+        failures: u32,
+    },
     Up,
-    Waiting { failures: u32 },
+    Waiting {
+        failures: u32,
+    },
+    #[default]
     Ended,
+}
+
+impl machine::State for State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "Idle",
+            Self::Dialling { .. } => "Dialling",
+            Self::Up => "Up",
+            Self::Waiting { .. } => "Waiting",
+            Self::Ended => "Ended",
+        }
+    }
 }
 
 /// What happened.
@@ -98,119 +115,120 @@ impl machine::Timer for Timer {
 #[derive(Debug, Clone)]
 pub struct Redial {
     config: Config,
-    state: State,
-    timers: Timers<Timer, 2>,
-    actions: Actions<Action, 2>,
+    parts: Parts<State, Timer, Action>,
 }
 
-impl Machine for Redial {
+impl Automaton for Redial {
+    const NAME: &'static str = "example.redial";
+    type State = State;
+    type Timer = Timer;
     type Event = Event;
     type Action = Action;
 
-    // The main handler decides nothing: one handler per state does.
-    fn handle_event(&mut self, now: Instant, event: Event) {
-        match self.state {
-            State::Idle => self.on_idle(now, event),
-            State::Dialling { failures } => self.on_dialling(now, event, failures),
-            State::Up => self.on_up(now, event),
-            State::Waiting { .. } => self.on_waiting(event),
-            State::Ended => {} // for good: every event is ignored
+    fn parts(&self) -> &Parts<State, Timer, Action> {
+        &self.parts
+    }
+
+    fn parts_mut(&mut self) -> &mut Parts<State, Timer, Action> {
+        &mut self.parts
+    }
+
+    // The main handler decides nothing: one handler per state does, and returns the next state.
+    fn on_event(&mut self, now: Instant, state: State, event: Event) -> State {
+        match state {
+            State::Idle => self.idle(now, event),
+            State::Dialling { failures } => self.dialling(now, event, failures),
+            State::Up => self.up(now, event),
+            State::Waiting { failures } => self.waiting(event, failures),
+            State::Ended => self.parts.ignore(State::Ended), // for good
         }
     }
 
-    fn handle_timeout(&mut self, now: Instant) {
-        match (self.timers.expire(now), &self.state) {
-            (Some(Timer::Attempt), &State::Dialling { failures }) => {
-                self.actions.push(Action::HangUp);
-                self.fail(now, failures, "no answer".to_owned());
+    fn on_timeout(&mut self, now: Instant, state: State, timer: Timer) -> State {
+        match (timer, state) {
+            (Timer::Attempt, State::Dialling { failures }) => {
+                self.parts.act(Action::HangUp);
+                self.fail(now, failures, "no answer".to_owned())
             }
-            (Some(Timer::Pause), &State::Waiting { failures }) => self.dial(now, failures),
+            (Timer::Pause, State::Waiting { failures }) => self.dial(now, failures),
             // A timer is stopped by whoever leaves its state, so none goes off in another.
-            (Some(Timer::Attempt | Timer::Pause) | None, _) => {}
+            (Timer::Attempt | Timer::Pause, state) => state,
         }
-    }
-
-    fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(|(at, _)| at)
     }
 }
 
 impl Redial {
-    fn on_idle(&mut self, now: Instant, event: Event) {
+    fn idle(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::Open => self.dial(now, 0),
-            Event::Close => self.state = State::Ended,
-            Event::Connected | Event::Lost { .. } => {} // there is no attempt they could be about
+            Event::Close => State::Ended,
+            Event::Connected | Event::Lost { .. } => self.parts.ignore(State::Idle), // there is no attempt they could be about
         }
     }
 
-    fn on_dialling(&mut self, now: Instant, event: Event, failures: u32) {
+    fn dialling(&mut self, now: Instant, event: Event, failures: u32) -> State {
         match event {
             Event::Connected => {
-                self.timers.stop(Timer::Attempt);
-                self.state = State::Up;
+                self.parts.timers.stop(Timer::Attempt);
+                State::Up
             }
             Event::Lost { reason } => self.fail(now, failures, reason),
             Event::Close => self.end(),
-            Event::Open => {} // already on it
+            Event::Open => self.parts.ignore(State::Dialling { failures }), // already on it
         }
     }
 
-    fn on_up(&mut self, now: Instant, event: Event) {
+    fn up(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::Lost { .. } => self.dial(now, 0),
             Event::Close => self.end(),
-            Event::Open | Event::Connected => {} // already there
+            Event::Open | Event::Connected => self.parts.ignore(State::Up), // already there
         }
     }
 
-    fn on_waiting(&mut self, event: Event) {
+    fn waiting(&mut self, event: Event, failures: u32) -> State {
         match event {
             Event::Close => {
-                self.timers.stop_all();
-                self.state = State::Ended;
+                self.parts.timers.stop_all();
+                State::Ended
             }
-            Event::Open | Event::Connected | Event::Lost { .. } => {} // late news of the attempt before
+            // Late news of the attempt before.
+            Event::Open | Event::Connected | Event::Lost { .. } => self.parts.ignore(State::Waiting { failures }),
         }
     }
 
-    fn dial(&mut self, now: Instant, failures: u32) {
-        self.actions.push(Action::Dial { attempt: failures + 1 });
-        self.timers.set(Timer::Attempt, now + self.config.attempt);
-        self.state = State::Dialling { failures };
+    fn dial(&mut self, now: Instant, failures: u32) -> State {
+        self.parts.act(Action::Dial { attempt: failures + 1 });
+        self.parts.timers.set(Timer::Attempt, now + self.config.attempt);
+        State::Dialling { failures }
     }
 
-    fn fail(&mut self, now: Instant, failures: u32, reason: String) {
-        self.timers.stop(Timer::Attempt);
+    fn fail(&mut self, now: Instant, failures: u32, reason: String) -> State {
+        self.parts.timers.stop(Timer::Attempt);
         let failures = failures + 1;
         if failures < self.config.failures {
             let pause = self.config.pause.saturating_mul(1 << (failures - 1).min(16));
-            self.timers.set(Timer::Pause, now + pause);
-            self.state = State::Waiting { failures };
+            self.parts.timers.set(Timer::Pause, now + pause);
+            State::Waiting { failures }
         } else {
-            self.actions.push(Action::GaveUp { reason });
-            self.state = State::Ended;
+            self.parts.act(Action::GaveUp { reason });
+            State::Ended
         }
     }
 
-    fn end(&mut self) {
-        self.timers.stop_all();
-        self.actions.push(Action::HangUp);
-        self.state = State::Ended;
+    fn end(&mut self) -> State {
+        self.parts.timers.stop_all();
+        self.parts.act(Action::HangUp);
+        State::Ended
     }
 }
 
 impl Describe for Redial {
-    const NAME: &'static str = "example.redial";
     const ABOUT: &'static str = "keeps one connection up";
     type Config = Config;
 
     fn start(config: Config, _seed: u64) -> Self {
-        Self { config, state: State::Idle, timers: Timers::default(), actions: Actions::default() }
+        Self { config, parts: Parts::new(State::Idle) }
     }
 
     // Small, so that the explorer comes to the end of it.
@@ -218,22 +236,8 @@ impl Describe for Redial {
         Config { failures: 3, ..Config::default() }
     }
 
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::Idle => "Idle",
-            State::Dialling { .. } => "Dialling",
-            State::Up => "Up",
-            State::Waiting { .. } => "Waiting",
-            State::Ended => "Ended",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| machine::Timer::name(timer))
-    }
-
     fn fingerprint(&self) -> String {
-        format!("{:?} {:?}", self.state, self.timers.armed().collect::<Vec<_>>())
+        self.parts.fingerprint()
     }
 
     fn alphabet() -> Vec<Event> {
@@ -241,16 +245,13 @@ impl Describe for Redial {
     }
 
     fn check(&self) -> Result<(), String> {
-        let expected = match self.state {
+        let expected = match self.parts.state() {
             State::Dialling { .. } => Some("attempt"),
             State::Waiting { .. } => Some("pause"),
             State::Idle | State::Up | State::Ended => None,
         };
-        if !self.timers.armed().eq(expected) {
+        if !self.parts.timers.armed().eq(expected) {
             return Err(format!("{} needs the timers {expected:?}", self.state()));
-        }
-        if self.actions.is_overrun() {
-            return Err("an event caused more actions than there is room for".to_owned());
         }
         Ok(())
     }

@@ -12,21 +12,24 @@ pub trait Timer: Copy + 'static {
     fn name(self) -> &'static str;
 }
 
-/// Deadlines of the `N` timers of `T`; `N` is `T::ALL.len()`.
+/// The most timers that a machine can have.
+const MAX: usize = 8;
+
+/// The deadlines of a machine's timers: at most 8.
 #[derive(Debug, Clone)]
-pub struct Timers<T, const N: usize> {
-    due: [Option<Instant>; N],
+pub struct Timers<T> {
+    due: [Option<Instant>; MAX],
     kind: PhantomData<T>,
 }
 
-impl<T: Timer, const N: usize> Default for Timers<T, N> {
+impl<T: Timer> Default for Timers<T> {
     fn default() -> Self {
-        const { assert!(N == T::ALL.len(), "one slot per timer") };
-        Self { due: [None; N], kind: PhantomData }
+        const { assert!(T::ALL.len() <= MAX, "one slot per timer") };
+        Self { due: [None; MAX], kind: PhantomData }
     }
 }
 
-impl<T: Timer, const N: usize> Timers<T, N> {
+impl<T: Timer> Timers<T> {
     /// Arms a timer, or moves it.
     pub fn set(&mut self, timer: T, at: Instant) {
         if let Some(slot) = self.due.get_mut(timer.index()) {
@@ -43,7 +46,7 @@ impl<T: Timer, const N: usize> Timers<T, N> {
 
     /// Disarms all.
     pub fn stop_all(&mut self) {
-        self.due = [None; N];
+        self.due = [None; MAX];
     }
 
     /// Whether a timer is armed.
@@ -128,7 +131,7 @@ mod tests {
         fn is_a_table_of_deadlines(steps in proptest::collection::vec(step(), 0..100)) {
             let start = crate::testing::first_instant();
             let at = |ms| start + Duration::from_millis(ms);
-            let mut timers = Timers::<Letter, 3>::default();
+            let mut timers = Timers::<Letter>::default();
             let mut model = BTreeMap::<usize, u64>::new();
             for step in steps {
                 match step {

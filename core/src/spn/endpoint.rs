@@ -42,7 +42,7 @@ use self::{
     policy::seek::Spent,
 };
 use crate::{
-    machine::{Deadlines, Describe},
+    machine::{Deadlines, Inspect},
     quic::{self, ClientConfig, Clock, EndpointConfig, Epoch, Handle, Identity, Received, Roots, StreamId, Transmit},
     spn::{ConnKey, Role, flow::budget::Budget, wire::code},
 };

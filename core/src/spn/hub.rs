@@ -402,7 +402,7 @@ impl Hub {
             match action {
                 Action::ApplyInventory => self.apply_inventory(now),
                 Action::Listen => self.notices.push_back(Notice::Listening),
-                Action::DrainSessions { deadline_ms, resumable } => self.drain_sessions(now, deadline_ms, resumable),
+                Action::DrainSessions { deadline, resumable } => self.drain_sessions(now, deadline, resumable),
                 Action::CloseSessions => self.close_sessions(now),
                 Action::CloseSocket => self.notices.push_back(Notice::Stopped),
             }
@@ -434,13 +434,14 @@ impl Hub {
         self.starts_done(now);
     }
 
-    fn drain_sessions(&mut self, now: Instant, deadline_ms: u32, resumable: bool) {
+    fn drain_sessions(&mut self, now: Instant, deadline: Duration, resumable: bool) {
+        let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
         self.leave_providers();
         self.quic.set_accepting(false);
         for handle in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.session_event(now, handle, session::Event::HubDraining { deadline_ms, resumable });
         }
-        let end = Duration::from_millis(u64::from(deadline_ms)).saturating_sub(LEGACY_END);
+        let end = deadline.saturating_sub(LEGACY_END);
         self.remind(now + end, Due::LegacyEnds);
         // What waits for a provider need not wait here; what has one runs on when it cannot be paused.
         let leaving = self.connections.iter().filter(|(_, it)| resumable || it.is_held());

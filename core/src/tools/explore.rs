@@ -293,6 +293,9 @@ fn drain<M: Describe>(machine: &mut M, bound: usize) -> Result<Vec<String>, Stri
 /// The machine's own invariants, and the contract's.
 fn checked<M: Describe>(machine: &M, now: Instant) -> Result<(), String> {
     machine.check()?;
+    if machine.is_overrun() {
+        return Err("an event caused more actions than there is room for".to_owned());
+    }
     let due = machine.poll_timeout();
     if due.is_some() != machine.due().is_some() {
         return Err(format!("poll_timeout says {due:?}, but the timer that is due is {:?}", machine.due()));

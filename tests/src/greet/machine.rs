@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
-use towline_core::machine::{self, Actions, Describe, Machine, Timers};
+use towline_core::machine::{self, Actions, Describe, Inspect, Machine, Timers};
 
 /// Limits and times.
 #[derive(Debug, Clone, Deserialize)]
@@ -125,8 +125,8 @@ impl machine::Timer for Timer {
 pub struct Greet {
     config: Config,
     state: State,
-    timers: Timers<Timer, 2>,
-    actions: Actions<Action, 2>,
+    timers: Timers<Timer>,
+    actions: Actions<Action>,
 }
 
 impl Machine for Greet {
@@ -219,18 +219,8 @@ impl Greet {
     }
 }
 
-impl Describe for Greet {
+impl Inspect for Greet {
     const NAME: &'static str = "greet";
-    const ABOUT: &'static str = "one question, one answer";
-    type Config = Config;
-
-    fn start(config: Config, _seed: u64) -> Self {
-        Self { config, state: State::Start, timers: Timers::default(), actions: Actions::default() }
-    }
-
-    fn small() -> Config {
-        Config { name_max: 2, ..Config::default() }
-    }
 
     fn state(&self) -> &'static str {
         match self.state {
@@ -243,6 +233,23 @@ impl Describe for Greet {
 
     fn due(&self) -> Option<&'static str> {
         self.timers.next().map(|(_, timer)| machine::Timer::name(timer))
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.actions.is_overrun()
+    }
+}
+
+impl Describe for Greet {
+    const ABOUT: &'static str = "one question, one answer";
+    type Config = Config;
+
+    fn start(config: Config, _seed: u64) -> Self {
+        Self { config, state: State::Start, timers: Timers::default(), actions: Actions::default() }
+    }
+
+    fn small() -> Config {
+        Config { name_max: 2, ..Config::default() }
     }
 
     fn fingerprint(&self) -> String {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::{Actions, Machine, example::Redial};
+use crate::machine::{Actions, Inspect, Machine, example::Redial};
 
 fn walk<M: Describe>() -> Result<Exploration, Violation> {
     explore::<M>(crate::testing::first_instant(), Bounds::default())
@@ -119,14 +119,8 @@ impl<const FAULT: char> Machine for Ticking<FAULT> {
     }
 }
 
-impl<const FAULT: char> Describe for Ticking<FAULT> {
+impl<const FAULT: char> Inspect for Ticking<FAULT> {
     const NAME: &'static str = "ticking";
-    const ABOUT: &'static str = "has two timers";
-    type Config = ();
-
-    fn start((): (), _: u64) -> Self {
-        Self { tick: None, idle: None, events: 0, actions: Actions::default() }
-    }
 
     fn state(&self) -> &'static str {
         match (self.idle, self.events) {
@@ -139,6 +133,19 @@ impl<const FAULT: char> Describe for Ticking<FAULT> {
     fn due(&self) -> Option<&'static str> {
         let due = self.poll_timeout().filter(|_| FAULT != SILENT);
         due.map(|at| if Some(at) == self.tick { "tick" } else { "idle" })
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.actions.is_overrun()
+    }
+}
+
+impl<const FAULT: char> Describe for Ticking<FAULT> {
+    const ABOUT: &'static str = "has two timers";
+    type Config = ();
+
+    fn start((): (), _: u64) -> Self {
+        Self { tick: None, idle: None, events: 0, actions: Actions::default() }
     }
 
     fn fingerprint(&self) -> String {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::{Actions, Machine, example::Redial};
+use crate::machine::{Actions, Inspect, Machine, example::Redial};
 
 fn run_with<M: Describe>(config: Option<&str>, states: bool, input: &str) -> (Vec<String>, Result<(), String>) {
     let mut output = Vec::new();
@@ -149,14 +149,8 @@ impl Machine for Stuck {
     }
 }
 
-impl Describe for Stuck {
+impl Inspect for Stuck {
     const NAME: &'static str = "stuck";
-    const ABOUT: &'static str = "never comes to an end";
-    type Config = ();
-
-    fn start((): (), _: u64) -> Self {
-        Self(Actions::default(), None)
-    }
 
     fn state(&self) -> &'static str {
         "Stuck"
@@ -164,6 +158,19 @@ impl Describe for Stuck {
 
     fn due(&self) -> Option<&'static str> {
         self.1.map(|_| "again")
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.0.is_overrun()
+    }
+}
+
+impl Describe for Stuck {
+    const ABOUT: &'static str = "never comes to an end";
+    type Config = ();
+
+    fn start((): (), _: u64) -> Self {
+        Self(Actions::default(), None)
     }
 
     fn fingerprint(&self) -> String {

@@ -15,7 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{self, Actions, Describe, Machine, Timers, ms};
+use crate::machine::{self, Actions, Describe, Inspect, Machine, Timers, ms};
 
 /// Limits and times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,8 +232,8 @@ pub struct Accept {
     arrived: u64,
     /// Who has been told to give way, and is not over yet.
     yields: Option<u64>,
-    timers: Timers<Timer, 3>,
-    actions: Actions<Action, 3>,
+    timers: Timers<Timer>,
+    actions: Actions<Action>,
     unexpected: u64,
 }
 
@@ -455,18 +455,8 @@ impl Accept {
 #[cfg(test)]
 mod tests;
 
-impl Describe for Accept {
+impl Inspect for Accept {
     const NAME: &'static str = "txn.accept";
-    const ABOUT: &'static str = "takes connections, as many as it can carry, and makes a transaction of each";
-    type Config = Config;
-
-    fn start(config: Config, _seed: u64) -> Self {
-        Self::new(config)
-    }
-
-    fn small() -> Config {
-        Config { max_transactions: 3, max_heads: 2, ..Config::default() }
-    }
 
     fn state(&self) -> &'static str {
         match self.state {
@@ -481,6 +471,23 @@ impl Describe for Accept {
 
     fn due(&self) -> Option<&'static str> {
         self.timers.next().map(|(_, timer)| machine::Timer::name(timer))
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.actions.is_overrun()
+    }
+}
+
+impl Describe for Accept {
+    const ABOUT: &'static str = "takes connections, as many as it can carry, and makes a transaction of each";
+    type Config = Config;
+
+    fn start(config: Config, _seed: u64) -> Self {
+        Self::new(config)
+    }
+
+    fn small() -> Config {
+        Config { max_transactions: 3, max_heads: 2, ..Config::default() }
     }
 
     fn fingerprint(&self) -> String {

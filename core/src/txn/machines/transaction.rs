@@ -219,8 +219,8 @@ pub struct Transaction {
     asked: Option<Request>,
     /// Of the question that was asked last.
     seq: u64,
-    timers: Timers<Timer, 8>,
-    actions: Actions<Action, 8>,
+    timers: Timers<Timer>,
+    actions: Actions<Action>,
     unexpected: u64,
 }
 

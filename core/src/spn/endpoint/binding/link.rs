@@ -15,7 +15,7 @@ use super::{
     streams::Opening,
 };
 use crate::{
-    machine::{Armed, Describe, Machine},
+    machine::{Armed, Describe, Inspect, Machine},
     quic::{self, Handle, StreamId, TransportConfig, one_line},
     spn::{
         ConnKey, Protocol, Role,

@@ -19,7 +19,7 @@ pub use config::Config;
 pub use events::{Action, Event};
 
 use crate::{
-    machine::{Actions, Describe, Jitter, Machine, Timers},
+    machine::{Actions, Inspect, Jitter, Machine, Timers},
     spn::{Protocol, Role, wire::code},
 };
 
@@ -107,8 +107,8 @@ pub struct Connection {
     empty_once: bool,
     /// With which code it is being closed.
     closing: u64,
-    timers: Timers<Timer, 8>,
-    actions: Actions<Action, 8>,
+    timers: Timers<Timer>,
+    actions: Actions<Action>,
 }
 
 impl Machine for Connection {

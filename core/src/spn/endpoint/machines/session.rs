@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use config::Config;
 
 use crate::{
-    machine::{Actions, Describe, Jitter, Machine, Timers},
+    machine::{Actions, Inspect, Jitter, Machine, Timers},
     spn::{Protocol, Role, wire::code},
 };
 
@@ -181,8 +181,8 @@ pub struct Session {
     /// Tries since the last success.
     retries: u32,
     jitter: Jitter,
-    timers: Timers<Timer, 7>,
-    actions: Actions<Action, 8>,
+    timers: Timers<Timer>,
+    actions: Actions<Action>,
 }
 
 impl Machine for Session {

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    machine::{Armed, Describe, Machine},
+    machine::{Armed, Inspect, Machine},
     spn::{
         Protocol, Role,
         hub::{

@@ -138,8 +138,8 @@ pub struct HubConnection {
     config: Config,
     state: State,
     resumable: bool,
-    timers: Timers<Timer, 3>,
-    actions: Actions<Action, 8>,
+    timers: Timers<Timer>,
+    actions: Actions<Action>,
 }
 
 impl HubConnection {

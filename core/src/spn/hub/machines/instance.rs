@@ -6,32 +6,52 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Actions, Describe, Machine, Timer, Timers};
+use crate::machine::{self, Automaton, Describe, Inspect as _, Parts, Timer};
 
-/// Times of a hub.
+/// Times of a hub. In JSON a duration is an integer whose name ends in `_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long the starts of managed providers may hold up the first session, in milliseconds.
-    pub start_ms: u32,
-    /// How long sessions may take to end in a shutdown, in milliseconds.
-    pub drain_ms: u32,
+    /// How long the starts of managed providers may hold up the first session.
+    #[serde(rename = "start_ms", with = "machine::ms")]
+    pub start: Duration,
+    /// How long sessions may take to end in a shutdown.
+    #[serde(rename = "drain_ms", with = "machine::ms")]
+    pub drain: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { start_ms: 10_000, drain_ms: 30_000 }
+        Self { start: Duration::from_secs(10), drain: Duration::from_secs(30) }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+/// The states of a hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
+    /// The inventory has not been read yet.
     Loading,
     /// Managed providers are being started.
     Starting,
+    /// Sessions are accepted.
     Listening,
+    /// Sessions have time to end; none is accepted.
     Draining,
+    /// The hub has ended.
+    #[default]
     Stopped,
+}
+
+impl machine::State for State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Loading => "Loading",
+            Self::Starting => "Starting",
+            Self::Listening => "Listening",
+            Self::Draining => "Draining",
+            Self::Stopped => "Stopped",
+        }
+    }
 }
 
 /// What happened to the hub.
@@ -68,7 +88,8 @@ pub enum Action {
     /// Accept no new session, and tell every session to leave.
     DrainSessions {
         /// How long they have.
-        deadline_ms: u32,
+        #[serde(rename = "deadline_ms", with = "machine::ms")]
+        deadline: Duration,
         /// Their connections are paused, to be resumed on another hub.
         resumable: bool,
     },
@@ -106,134 +127,134 @@ impl Timer for HubTimer {
 #[derive(Debug, Clone)]
 pub struct Instance {
     config: Config,
-    state: State,
-    timers: Timers<HubTimer, 2>,
-    actions: Actions<Action, 2>,
+    parts: Parts<State, HubTimer, Action>,
 }
 
 impl Instance {
     /// A hub that waits for its inventory.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, state: State::Loading, timers: Timers::default(), actions: Actions::default() }
+        Self { config, parts: Parts::new(State::Loading) }
     }
 
     /// Whether new work is accepted.
     #[must_use]
     pub fn is_listening(&self) -> bool {
-        self.state == State::Listening
+        *self.parts.state() == State::Listening
     }
 
     /// Whether it will listen once its managed providers have started.
     #[must_use]
     pub fn is_starting(&self) -> bool {
-        self.state == State::Starting
-    }
-
-    /// How much of the drain time is left at `now`, in milliseconds; `None` unless it drains.
-    #[must_use]
-    pub fn drain_left_ms(&self, now: Instant) -> Option<u32> {
-        let (due, HubTimer::Drain) = self.timers.next()? else { return None };
-        Some(due.saturating_duration_since(now).as_millis() as u32)
-    }
-
-    fn loading(&mut self, now: Instant, event: Event) {
-        match event {
-            Event::InventoryLoaded => {
-                self.state = State::Starting;
-                self.timers.set(HubTimer::Start, now + Duration::from_millis(self.config.start_ms.into()));
-                self.actions.push(Action::ApplyInventory);
-            }
-            Event::LoadFailed | Event::Removed | Event::Disabled | Event::Shutdown | Event::Stop => self.stopped(),
-            Event::StartsDone | Event::AllSessionsGone => {}
-        }
-    }
-
-    fn starting(&mut self, event: Event) {
-        match event {
-            Event::InventoryLoaded => self.actions.push(Action::ApplyInventory),
-            Event::StartsDone => self.listen(),
-            Event::Removed | Event::Disabled | Event::Shutdown | Event::Stop => self.stopped(),
-            Event::LoadFailed | Event::AllSessionsGone => {}
-        }
-    }
-
-    fn listening(&mut self, now: Instant, event: Event) {
-        match event {
-            Event::InventoryLoaded => self.actions.push(Action::ApplyInventory),
-            Event::Removed | Event::Shutdown => self.drain(now, true),
-            Event::Disabled => self.drain(now, false),
-            Event::Stop => self.close_all(),
-            // A failed reload changes nothing.
-            Event::LoadFailed | Event::StartsDone | Event::AllSessionsGone => {}
-        }
-    }
-
-    fn draining(&mut self, event: Event) {
-        match event {
-            Event::Shutdown | Event::Stop => self.close_all(),
-            Event::AllSessionsGone => self.stopped(),
-            Event::InventoryLoaded | Event::LoadFailed | Event::StartsDone | Event::Removed | Event::Disabled => {}
-        }
-    }
-
-    fn listen(&mut self) {
-        self.state = State::Listening;
-        self.timers.stop_all();
-        self.actions.push(Action::Listen);
-    }
-
-    fn drain(&mut self, now: Instant, resumable: bool) {
-        self.state = State::Draining;
-        self.timers.set(HubTimer::Drain, now + Duration::from_millis(self.config.drain_ms.into()));
-        self.actions.push(Action::DrainSessions { deadline_ms: self.config.drain_ms, resumable });
-    }
-
-    fn close_all(&mut self) {
-        self.actions.push(Action::CloseSessions);
-        self.stopped();
-    }
-
-    fn stopped(&mut self) {
-        self.state = State::Stopped;
-        self.timers.stop_all();
-        self.actions.push(Action::CloseSocket);
+        *self.parts.state() == State::Starting
     }
 }
 
-impl Machine for Instance {
+impl Automaton for Instance {
+    const NAME: &'static str = "spn.hub";
+    type State = State;
+    type Timer = HubTimer;
     type Event = Event;
     type Action = Action;
 
-    fn handle_event(&mut self, now: Instant, event: Event) {
-        match self.state {
+    fn parts(&self) -> &Parts<State, HubTimer, Action> {
+        &self.parts
+    }
+
+    fn parts_mut(&mut self) -> &mut Parts<State, HubTimer, Action> {
+        &mut self.parts
+    }
+
+    fn on_event(&mut self, now: Instant, state: State, event: Event) -> State {
+        match state {
             State::Loading => self.loading(now, event),
             State::Starting => self.starting(event),
             State::Listening => self.listening(now, event),
             State::Draining => self.draining(event),
-            State::Stopped => {}
+            State::Stopped => self.parts.ignore(state),
         }
     }
 
-    fn handle_timeout(&mut self, now: Instant) {
-        match self.timers.expire(now) {
-            Some(HubTimer::Start) => self.listen(),
-            Some(HubTimer::Drain) => self.close_all(),
-            None => {}
+    fn on_timeout(&mut self, _now: Instant, _state: State, timer: HubTimer) -> State {
+        match timer {
+            HubTimer::Start => self.listen(),
+            HubTimer::Drain => self.close_all(),
+        }
+    }
+}
+
+impl Instance {
+    fn loading(&mut self, now: Instant, event: Event) -> State {
+        match event {
+            Event::InventoryLoaded => {
+                self.parts.timers.set(HubTimer::Start, now + self.config.start);
+                self.apply(State::Starting)
+            }
+            Event::LoadFailed | Event::Removed | Event::Disabled | Event::Shutdown | Event::Stop => self.stop(),
+            Event::StartsDone | Event::AllSessionsGone => self.parts.ignore(State::Loading),
         }
     }
 
-    fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
+    fn starting(&mut self, event: Event) -> State {
+        match event {
+            Event::InventoryLoaded => self.apply(State::Starting),
+            Event::StartsDone => self.listen(),
+            Event::Removed | Event::Disabled | Event::Shutdown | Event::Stop => self.stop(),
+            Event::LoadFailed | Event::AllSessionsGone => self.parts.ignore(State::Starting),
+        }
     }
 
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(|(at, _)| at)
+    fn listening(&mut self, now: Instant, event: Event) -> State {
+        match event {
+            Event::InventoryLoaded => self.apply(State::Listening),
+            Event::Removed | Event::Shutdown => self.drain(now, true),
+            Event::Disabled => self.drain(now, false),
+            Event::Stop => self.close_all(),
+            // A failed reload changes nothing.
+            Event::LoadFailed | Event::StartsDone | Event::AllSessionsGone => self.parts.ignore(State::Listening),
+        }
+    }
+
+    fn draining(&mut self, event: Event) -> State {
+        match event {
+            Event::Shutdown | Event::Stop => self.close_all(),
+            Event::AllSessionsGone => self.stop(),
+            Event::InventoryLoaded | Event::LoadFailed | Event::StartsDone | Event::Removed | Event::Disabled => {
+                self.parts.ignore(State::Draining)
+            }
+        }
+    }
+
+    fn apply(&mut self, state: State) -> State {
+        self.parts.act(Action::ApplyInventory);
+        state
+    }
+
+    fn listen(&mut self) -> State {
+        self.parts.timers.stop_all();
+        self.parts.act(Action::Listen);
+        State::Listening
+    }
+
+    fn drain(&mut self, now: Instant, resumable: bool) -> State {
+        self.parts.timers.set(HubTimer::Drain, now + self.config.drain);
+        self.parts.act(Action::DrainSessions { deadline: self.config.drain, resumable });
+        State::Draining
+    }
+
+    fn close_all(&mut self) -> State {
+        self.parts.act(Action::CloseSessions);
+        self.stop()
+    }
+
+    fn stop(&mut self) -> State {
+        self.parts.timers.stop_all();
+        self.parts.act(Action::CloseSocket);
+        State::Stopped
     }
 }
 
 impl Describe for Instance {
-    const NAME: &'static str = "spn.hub";
     const ABOUT: &'static str = "a hub: one realm's hub record, from loading to stopped";
     type Config = Config;
 
@@ -241,22 +262,8 @@ impl Describe for Instance {
         Self::new(config)
     }
 
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::Loading => "Loading",
-            State::Starting => "Starting",
-            State::Listening => "Listening",
-            State::Draining => "Draining",
-            State::Stopped => "Stopped",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| timer.name())
-    }
-
     fn fingerprint(&self) -> String {
-        format!("{:?} {:?}", self.state, self.timers.armed().collect::<Vec<_>>())
+        self.parts.fingerprint()
     }
 
     fn alphabet() -> Vec<Event> {
@@ -275,7 +282,8 @@ impl Describe for Instance {
 
     fn check(&self) -> Result<(), String> {
         let timed = [(HubTimer::Start, State::Starting), (HubTimer::Drain, State::Draining)];
-        match timed.iter().find(|(timer, state)| self.timers.is_set(*timer) != (self.state == *state)) {
+        let state = *self.parts.state();
+        match timed.iter().find(|(timer, timed)| self.parts.timers.is_set(*timer) != (state == *timed)) {
             Some((timer, _)) => Err(format!("{}: deadline {}", self.state(), timer.name())),
             None => Ok(()),
         }
@@ -285,7 +293,7 @@ impl Describe for Instance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::first_instant;
+    use crate::{machine::Machine as _, testing::first_instant};
 
     fn run(events: &[Event]) -> (Instance, Vec<Action>) {
         let (mut hub, now) = (Instance::new(Config::default()), first_instant());
@@ -331,7 +339,7 @@ mod tests {
     #[test]
     fn a_shutdown_drains_and_then_closes_what_is_left() {
         let (mut hub, actions) = after_up(&[Event::Shutdown]);
-        assert_eq!(actions, [Action::DrainSessions { deadline_ms: 30_000, resumable: true }]);
+        assert_eq!(actions, [Action::DrainSessions { deadline: Duration::from_secs(30), resumable: true }]);
         let due = hub.poll_timeout().unwrap();
         assert_eq!(due, first_instant().max(due), "in the future");
         hub.handle_timeout(due);
@@ -343,7 +351,7 @@ mod tests {
     #[test]
     fn a_disabled_realm_is_served_nowhere() {
         let (hub, actions) = after_up(&[Event::Disabled]);
-        let drain = Action::DrainSessions { deadline_ms: 30_000, resumable: false };
+        let drain = Action::DrainSessions { deadline: Duration::from_secs(30), resumable: false };
         assert_eq!((hub.state(), actions), ("Draining", vec![drain]));
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    machine::{Actions, Describe, Machine, Timer, Timers},
+    machine::{Actions, Describe, Inspect, Machine, Timer, Timers},
     spn::hub::policy::availability::Availability,
 };
 
@@ -161,8 +161,8 @@ pub struct ManagedProvider {
     is_busy: bool,
     /// Starts that failed in a row.
     failures: u32,
-    timers: Timers<ManagedTimer, 3>,
-    actions: Actions<Action, 2>,
+    timers: Timers<ManagedTimer>,
+    actions: Actions<Action>,
 }
 
 impl ManagedProvider {
@@ -417,20 +417,8 @@ impl Machine for ManagedProvider {
     }
 }
 
-impl Describe for ManagedProvider {
+impl Inspect for ManagedProvider {
     const NAME: &'static str = "spn.managed_provider";
-    const ABOUT: &'static str =
-        "a provider that the hub has started and stopped: at load, on demand, on schedule, when idle";
-    type Config = Config;
-
-    fn start(config: Config, _seed: u64) -> Self {
-        Self::new(config)
-    }
-
-    // Times that can be told apart.
-    fn small() -> Config {
-        Config { idle_ms: 30_000, ..Config::default() }
-    }
 
     fn state(&self) -> &'static str {
         match self.state {
@@ -445,6 +433,25 @@ impl Describe for ManagedProvider {
 
     fn due(&self) -> Option<&'static str> {
         self.timers.next().map(|(_, timer)| timer.name())
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.actions.is_overrun()
+    }
+}
+
+impl Describe for ManagedProvider {
+    const ABOUT: &'static str =
+        "a provider that the hub has started and stopped: at load, on demand, on schedule, when idle";
+    type Config = Config;
+
+    fn start(config: Config, _seed: u64) -> Self {
+        Self::new(config)
+    }
+
+    // Times that can be told apart.
+    fn small() -> Config {
+        Config { idle_ms: 30_000, ..Config::default() }
     }
 
     fn fingerprint(&self) -> String {

@@ -92,8 +92,8 @@ pub struct HubSession {
     state: State,
     /// A provider that retires has said that it has no connection left.
     drained: bool,
-    timers: Timers<SessionTimer, 4>,
-    actions: Actions<Action, 4>,
+    timers: Timers<SessionTimer>,
+    actions: Actions<Action>,
 }
 
 impl HubSession {

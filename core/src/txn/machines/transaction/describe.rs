@@ -6,12 +6,27 @@ use bytes::Bytes;
 
 use super::{Config, Event, Fault, Flight, Outcome, Serve, State, Transaction, WriteRefusal};
 use crate::{
-    machine::{Describe, Timer as _},
+    machine::{Describe, Inspect, Timer as _},
     txn::allow::Allow,
 };
 
-impl Describe for Transaction {
+impl Inspect for Transaction {
     const NAME: &'static str = "txn.transaction";
+
+    fn state(&self) -> &'static str {
+        self.state.name()
+    }
+
+    fn due(&self) -> Option<&'static str> {
+        self.timers.next().map(|(_, timer)| timer.name())
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.actions.is_overrun()
+    }
+}
+
+impl Describe for Transaction {
     const ABOUT: &'static str = "one request to a caching proxy: look up, fetch, store, serve";
     type Config = Config;
 
@@ -36,14 +51,6 @@ impl Describe for Transaction {
             transaction_timeout: Duration::from_secs(12),
             ..Config::default()
         }
-    }
-
-    fn state(&self) -> &'static str {
-        self.state.name()
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| timer.name())
     }
 
     fn fingerprint(&self) -> String {

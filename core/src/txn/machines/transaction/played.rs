@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{Action, Close, Config, Event, Fault, Flight, Outcome, Serve, Transaction, WriteRefusal};
 use crate::{
-    machine::{Describe, Machine},
+    machine::{Describe, Inspect, Machine},
     testing::first_instant,
     txn::allow::Allow,
 };

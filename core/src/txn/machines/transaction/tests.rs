@@ -12,7 +12,10 @@ use super::{
     played::{HEAD, Host, Life, config},
     *,
 };
-use crate::{machine::Describe, testing::first_instant};
+use crate::{
+    machine::{Describe, Inspect},
+    testing::first_instant,
+};
 
 #[test]
 fn a_port_of_0_is_refused() {

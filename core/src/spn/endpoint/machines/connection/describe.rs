@@ -2,7 +2,7 @@
 
 use super::{Config, Connection, Event, Flow, Sending, State, Timer};
 use crate::{
-    machine::{Actions, Describe, Jitter, Timers},
+    machine::{Actions, Describe, Inspect, Jitter, Timers},
     spn::{Protocol, Role, wire::code},
 };
 
@@ -28,8 +28,32 @@ impl crate::machine::Timer for Timer {
     }
 }
 
-impl Describe for Connection {
+impl Inspect for Connection {
     const NAME: &'static str = "spn.endpoint_connection";
+
+    fn state(&self) -> &'static str {
+        match self.state {
+            State::LookingUpSession { .. } => "LookingUpSession",
+            State::Connecting => "Connecting",
+            State::Connected => "Connected",
+            State::Pausing => "Pausing",
+            State::Paused => "Paused",
+            State::Resuming => "Resuming",
+            State::Disconnecting => "Disconnecting",
+            State::Disconnected => "Disconnected",
+        }
+    }
+
+    fn due(&self) -> Option<&'static str> {
+        self.timers.next().map(|(_, timer)| crate::machine::Timer::name(timer))
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.actions.is_overrun()
+    }
+}
+
+impl Describe for Connection {
     const ABOUT: &'static str = "one connection at an endpoint: finds a session, opens its stream, ends in order";
     type Config = Config;
 
@@ -58,23 +82,6 @@ impl Describe for Connection {
             timers: Timers::default(),
             actions: Actions::default(),
         }
-    }
-
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::LookingUpSession { .. } => "LookingUpSession",
-            State::Connecting => "Connecting",
-            State::Connected => "Connected",
-            State::Pausing => "Pausing",
-            State::Paused => "Paused",
-            State::Resuming => "Resuming",
-            State::Disconnecting => "Disconnecting",
-            State::Disconnected => "Disconnected",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| crate::machine::Timer::name(timer))
     }
 
     fn fingerprint(&self) -> String {

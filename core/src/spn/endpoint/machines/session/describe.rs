@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Config, Event, Live, Session, State, Timer};
 use crate::{
-    machine::{Actions, Describe, Jitter, Timers},
+    machine::{Actions, Describe, Inspect, Jitter, Timers},
     spn::{Protocol, Role, wire::code},
 };
 
@@ -29,8 +29,32 @@ impl crate::machine::Timer for Timer {
     }
 }
 
-impl Describe for Session {
+impl Inspect for Session {
     const NAME: &'static str = "spn.endpoint_session";
+
+    fn state(&self) -> &'static str {
+        match self.state {
+            State::IpFound => "IPFound",
+            State::SessionConnecting { .. } => "SessionConnecting",
+            State::Waiting => "Waiting",
+            State::Reserve => "Reserve",
+            State::Established(_) => "Established",
+            State::Closing { .. } => "Closing",
+            State::Closed => "Closed",
+            State::Failed => "Failed",
+        }
+    }
+
+    fn due(&self) -> Option<&'static str> {
+        self.timers.next().map(|(_, timer)| crate::machine::Timer::name(timer))
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.actions.is_overrun()
+    }
+}
+
+impl Describe for Session {
     const ABOUT: &'static str = "an endpoint's session with one hub address: dials, asks, retries, leaves";
     type Config = Config;
 
@@ -54,23 +78,6 @@ impl Describe for Session {
     fn small() -> Config {
         let reserve = Duration::from_secs(30);
         Config { retry_limit: Some(1), word: Duration::from_secs(2), reserve, ..Config::default() }
-    }
-
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::IpFound => "IPFound",
-            State::SessionConnecting { .. } => "SessionConnecting",
-            State::Waiting => "Waiting",
-            State::Reserve => "Reserve",
-            State::Established(_) => "Established",
-            State::Closing { .. } => "Closing",
-            State::Closed => "Closed",
-            State::Failed => "Failed",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| crate::machine::Timer::name(timer))
     }
 
     fn fingerprint(&self) -> String {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::machine::Describe as _;
 
 /// A machine and its time.
 struct Bench {

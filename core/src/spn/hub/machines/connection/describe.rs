@@ -2,18 +2,12 @@
 
 use super::{Config, Event, HubConnection, Loss, State};
 use crate::{
-    machine::{Describe, Machine, Timer as _},
+    machine::{Describe, Inspect, Machine, Timer as _},
     spn::{Side, wire::code},
 };
 
-impl Describe for HubConnection {
+impl Inspect for HubConnection {
     const NAME: &'static str = "spn.hub_connection";
-    const ABOUT: &'static str = "a connection as its hub sees it: choosing a provider, relaying, pause, end";
-    type Config = Config;
-
-    fn start(config: Config, _seed: u64) -> Self {
-        Self::new(config)
-    }
 
     fn state(&self) -> &'static str {
         match self.state {
@@ -30,6 +24,19 @@ impl Describe for HubConnection {
 
     fn due(&self) -> Option<&'static str> {
         self.timers.next().map(|(_, timer)| timer.name())
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.actions.is_overrun()
+    }
+}
+
+impl Describe for HubConnection {
+    const ABOUT: &'static str = "a connection as its hub sees it: choosing a provider, relaying, pause, end";
+    type Config = Config;
+
+    fn start(config: Config, _seed: u64) -> Self {
+        Self::new(config)
     }
 
     fn fingerprint(&self) -> String {

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{machine::Describe, testing::first_instant};
+use crate::{
+    machine::{Describe, Inspect},
+    testing::first_instant,
+};
 
 fn after(events: &[Event]) -> HubConnection {
     let mut connection = HubConnection::new(Config::default());

@@ -2,18 +2,12 @@
 
 use super::{Config, Event, HubSession, State};
 use crate::{
-    machine::{Describe, Machine, Timer as _},
+    machine::{Describe, Inspect, Machine, Timer as _},
     spn::wire::code,
 };
 
-impl Describe for HubSession {
+impl Inspect for HubSession {
     const NAME: &'static str = "spn.hub_session";
-    const ABOUT: &'static str = "a session as its hub sees it: admission, weight, drain, end";
-    type Config = Config;
-
-    fn start(config: Config, _seed: u64) -> Self {
-        Self::new(config)
-    }
 
     fn state(&self) -> &'static str {
         match self.state {
@@ -31,6 +25,19 @@ impl Describe for HubSession {
 
     fn due(&self) -> Option<&'static str> {
         self.timers.next().map(|(_, timer)| timer.name())
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.actions.is_overrun()
+    }
+}
+
+impl Describe for HubSession {
+    const ABOUT: &'static str = "a session as its hub sees it: admission, weight, drain, end";
+    type Config = Config;
+
+    fn start(config: Config, _seed: u64) -> Self {
+        Self::new(config)
     }
 
     fn fingerprint(&self) -> String {
