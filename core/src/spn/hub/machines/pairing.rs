@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::events::{Action, Admission, End, Event, Owners, SessionRef, Timer, Values};
 use self::requests::{Request, Requests, is_same_end};
 use crate::{
-    machine::{self, Actions, Machine, Timers},
+    machine::{self, Automaton, Parts},
     spn::{Side, wire::code},
 };
 
@@ -40,8 +40,9 @@ impl Default for Config {
     }
 }
 
-#[derive(Debug, Clone)]
-enum State {
+/// The states of the requests to resume a connection.
+#[derive(Debug, Clone, Default)]
+pub enum State {
     /// No request has come.
     Idle {
         /// The generation of the leg, if there is one.
@@ -51,6 +52,7 @@ enum State {
     Carried {
         /// The generation of the leg.
         generation: u64,
+        /// There is one at least.
         requests: Requests,
     },
     /// No leg, and no two requests that belong together.
@@ -60,16 +62,39 @@ enum State {
     /// Two requests belong together, and a RESUME stream of the consumer is due.
     Paired(Requests),
     /// No request is left.
+    #[default]
     Ended,
+}
+
+impl machine::State for State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Idle { .. } => "Idle",
+            Self::Carried { .. } => "Carried",
+            Self::Parked(_) => "Parked",
+            Self::Held(_) => "Held",
+            Self::Paired(_) => "Paired",
+            Self::Ended => "Ended",
+        }
+    }
+}
+
+impl State {
+    fn requests(&self) -> Option<&Requests> {
+        match self {
+            Self::Carried { requests, .. } | Self::Parked(requests) | Self::Held(requests) | Self::Paired(requests) => {
+                Some(requests)
+            }
+            Self::Idle { .. } | Self::Ended => None,
+        }
+    }
 }
 
 /// The requests to resume one connection.
 #[derive(Debug, Clone)]
 pub struct Pairing {
     config: Config,
-    state: State,
-    timers: Timers<Timer, 1>,
-    actions: Actions<Action, 7>,
+    parts: Parts<State, Timer, Action>,
 }
 
 /// What the present leg says of a RESUME stream.
@@ -97,30 +122,66 @@ impl Pairing {
     /// A connection without requests.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, state: State::Idle { leg: None }, timers: Timers::default(), actions: Actions::default() }
+        Self { config, parts: Parts::new(State::Idle { leg: None }) }
     }
 
     /// Whether the connection has a leg, as far as the machine knows.
     #[must_use]
     pub fn is_carried(&self) -> bool {
-        matches!(self.state, State::Carried { .. })
+        matches!(self.parts.state(), State::Carried { .. })
     }
 
     /// The sessions that have a request here, the oldest request first.
     pub fn sessions(&self) -> impl Iterator<Item = SessionRef> {
-        self.requests().into_iter().flat_map(|requests| requests.iter().map(|request| request.session))
+        self.parts.state().requests().into_iter().flat_map(|requests| requests.iter().map(|request| request.session))
+    }
+}
+
+impl Automaton for Pairing {
+    const NAME: &'static str = "spn.hub_pairing";
+    type State = State;
+    type Timer = Timer;
+    type Event = Event;
+    type Action = Action;
+
+    fn parts(&self) -> &Parts<State, Timer, Action> {
+        &self.parts
     }
 
-    fn requests(&self) -> Option<&Requests> {
-        match &self.state {
-            State::Carried { requests, .. }
-            | State::Parked(requests)
-            | State::Held(requests)
-            | State::Paired(requests) => Some(requests),
-            State::Idle { .. } | State::Ended => None,
-        }
+    fn parts_mut(&mut self) -> &mut Parts<State, Timer, Action> {
+        &mut self.parts
     }
 
+    fn on_event(&mut self, now: Instant, state: State, event: Event) -> State {
+        let next = match state {
+            State::Idle { leg } => self.idle(now, event, leg),
+            State::Carried { generation, requests } => self.carried(now, event, generation, requests),
+            State::Parked(requests) | State::Held(requests) | State::Paired(requests) => {
+                self.waiting(now, event, requests)
+            }
+            State::Ended => self.parts.ignore(State::Ended),
+        };
+        self.arm(next)
+    }
+
+    fn on_timeout(&mut self, now: Instant, state: State, Timer::ResumeWait: Timer) -> State {
+        let late = |request: &Request| request.until <= now;
+        let next = match state {
+            State::Carried { generation, mut requests } => {
+                self.refuse(&mut requests, code::RESUME_PARTNER_MISSING, late);
+                self.carried_by(generation, requests)
+            }
+            State::Parked(mut requests) | State::Held(mut requests) | State::Paired(mut requests) => {
+                self.refuse(&mut requests, code::RESUME_PARTNER_MISSING, late);
+                self.pair(requests)
+            }
+            State::Idle { .. } | State::Ended => state,
+        };
+        self.arm(next)
+    }
+}
+
+impl Pairing {
     fn idle(&mut self, now: Instant, event: Event, leg: Option<u64>) -> State {
         match event {
             Event::LegFound { generation } => State::Idle { leg: Some(generation) },
@@ -141,7 +202,7 @@ impl Pairing {
             | Event::SessionEnded { .. }
             | Event::ServicePaused { .. }
             | Event::ServiceUnpaused { .. }
-            | Event::HubLeaving => State::Idle { leg },
+            | Event::HubLeaving => self.parts.ignore(State::Idle { leg }),
         }
     }
 
@@ -171,7 +232,7 @@ impl Pairing {
                 self.settle(requests)
             }
             Event::CloseReq { session, end, code } => {
-                self.actions.push(Action::SendCloseAck { session });
+                self.parts.act(Action::SendCloseAck { session });
                 let end = requests.known(session, end);
                 self.close(&mut requests, end, code);
                 self.settle(requests)
@@ -206,7 +267,10 @@ impl Pairing {
             | Event::LegRefused { .. }
             | Event::ProviderAnswered
             | Event::LegAnswered { .. }
-            | Event::SessionEnded { .. } => self.settle(requests),
+            | Event::SessionEnded { .. } => {
+                let state = self.settle(requests);
+                self.parts.ignore(state)
+            }
         }
     }
 
@@ -218,7 +282,7 @@ impl Pairing {
                     self.refuse_foreign(&mut requests);
                     // The sender has lost this leg. A leg of a higher generation stays (RES-26).
                     if values.generation >= generation {
-                        self.actions.push(Action::LoseLeg { side: end.side });
+                        self.parts.act(Action::LoseLeg { side: end.side });
                     }
                 }
                 self.carried_by(generation, requests)
@@ -234,7 +298,7 @@ impl Pairing {
                 self.carried_by(generation, requests)
             }
             Event::CloseReq { session, .. } => {
-                self.actions.push(Action::SendCloseAck { session });
+                self.parts.act(Action::SendCloseAck { session });
                 self.carried_by(generation, requests)
             }
             Event::LegEnded { generation: ended } if ended == generation => self.pair(requests),
@@ -276,7 +340,7 @@ impl Pairing {
             }
             // Another leg's.
             Event::LegFound { .. } | Event::LegEnded { .. } | Event::LegRefused { .. } => {
-                self.carried_by(generation, requests)
+                self.parts.ignore(State::Carried { generation, requests })
             }
         }
     }
@@ -293,13 +357,13 @@ impl Pairing {
             Admission::Free | Admission::Full => None,
         };
         if let Some(code) = refusal {
-            self.actions.push(Action::Refuse { sessions: vec![session], code });
+            self.parts.act(Action::Refuse { sessions: vec![session], code });
             return false;
         }
         let until = now + self.config.resume_wait;
         requests.put(Request { session, end, values, until, paused, sought: BTreeSet::new() }, owners);
         requests.set_paused(end.service, paused);
-        self.actions.push(Action::Park { session });
+        self.parts.act(Action::Park { session });
         true
     }
 
@@ -315,7 +379,7 @@ impl Pairing {
         for (to, from) in [(consumer, provider), (provider, consumer)] {
             let Values { generation, received, flags, .. } = from.values;
             let (session, status) = (to.session, from.values.status());
-            self.actions.push(Action::Answer { session, status, generation, received, flags });
+            self.parts.act(Action::Answer { session, status, generation, received, flags });
         }
         if consumer.values.is_aborted() || provider.values.is_aborted() {
             let both = [consumer.end, provider.end].map(|end| (end.service, end.tag));
@@ -345,7 +409,7 @@ impl Pairing {
     }
 
     fn end(&mut self) -> State {
-        self.actions.push(Action::End);
+        self.parts.act(Action::End);
         State::Ended
     }
 
@@ -364,17 +428,17 @@ impl Pairing {
         let provider = match refusal {
             Ok(provider) => provider,
             Err(code) => {
-                self.actions.push(Action::RefuseStream { code });
+                self.parts.act(Action::RefuseStream { code });
                 return false;
             }
         };
         // The provider's request stays until its preamble has come (RES-28).
         self.forget(requests, |request| is_same_end(request, end));
         if room == Room::Superseded {
-            self.actions.push(Action::SupersedeLeg);
+            self.parts.act(Action::SupersedeLeg);
             self.answer(requests);
         }
-        self.actions.push(Action::OpenLeg { provider });
+        self.parts.act(Action::OpenLeg { provider });
         true
     }
 
@@ -382,7 +446,7 @@ impl Pairing {
     fn refuse_connect(&mut self, requests: &Requests, end: End, admission: Admission) {
         let is_foreign = admission == Admission::Foreign || requests.is_foreign(end);
         let code = if is_foreign { code::NOT_ENTITLED } else { code::CONN_IN_USE };
-        self.actions.push(Action::RefuseStream { code });
+        self.parts.act(Action::RefuseStream { code });
     }
 
     /// An end wants the connection no more: its partner is told, and the requests of both are forgotten.
@@ -392,7 +456,7 @@ impl Pairing {
         }
         let partner = requests.partner_for(end).map(|request| (request.session, request.end.tag));
         if let Some((session, _)) = partner {
-            self.actions.push(Action::SendCloseReq { session, code });
+            self.parts.act(Action::SendCloseReq { session, code });
         }
         let both = [Some(end.tag), partner.map(|(_, tag)| tag)];
         self.forget(requests, |request| {
@@ -403,80 +467,39 @@ impl Pairing {
     /// Each session of a provider is asked once for each request (SEK-3).
     fn seek(&mut self, requests: &mut Requests, consumer: SessionRef, provider: SessionRef) {
         if requests.note_sought(consumer, provider) {
-            self.actions.push(Action::SendSeek { provider });
+            self.parts.act(Action::SendSeek { provider });
         }
     }
 
     fn absent(&mut self, requests: &Requests, provider: SessionRef) {
         let consumers = requests.seekers(provider);
         if !consumers.is_empty() {
-            self.actions.push(Action::SendAbsent { consumers, provider });
+            self.parts.act(Action::SendAbsent { consumers, provider });
         }
     }
 
     fn forget(&mut self, requests: &mut Requests, which: impl Fn(&Request) -> bool) {
         let sessions = requests.take(which);
         if !sessions.is_empty() {
-            self.actions.push(Action::Unpark { sessions });
+            self.parts.act(Action::Unpark { sessions });
         }
     }
 
     fn refuse(&mut self, requests: &mut Requests, code: u64, which: impl Fn(&Request) -> bool) {
         let sessions = requests.take(which);
         if !sessions.is_empty() {
-            self.actions.push(Action::Unpark { sessions: sessions.clone() });
-            self.actions.push(Action::Refuse { sessions, code });
+            self.parts.act(Action::Unpark { sessions: sessions.clone() });
+            self.parts.act(Action::Refuse { sessions, code });
         }
     }
 
     /// The timer is that of the oldest request.
-    fn arm(&mut self) {
-        match self.requests().and_then(Requests::due) {
-            Some(due) => self.timers.set(Timer::ResumeWait, due),
-            None => self.timers.stop_all(),
+    fn arm(&mut self, next: State) -> State {
+        match next.requests().and_then(Requests::due) {
+            Some(due) => self.parts.timers.set(Timer::ResumeWait, due),
+            None => self.parts.timers.stop(Timer::ResumeWait),
         }
-    }
-}
-
-impl Machine for Pairing {
-    type Event = Event;
-    type Action = Action;
-
-    fn handle_event(&mut self, now: Instant, event: Event) {
-        self.state = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Idle { leg } => self.idle(now, event, leg),
-            State::Carried { generation, requests } => self.carried(now, event, generation, requests),
-            State::Parked(requests) | State::Held(requests) | State::Paired(requests) => {
-                self.waiting(now, event, requests)
-            }
-            State::Ended => State::Ended,
-        };
-        self.arm();
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        let Some(Timer::ResumeWait) = self.timers.expire(now) else { return };
-        let late = |request: &Request| request.until <= now;
-        self.state = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Carried { generation, mut requests } => {
-                self.refuse(&mut requests, code::RESUME_PARTNER_MISSING, late);
-                self.carried_by(generation, requests)
-            }
-            State::Parked(mut requests) | State::Held(mut requests) | State::Paired(mut requests) => {
-                self.refuse(&mut requests, code::RESUME_PARTNER_MISSING, late);
-                self.pair(requests)
-            }
-            state @ (State::Idle { .. } | State::Ended) => state,
-        };
-        self.arm();
-    }
-
-    fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(|(at, _)| at)
+        next
     }
 }
 

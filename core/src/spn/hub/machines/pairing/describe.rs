@@ -2,19 +2,21 @@
 
 use super::{Admission, Config, End, Event, Pairing, SessionRef, State, Values, requests::Request};
 use crate::{
-    machine::{Describe, Machine as _, Timer as _},
+    machine::{Describe, Inspect as _, Machine as _},
     spn::{Side, Tag, wire::code, wire::frame::flag},
 };
 
-/// The sessions of the alphabet: the two ends of the connection, and a stranger that knows its id.
+/// The sessions of the alphabet: the two ends of the connection, a second session of its consumer, and a stranger that knows its id.
 const CONSUMER: u64 = 1;
 const STRANGER: u64 = 2;
 const PROVIDER: u64 = 3;
+const SECOND: u64 = 4;
 
 fn end(session: u64) -> End {
     let (side, partner) = if session == PROVIDER { (Side::Provider, CONSUMER) } else { (Side::Consumer, PROVIDER) };
     let tag = |session: u64| Tag([session as u8; 16]);
-    End { service: 0, side, tag: tag(session), partner: Some(tag(partner)) }
+    let own = if session == SECOND { CONSUMER } else { session };
+    End { service: 0, side, tag: tag(own), partner: Some(tag(partner)) }
 }
 
 fn request(session: u64, generation: u64, flags: u8) -> Event {
@@ -43,27 +45,11 @@ fn stream(session: u64, generation: u64, admission: Admission, yields: bool) -> 
 }
 
 impl Describe for Pairing {
-    const NAME: &'static str = "spn.hub_pairing";
     const ABOUT: &'static str = "the requests to resume one connection on a hub: parked, paired, served";
     type Config = Config;
 
     fn start(config: Config, _seed: u64) -> Self {
         Self::new(config)
-    }
-
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::Idle { .. } => "Idle",
-            State::Carried { .. } => "Carried",
-            State::Parked(_) => "Parked",
-            State::Held(_) => "Held",
-            State::Paired(_) => "Paired",
-            State::Ended => "Ended",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| timer.name())
     }
 
     fn fingerprint(&self) -> String {
@@ -73,12 +59,12 @@ impl Describe for Pairing {
             let said = (it.session.0, values.generation, values.flags);
             format!("{said:?} {} {} {is_first}", it.paused, it.sought.len())
         };
-        let leg = match self.state {
+        let leg = match *self.parts.state() {
             State::Carried { generation, .. } => Some(generation),
             State::Idle { leg } => leg,
             State::Parked(_) | State::Held(_) | State::Paired(_) | State::Ended => None,
         };
-        let requests = self.requests().into_iter().flat_map(|requests| requests.iter().map(of));
+        let requests = self.parts.state().requests().into_iter().flat_map(|requests| requests.iter().map(of));
         format!("{leg:?} {:?}", requests.collect::<Vec<_>>())
     }
 
@@ -111,22 +97,19 @@ impl Describe for Pairing {
             E::ServiceUnpaused { service: 0 },
             E::HubLeaving,
         ];
-        events.extend([CONSUMER, STRANGER, PROVIDER].into_iter().flat_map(of));
+        events.extend([CONSUMER, STRANGER, PROVIDER, SECOND].into_iter().flat_map(of));
         events.extend([0, 1, 2].map(|generation| E::LegEnded { generation }));
         events
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.actions.is_overrun() {
-            return Err("an event caused more actions than there is room for".to_owned());
-        }
-        let requests = self.requests();
+        let requests = self.parts.state().requests();
         if self.poll_timeout() != requests.and_then(super::Requests::due) {
             return Err(format!("{}: deadline is {:?}", self.state(), self.due()));
         }
         let Some(requests) = requests else { return Ok(()) };
         let pair = requests.pair();
-        let is_right = match &self.state {
+        let is_right = match self.parts.state() {
             State::Carried { .. } => !requests.is_empty(),
             State::Parked(_) => !requests.is_empty() && pair.is_none(),
             State::Held(_) => pair.is_some_and(|(consumer, _)| consumer.paused),

@@ -24,7 +24,7 @@ pub(super) struct Request {
 
 /// The requests to resume one connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Requests {
+pub struct Requests {
     /// Oldest first; one of each session.
     list: Vec<Request>,
     /// The ends of the connection, where the hub has seen them.

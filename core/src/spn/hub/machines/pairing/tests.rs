@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    machine::Describe,
+    machine::{Describe, Inspect, Machine},
     spn::{Tag, wire::frame::flag},
     testing::first_instant,
 };
