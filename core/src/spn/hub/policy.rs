@@ -2,6 +2,7 @@
 
 pub(super) mod availability;
 pub mod balance;
+pub(super) mod provision;
 pub(super) mod registry;
 mod seek;
 pub(super) mod silence;

@@ -9,17 +9,17 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    machine::{Armed, Inspect, Machine},
+    machine::Machine,
     spn::{
         Protocol, Role,
         hub::{
             Due, Hub, Notice,
             machines::{
                 instance,
-                managed::{Action, Config, Event, ManagedProvider},
+                managed::{Action, Event},
                 session,
             },
-            policy::{availability::Availability, registry::Entry},
+            policy::{availability::Availability, provision::Managed, registry::Entry},
         },
         wire::frame::Frame,
     },
@@ -39,56 +39,10 @@ pub struct ClusterTask {
     pub availability: Arc<Availability>,
 }
 
-/// The managed provider of a service.
-#[derive(Debug)]
-pub(in crate::spn::hub) struct Managed {
-    machine: ManagedProvider,
-    armed: Armed,
-    availability: Arc<Availability>,
-    /// What the cluster manager was asked for last.
-    task: u64,
-    /// The next moment of the schedule.
-    scheduled: Option<Scheduled>,
-}
-
-/// A moment of a schedule.
-#[derive(Debug, Clone, Copy)]
-struct Scheduled {
-    at: Instant,
-    /// The same, since 1970.
-    unix: Duration,
-    is_start: bool,
-}
-
-impl Managed {
-    fn new(availability: Availability) -> Self {
-        Self {
-            machine: ManagedProvider::new(Config::new(&availability)),
-            armed: Armed::default(),
-            availability: Arc::new(availability),
-            task: 0,
-            scheduled: None,
-        }
-    }
-
-    pub(in crate::spn::hub) fn is_starting(&self) -> bool {
-        self.machine.is_starting()
-    }
-
-    /// Consumers may come in without a provider: one is started for them.
-    pub(in crate::spn::hub) fn is_on_demand(&self) -> bool {
-        self.availability.is_on_demand()
-    }
-
-    pub(in crate::spn::hub) fn state(&self) -> &'static str {
-        self.machine.state()
-    }
-}
-
 impl Hub {
     /// A cluster manager has done its task, or could not.
     pub fn cluster_done(&mut self, now: Instant, task: u64, ok: bool) {
-        let is_its = |entry: &Entry| entry.managed.as_ref().is_some_and(|managed| managed.task == task);
+        let is_its = |entry: &Entry| entry.managed.as_ref().is_some_and(|managed| managed.has_task(task));
         if let Some(service) = self.registry.entries().iter().position(is_its) {
             self.managed_event(now, service, Event::ClusterDone { ok });
         }
@@ -106,15 +60,12 @@ impl Hub {
                 entry.managed = None;
                 continue;
             };
-            if entry.managed.as_ref().is_some_and(|managed| *managed.availability == *availability) {
+            if entry.managed.as_ref().is_some_and(|managed| **managed.availability() == *availability) {
                 continue;
             }
             let (availability, is_wanted) = (availability.clone(), !availability.is_out_of_hours(unix));
             match &mut entry.managed {
-                Some(managed) => {
-                    managed.machine.set_config(Config::new(&availability));
-                    managed.availability = Arc::new(availability);
-                }
+                Some(managed) => managed.set_availability(availability),
                 None => entry.managed = Some(Managed::new(availability)),
             }
             self.look_at_provider(now, service);
@@ -142,7 +93,7 @@ impl Hub {
     pub(super) fn look_at_provider(&mut self, now: Instant, service: usize) {
         let Some(entry) = self.registry.get(service) else { return };
         let Some(managed) = &entry.managed else { return };
-        let (was_here, was_busy) = (managed.machine.is_here(), managed.machine.is_busy());
+        let (was_here, was_busy) = (managed.is_here(), managed.is_busy());
         let is_here = !entry.providers.is_empty();
         let may_resume = |session| self.sessions.get(session).is_some_and(|session| !session.parked.is_empty());
         let is_busy = entry.providers.iter().any(|provider| provider.open > 0 || may_resume(&provider.session));
@@ -156,18 +107,18 @@ impl Hub {
 
     pub(super) fn managed_event(&mut self, now: Instant, service: usize, event: Event) {
         if let Some(managed) = self.registry.get_mut(service).and_then(|entry| entry.managed.as_mut()) {
-            managed.machine.handle_event(now, event);
+            managed.handle_event(now, event);
             self.perform_managed(now, service);
         }
     }
 
     pub(in crate::spn::hub) fn managed_timeout(&mut self, now: Instant, at: Instant, service: usize) {
         let managed = self.registry.get_mut(service).and_then(|entry| entry.managed.as_mut());
-        if managed.is_some_and(|managed| managed.armed.take(at)) {
+        if managed.is_some_and(|managed| managed.take_deadline(at)) {
             // A request to resume may have come since it was told that nothing is open.
             self.look_at_provider(now, service);
             if let Some(managed) = self.registry.get_mut(service).and_then(|entry| entry.managed.as_mut()) {
-                managed.machine.handle_timeout(now);
+                managed.handle_timeout(now);
                 self.perform_managed(now, service);
             }
         }
@@ -176,11 +127,10 @@ impl Hub {
     fn perform_managed(&mut self, now: Instant, service: usize) {
         while let Some(entry) = self.registry.get_mut(service) {
             let Some(managed) = &mut entry.managed else { return };
-            let Some(action) = managed.machine.poll_action() else {
-                self.deadlines.arm(&mut managed.armed, managed.machine.poll_timeout(), Due::Managed(service));
+            let Some(action) = managed.next_action(&mut self.deadlines, Due::Managed(service)) else {
                 // Who has waited through a start that came to nothing, or through the end of the last provider, waits still.
                 // One that is not started on demand stays stopped, and asking again would never end.
-                if managed.machine.is_stopped() && managed.is_on_demand() && self.is_waited_for(service) {
+                if managed.is_stopped() && managed.is_on_demand() && self.is_waited_for(service) {
                     self.managed_event(now, service, Event::ConnectionWaits);
                 }
                 return;
@@ -202,8 +152,8 @@ impl Hub {
         let Some(entry) = self.registry.get_mut(service) else { return };
         let Some(managed) = &mut entry.managed else { return };
         self.next_task += 1;
-        managed.task = self.next_task;
-        let (service, availability) = (entry.urn.clone(), managed.availability.clone());
+        managed.set_task(self.next_task);
+        let (service, availability) = (entry.urn.clone(), managed.availability().clone());
         self.notices.push_back(what(ClusterTask { id: self.next_task, service, availability }));
     }
 
@@ -230,7 +180,7 @@ impl Hub {
         let unix = self.clock.epoch().unix_at(now);
         for service in 0..self.registry.entries().len() {
             let managed = self.registry.get(service).and_then(|entry| entry.managed.as_ref());
-            let Some(availability) = managed.map(|managed| managed.availability.clone()) else { continue };
+            let Some(availability) = managed.map(|managed| managed.availability().clone()) else { continue };
             match (availability.is_out_of_hours(believed), availability.is_out_of_hours(unix)) {
                 (true, false) => self.managed_event(now, service, Event::ScheduledStart),
                 (false, true) => self.managed_event(now, service, Event::ScheduledStop),
@@ -244,12 +194,8 @@ impl Hub {
     fn schedule(&mut self, now: Instant, service: usize) {
         let unix = self.clock.epoch().unix_at(now);
         let Some(managed) = self.registry.get_mut(service).and_then(|entry| entry.managed.as_mut()) else { return };
-        managed.scheduled = managed.availability.next_scheduled(unix).and_then(|(next, is_start)| {
-            let wait = next.saturating_sub(unix).max(Duration::from_millis(1));
-            Some(Scheduled { at: now.checked_add(wait)?, unix: next, is_start })
-        });
-        if let Some(next) = managed.scheduled {
-            self.deadlines.push(next.at, Due::Scheduled(service));
+        if let Some(at) = managed.schedule(now, unix) {
+            self.deadlines.push(at, Due::Scheduled(service));
         }
     }
 
@@ -257,11 +203,10 @@ impl Hub {
     pub(in crate::spn::hub) fn scheduled(&mut self, now: Instant, at: Instant, service: usize) {
         let managed = self.registry.get(service).and_then(|entry| entry.managed.as_ref());
         // Another moment may have taken its place.
-        let Some(next) = managed.and_then(|managed| managed.scheduled).filter(|next| next.at == at) else { return };
+        let Some(next) = managed.and_then(|managed| managed.scheduled_at(at)) else { return };
         // The wall clock may have been slowed down since: then it is a little early.
         if self.clock.epoch().unix_at(now) >= next.unix {
-            let event = if next.is_start { Event::ScheduledStart } else { Event::ScheduledStop };
-            self.managed_event(now, service, event);
+            self.managed_event(now, service, next.event);
         }
         self.schedule(now, service);
     }

@@ -92,7 +92,9 @@ impl Hub {
             Frame::ProvidersAck { number } if is_open && role == Role::Consumer => {
                 self.providers_ack(now, handle, number)
             }
-            Frame::Seek { conn, instance } if is_open && role == Role::Consumer => self.seek(now, handle, conn, instance),
+            Frame::Seek { conn, instance } if is_open && role == Role::Consumer => {
+                self.seek(now, handle, conn, instance)
+            }
             Frame::Absent { conn, .. } if is_open && role == Role::Provider => self.absent(now, handle, conn),
             Frame::Providers { .. }
             | Frame::ProvidersAck { .. }

@@ -9,11 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    cluster::Managed,
-    resume::number,
-    streams::DataStream,
-};
+use super::{resume::number, streams::DataStream};
 use crate::{
     machine::{Armed, Machine},
     quic::{self, CloseReason, Handle, PeerIdentity, StreamId},
@@ -30,6 +26,7 @@ use crate::{
             },
             notice::{Reason, Refusal},
             policy::{
+                provision::Managed,
                 registry::{self, Provider},
                 silence::Watch,
             },

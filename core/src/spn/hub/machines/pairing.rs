@@ -459,9 +459,7 @@ impl Pairing {
             self.parts.act(Action::SendCloseReq { session, code });
         }
         let both = [Some(end.tag), partner.map(|(_, tag)| tag)];
-        self.forget(requests, |request| {
-            request.end.service == end.service && both.contains(&Some(request.end.tag))
-        });
+        self.forget(requests, |request| request.end.service == end.service && both.contains(&Some(request.end.tag)));
     }
 
     /// Each session of a provider is asked once for each request (SEK-3).

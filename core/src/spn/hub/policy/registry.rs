@@ -7,10 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::availability::Availability;
+use super::{availability::Availability, provision::Managed};
 use crate::{
     quic::{Handle, PeerIdentity},
-    spn::{Role, hub::binding::cluster::Managed, wire::code},
+    spn::{Role, wire::code},
 };
 
 /// A service, as the inventory defines it.

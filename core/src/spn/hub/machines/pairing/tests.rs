@@ -379,7 +379,8 @@ impl Host {
                 A::SendCloseReq { session, .. } => assert!(self.end_of(session).is_some()),
                 A::SendSeek { .. } => {}
                 A::SendAbsent { consumers, .. } => {
-                    let is_consumer = |session: &SessionRef| self.end_of(*session).is_some_and(|it| it.side == Side::Consumer);
+                    let is_consumer =
+                        |session: &SessionRef| self.end_of(*session).is_some_and(|it| it.side == Side::Consumer);
                     assert!(consumers.iter().all(is_consumer));
                 }
                 A::SendCloseAck { .. } => {}
