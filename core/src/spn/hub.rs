@@ -46,7 +46,10 @@ use self::{
         instance::{self, Instance},
         session,
     },
-    policy::registry::{self, Registry},
+    policy::{
+        registry::{self, Registry},
+        silence::Silence,
+    },
 };
 use super::{ConnKey, Protocol, Role, Side};
 use crate::{
@@ -123,6 +126,7 @@ pub struct Hub {
     keys: BTreeMap<ConnKey, u64>,
     /// Requests to resume.
     pairings: Pairings,
+    silence: Silence,
     /// Directions that may have something to move: each is in here once.
     ready: VecDeque<(u64, Side)>,
     /// Sessions with control frames to send.
@@ -207,6 +211,7 @@ impl Hub {
             next_task: 0,
             keys: BTreeMap::new(),
             pairings: Pairings::default(),
+            silence: Silence::default(),
             ready: VecDeque::new(),
             unflushed: Vec::new(),
             deadlines: Deadlines::default(),

@@ -28,7 +28,6 @@ use crate::{
             policy::{
                 provision::Managed,
                 registry::{self, Provider},
-                silence::Watch,
             },
         },
         record::{RecordEvent, SessionRecord},
@@ -106,8 +105,6 @@ pub(in crate::spn::hub) struct Session {
     began: Option<(Instant, SessionRecord)>,
     /// The incumbent that was asked for a sign of life, and how many datagrams it had sent by then.
     probe: Option<(Handle, u64)>,
-    /// A provider's: it owes an acknowledgement.
-    pub(in crate::spn::hub) watch: Option<Watch>,
     /// When it last asked for a provider's start.
     provider_start: Option<Instant>,
     /// What was wrong with it, beyond the code.
@@ -201,7 +198,6 @@ impl Hub {
             opened: 0,
             began: None,
             probe: None,
-            watch: None,
             provider_start: None,
             detail: String::new(),
             settled: false,
@@ -354,6 +350,7 @@ impl Hub {
         };
         self.session_event(now, handle, event);
         self.unhold(handle);
+        self.silence.forget(handle);
         if let Some(session) = self.sessions.remove(&handle) {
             session.windows.end(&mut self.budget);
         }

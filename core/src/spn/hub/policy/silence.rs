@@ -3,7 +3,10 @@
 //! QUIC takes a peer for dead after its idle timeout. Long before, a provider that acknowledges nothing gets no new connection while another
 //! one answers; and what it got, and has not acknowledged, goes to another one.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use super::registry::{Provider, UNLISTED};
 use crate::{
@@ -20,10 +23,76 @@ const GIVEN_UP: Duration = Duration::from_secs(2);
 
 /// A provider's session that owes an acknowledgement.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::spn::hub) struct Watch {
+struct Watch {
     since: Instant,
     /// Datagrams that had come from it by then.
     heard: u64,
+}
+
+/// The providers' sessions that owe an acknowledgement.
+#[derive(Debug, Default)]
+pub(in crate::spn::hub) struct Silence {
+    watches: BTreeMap<Handle, Watch>,
+}
+
+/// What a look at a session shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It came too late to show anything.
+    Late,
+    /// The session has said something.
+    Heard,
+    /// The session has said nothing.
+    Silent {
+        /// For so long that its connections are to go to another one.
+        is_given_up: bool,
+    },
+}
+
+impl Silence {
+    /// A session owes an acknowledgement; `heard` datagrams have come from it. Says whether this is new: then a look is to be arranged.
+    fn watch(&mut self, now: Instant, session: Handle, heard: u64) -> bool {
+        let is_new = !self.watches.contains_key(&session);
+        self.watches.entry(session).or_insert(Watch { since: now, heard });
+        is_new
+    }
+
+    /// Whether a session owes an acknowledgement.
+    fn is_watched(&self, session: Handle) -> bool {
+        self.watches.contains_key(&session)
+    }
+
+    /// Looks, at `now`, whether a session has said anything since it got something; the look was due at `due`. If the session has said something,
+    /// `owes` says whether it has got something since.
+    fn look(
+        &mut self,
+        now: Instant,
+        due: Instant,
+        session: Handle,
+        heard: u64,
+        owes: impl FnOnce() -> bool,
+    ) -> Option<Look> {
+        let watch = self.watches.get_mut(&session)?;
+        let renewed = Watch { since: now, heard };
+        if now >= due + LATE {
+            *watch = renewed;
+            return Some(Look::Late);
+        }
+        if heard == watch.heard {
+            return Some(Look::Silent { is_given_up: now >= watch.since + GIVEN_UP });
+        }
+        if owes() {
+            *watch = renewed;
+        } else {
+            self.watches.remove(&session);
+        }
+        Some(Look::Heard)
+    }
+
+    /// A session has ended.
+    pub(in crate::spn::hub) fn forget(&mut self, session: Handle) {
+        self.watches.remove(&session);
+    }
 }
 
 impl Provider {
@@ -44,9 +113,7 @@ impl Hub {
     }
 
     fn watch(&mut self, now: Instant, handle: Handle, heard: u64) {
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        if session.watch.is_none() {
-            session.watch = Some(Watch { since: now, heard });
+        if self.sessions.contains_key(&handle) && self.silence.watch(now, handle, heard) {
             self.remind_of_silence(now, handle);
         }
     }
@@ -59,24 +126,20 @@ impl Hub {
     /// Looks whether a provider has said anything since it got something.
     pub(in crate::spn::hub) fn silence_timeout(&mut self, now: Instant, at: Instant, handle: Handle) {
         let heard = self.quic.received_datagrams(handle);
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        let Some(watch) = session.watch else { return };
-        // A look that comes late is none.
-        if now >= at + LATE {
-            session.watch = Some(Watch { since: now, heard });
-            return self.remind_of_silence(now, handle);
-        }
+        let Some(session) = self.sessions.get(&handle) else { return };
+        let connections = &self.connections;
+        let is_owed = |id| connections.get(id).is_some_and(|it| it.heard == Some(heard) && !it.answered);
+        let owes = || session.connections.iter().rev().any(is_owed);
+        let Some(look) = self.silence.look(now, at, handle, heard, owes) else { return };
         let service = session.service;
-        let is_silent = heard == watch.heard;
-        if !is_silent {
-            let connections = &self.connections;
-            let is_owed = |id| connections.get(id).is_some_and(|it| it.heard == Some(heard) && !it.answered);
-            let owes = session.connections.iter().rev().any(is_owed);
-            session.watch = owes.then_some(Watch { since: now, heard });
-        }
-        if session.watch.is_some() {
+        if self.silence.is_watched(handle) {
             self.remind_of_silence(now, handle);
         }
+        let (is_silent, is_given_up) = match look {
+            Look::Late => return,
+            Look::Heard => (false, false),
+            Look::Silent { is_given_up } => (true, is_given_up),
+        };
         let Some(entry) = self.registry.get_mut(service) else { return };
         let Some(provider) = entry.provider(handle) else { return };
         let was_silent = std::mem::replace(&mut provider.is_silent, is_silent);
@@ -93,7 +156,7 @@ impl Hub {
                 let heard = self.quic.received_datagrams(other.session);
                 self.watch(now, other.session, heard);
             }
-            if now >= watch.since + GIVEN_UP && others.iter().any(Provider::answers) {
+            if is_given_up && others.iter().any(Provider::answers) {
                 self.list(service, handle, false);
                 self.move_connections(now, handle, heard);
             }
@@ -124,5 +187,54 @@ impl Hub {
         for id in session.connections.iter().copied().filter(begins_again).collect::<Vec<_>>() {
             self.connection_event(now, id, Event::ProviderSilent);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::first_instant;
+
+    fn session(n: u32) -> Handle {
+        Handle::of_test(n)
+    }
+
+    #[test]
+    fn a_session_that_says_nothing_is_silent_and_then_given_up() {
+        let (now, it) = (first_instant(), session(1));
+        let mut silence = Silence::default();
+        assert!(silence.watch(now, it, 5), "a look is to be arranged");
+        assert!(!silence.watch(now + GIVEN_UP, it, 9), "there is one already, and the first debt counts");
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut look = |ms| silence.look(at(ms), at(ms), it, 5, || unreachable!("nothing was said"));
+        assert_eq!(look(200), Some(Look::Silent { is_given_up: false }));
+        assert_eq!(look(1999), Some(Look::Silent { is_given_up: false }));
+        assert_eq!(look(2000), Some(Look::Silent { is_given_up: true }));
+        assert_eq!(silence.look(now, now, session(2), 0, || false), None, "nobody watches that one");
+    }
+
+    #[test]
+    fn a_session_that_says_something_owes_only_what_it_has_got_since() {
+        let (now, it) = (first_instant(), session(1));
+        let mut silence = Silence::default();
+        silence.watch(now, it, 5);
+        assert_eq!(silence.look(now, now, it, 6, || true), Some(Look::Heard));
+        assert!(silence.is_watched(it));
+        let later = now + GIVEN_UP;
+        assert_eq!(silence.look(later, later, it, 6, || true), Some(Look::Silent { is_given_up: true }));
+        assert_eq!(silence.look(later, later, it, 7, || false), Some(Look::Heard));
+        assert!(!silence.is_watched(it));
+    }
+
+    #[test]
+    fn a_late_look_shows_nothing() {
+        let (now, it) = (first_instant(), session(1));
+        let mut silence = Silence::default();
+        silence.watch(now, it, 5);
+        let late = now + GIVEN_UP + LATE;
+        assert_eq!(silence.look(late, late - LATE, it, 5, || true), Some(Look::Late));
+        assert_eq!(silence.look(late, late, it, 5, || true), Some(Look::Silent { is_given_up: false }), "from then on");
+        silence.forget(it);
+        assert!(!silence.is_watched(it));
     }
 }
