@@ -48,6 +48,7 @@ use self::{
     },
     policy::{
         registry::{self, Registry},
+        seek::Listeners,
         silence::Silence,
     },
 };
@@ -127,6 +128,7 @@ pub struct Hub {
     /// Requests to resume.
     pairings: Pairings,
     silence: Silence,
+    listeners: Listeners,
     /// Directions that may have something to move: each is in here once.
     ready: VecDeque<(u64, Side)>,
     /// Sessions with control frames to send.
@@ -212,6 +214,7 @@ impl Hub {
             keys: BTreeMap::new(),
             pairings: Pairings::default(),
             silence: Silence::default(),
+            listeners: Listeners::default(),
             ready: VecDeque::new(),
             unflushed: Vec::new(),
             deadlines: Deadlines::default(),

@@ -4,5 +4,5 @@ pub(super) mod availability;
 pub mod balance;
 pub(super) mod provision;
 pub(super) mod registry;
-mod seek;
+pub(super) mod seek;
 pub(super) mod silence;

@@ -8,21 +8,18 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{
-    machine::Machine,
-    spn::{
-        Protocol, Role,
-        hub::{
-            Due, Hub, Notice,
-            machines::{
-                instance,
-                managed::{Action, Event},
-                session,
-            },
-            policy::{availability::Availability, provision::Managed, registry::Entry},
+use crate::spn::{
+    Protocol, Role,
+    hub::{
+        Due, Hub, Notice,
+        machines::{
+            instance,
+            managed::{Action, Event},
+            session,
         },
-        wire::frame::Frame,
+        policy::{availability::Availability, provision::Managed, registry::Entry},
     },
+    wire::frame::Frame,
 };
 
 /// The word for what is PROVIDER_STOPPED in `sc02`.

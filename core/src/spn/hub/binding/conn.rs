@@ -261,8 +261,8 @@ impl Hub {
 
     /// Finds a provider for a connection (docs/protocols/spn.md, Choosing a provider, PRV-6, and Hub connection, HBC-4).
     fn choose(&mut self, now: Instant, service: usize, id: u64) -> Choice {
-        let consumer = self.connections.get(&id).and_then(|connection| self.sessions.get(&connection.consumer.session));
-        let known = consumer.and_then(|session| session.knows).unwrap_or(u64::MAX);
+        let consumer = self.connections.get(&id).map(|connection| connection.consumer.session);
+        let known = consumer.map_or(u64::MAX, |session| self.listeners.newest_known(session));
         loop {
             let Some(entry) = self.registry.get_mut(service) else { return Choice::None };
             // One that leaves its control stream unread gets nothing more to do.

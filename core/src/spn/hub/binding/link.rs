@@ -86,8 +86,6 @@ pub(in crate::spn::hub) struct Session {
     pub(super) wants_partners: bool,
     /// It knows SEEK.
     pub(in crate::spn::hub) seeks: bool,
-    /// A consumer's: the newest list of providers that it has.
-    pub(in crate::spn::hub) knows: Option<u64>,
     /// Connections that it has asked to resume,
     pub(in crate::spn::hub) parked: BTreeSet<ConnKey>,
     /// and whether there is a time at which to look at them.
@@ -188,7 +186,6 @@ impl Hub {
             can_resume: false,
             wants_partners: false,
             seeks: false,
-            knows: None,
             parked: BTreeSet::new(),
             parked_reminded: false,
             reports: BTreeMap::new(),
@@ -351,6 +348,7 @@ impl Hub {
         self.session_event(now, handle, event);
         self.unhold(handle);
         self.silence.forget(handle);
+        self.listeners.forget(handle);
         if let Some(session) = self.sessions.remove(&handle) {
             session.windows.end(&mut self.budget);
         }

@@ -1,4 +1,4 @@
-//! Connections that outlive their streams (RES, OWN, HBC-14, HBC-15).
+//! Connections that outlive their streams (RES, OWN, HBC-14 to HBC-18).
 
 use super::*;
 use crate::spn::{

@@ -58,6 +58,10 @@ impl Requests {
     pub(super) fn put(&mut self, request: Request, owners: Option<Owners>) {
         self.owners = owners.or(self.owners);
         self.list.retain(|older| older.session != request.session);
+        if self.list.is_empty() {
+            // The two ends are the rule; there may be thousands of such lists (I9).
+            self.list.reserve_exact(2);
+        }
         self.list.push(request);
     }
 
