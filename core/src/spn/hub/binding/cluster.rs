@@ -110,14 +110,11 @@ impl Hub {
     }
 
     pub(in crate::spn::hub) fn managed_timeout(&mut self, now: Instant, at: Instant, service: usize) {
+        // A request to resume may have come since it was told that nothing is open.
+        self.look_at_provider(now, service);
         let managed = self.registry.get_mut(service).and_then(|entry| entry.managed.as_mut());
-        if managed.is_some_and(|managed| managed.take_deadline(at)) {
-            // A request to resume may have come since it was told that nothing is open.
-            self.look_at_provider(now, service);
-            if let Some(managed) = self.registry.get_mut(service).and_then(|entry| entry.managed.as_mut()) {
-                managed.handle_timeout(now);
-                self.perform_managed(now, service);
-            }
+        if managed.is_some_and(|managed| managed.expire(now, at)) {
+            self.perform_managed(now, service);
         }
     }
 

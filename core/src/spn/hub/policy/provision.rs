@@ -8,15 +8,14 @@ use std::{
 
 use super::availability::Availability;
 use crate::{
-    machine::{Armed, Deadlines, Inspect as _, Machine as _},
+    machine::{Deadlines, Hosted, Inspect as _, Machine as _},
     spn::hub::machines::managed::{Action, Config, Event, ManagedProvider},
 };
 
 /// The managed provider of a service.
 #[derive(Debug)]
 pub(in crate::spn::hub) struct Managed {
-    machine: ManagedProvider,
-    armed: Armed,
+    machine: Hosted<ManagedProvider>,
     availability: Arc<Availability>,
     /// What the cluster manager was asked for last.
     task: u64,
@@ -37,8 +36,7 @@ pub(in crate::spn::hub) struct Scheduled {
 impl Managed {
     pub(in crate::spn::hub) fn new(availability: Availability) -> Self {
         Self {
-            machine: ManagedProvider::new(Config::new(&availability)),
-            armed: Armed::default(),
+            machine: Hosted::new(ManagedProvider::new(Config::new(&availability))),
             availability: Arc::new(availability),
             task: 0,
             scheduled: None,
@@ -93,22 +91,14 @@ impl Managed {
         self.machine.handle_event(now, event);
     }
 
-    /// Whether the machine's present deadline was due `at`. If so, [`handle_timeout`](Self::handle_timeout) is to follow.
-    pub(in crate::spn::hub) fn take_deadline(&mut self, at: Instant) -> bool {
-        self.armed.take(at)
-    }
-
-    pub(in crate::spn::hub) fn handle_timeout(&mut self, now: Instant) {
-        self.machine.handle_timeout(now);
+    /// A deadline that was due `at` has come. If it is the machine's present one, its timer fires, and the machine is to be drained.
+    pub(in crate::spn::hub) fn expire(&mut self, now: Instant, at: Instant) -> bool {
+        self.machine.expire(now, at)
     }
 
     /// The machine's next action. When there is none, its deadline is noted under `key`.
     pub(in crate::spn::hub) fn next_action<K: Ord>(&mut self, deadlines: &mut Deadlines<K>, key: K) -> Option<Action> {
-        let action = self.machine.poll_action();
-        if action.is_none() {
-            deadlines.arm(&mut self.armed, self.machine.poll_timeout(), key);
-        }
-        action
+        self.machine.next_action(deadlines, key)
     }
 
     /// Looks up the next moment of the schedule; `unix` is the wall-clock time of `now`.
