@@ -1,4 +1,4 @@
-//! The machines of the requests to resume, one for each connection that has such requests (docs/protocols/spn.md, HBC-14).
+//! The machines of the requests to resume, one for each connection that has such requests (docs/protocols/spn.md, Hub connection, HBC-14).
 
 use std::{collections::BTreeMap, time::Instant};
 

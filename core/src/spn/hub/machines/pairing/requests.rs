@@ -1,4 +1,5 @@
-//! The requests to resume one connection, and which of them belong together (docs/protocols/spn.md, RES-26 to RES-28 and OWN-3).
+//! The requests to resume one connection, and which of them belong together (docs/protocols/spn.md, Pause and resume,
+//! RES-26 to RES-28, and Owners, OWN-3).
 //!
 //! A hub that has restarted knows nothing of a connection, so each end names its partner, and only two that name each other are joined.
 //! An end of an earlier release names nobody: for it, the first of the other side counts (OWN-7).
