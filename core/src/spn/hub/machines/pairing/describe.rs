@@ -19,25 +19,9 @@ fn end(session: u64) -> End {
     End { service: 0, side, tag: tag(own), partner: Some(tag(partner)) }
 }
 
-fn request(session: u64, generation: u64, flags: u8) -> Event {
-    Event::ResumeReq {
-        session: SessionRef(session),
-        end: end(session),
-        values: Values { generation, received: 0, flags, code: code::OK },
-        admission: Admission::Free,
-        owners: None,
-        paused: false,
-    }
-}
-
-/// The same request, which the hub does not take as it is.
-fn admitted(event: Event, to: Admission, is_paused: bool) -> Event {
-    match event {
-        Event::ResumeReq { session, end, values, owners, .. } => {
-            Event::ResumeReq { session, end, values, admission: to, owners, paused: is_paused }
-        }
-        other => other,
-    }
+fn request(session: u64, flags: u8, admission: Admission, paused: bool) -> Event {
+    let values = Values { generation: 0, received: 0, flags, code: code::OK };
+    Event::ResumeReq { session: SessionRef(session), end: end(session), values, admission, owners: None, paused }
 }
 
 fn stream(session: u64, generation: u64, admission: Admission, yields: bool) -> Event {
@@ -72,18 +56,18 @@ impl Describe for Pairing {
         use Event as E;
         let of = |session: u64| {
             [
-                request(session, 0, 0),
+                request(session, 0, Admission::Free, false),
                 E::CloseReq { session: SessionRef(session), end: end(session), code: code::PEER_ABORTED },
                 E::SessionEnded { session: SessionRef(session) },
             ]
         };
         let mut events = vec![
             E::LegFound { generation: 0 },
-            request(PROVIDER, 0, flag::ABORTED),
-            admitted(request(CONSUMER, 0, 0), Admission::Full, false),
-            admitted(request(CONSUMER, 0, 0), Admission::Foreign, false),
-            admitted(request(CONSUMER, 0, 0), Admission::Leaving, false),
-            admitted(request(CONSUMER, 0, 0), Admission::Free, true),
+            request(PROVIDER, flag::ABORTED, Admission::Free, false),
+            request(CONSUMER, 0, Admission::Full, false),
+            request(CONSUMER, 0, Admission::Foreign, false),
+            request(CONSUMER, 0, Admission::Leaving, false),
+            request(CONSUMER, 0, Admission::Free, true),
             stream(CONSUMER, 1, Admission::Free, false),
             stream(CONSUMER, 1, Admission::Foreign, false),
             stream(CONSUMER, 2, Admission::Free, true),

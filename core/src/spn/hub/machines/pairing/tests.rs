@@ -42,13 +42,9 @@ fn asks(session: SessionRef, generation: u64) -> Event {
     request(session, values(generation, 0))
 }
 
-fn with(event: Event, to: Admission, is_paused: bool) -> Event {
-    match event {
-        E::ResumeReq { session, end, values, owners, .. } => {
-            E::ResumeReq { session, end, values, admission: to, owners, paused: is_paused }
-        }
-        other => other,
-    }
+/// A request of generation 0.
+fn asks_if(session: SessionRef, admission: Admission, paused: bool) -> Event {
+    E::ResumeReq { session, end: end_of(session), values: values(0, 0), admission, owners: None, paused }
 }
 
 fn stream(session: SessionRef, generation: u64) -> Event {
@@ -122,13 +118,8 @@ fn an_abort_is_reported_to_the_partner_and_ends_the_requests_of_both() {
         assert_step(&[asks(P, 0)], request(C, aborted(code)), "Ended", &actions);
     }
     // A stranger's request is not forgotten with them.
-    let elsewhere = End { service: 1, ..end_of(STRANGER) };
-    let other = match asks(STRANGER, 0) {
-        E::ResumeReq { session, values, admission, owners, paused, .. } => {
-            E::ResumeReq { session, end: elsewhere, values, admission, owners, paused }
-        }
-        other => other,
-    };
+    let (session, end, admission) = (STRANGER, End { service: 1, ..end_of(STRANGER) }, Admission::Free);
+    let other = E::ResumeReq { session, end, values: values(0, 0), admission, owners: None, paused: false };
     let mut machine = after(&[other, asks(P, 0), request(C, aborted(0))]);
     assert_eq!((machine.state(), machine.sessions().collect::<Vec<_>>()), ("Parked", vec![STRANGER]));
     drain(&mut machine);
@@ -145,17 +136,17 @@ fn what_does_not_belong_to_the_sender_is_refused() {
     assert_step(&[asks(P, 0)], connect(STRANGER), "Parked", &reset);
     assert_step(&[asks(P, 0)], close(STRANGER), "Parked", &[A::SendCloseAck { session: STRANGER }]);
     // The present leg says it, too.
-    let foreign = with(asks(STRANGER, 0), Admission::Foreign, false);
+    let foreign = asks_if(STRANGER, Admission::Foreign, false);
     assert_step(&[E::LegFound { generation: 0 }], foreign, "Ended", &[refuse(&[STRANGER], 0x15), A::End]);
 }
 
 #[test]
 fn requests_are_refused_at_a_limit_and_by_a_hub_that_leaves() {
-    let full = |session| with(asks(session, 0), Admission::Full, false);
+    let full = |session| asks_if(session, Admission::Full, false);
     assert_step(&[asks(P, 0)], full(C), "Parked", &[refuse(&[C], 0x19)]);
     assert_step(&[asks(C, 0)], full(C), "Parked", &[park(C)]);
     assert_step(&[asks(P, 0)], full(STRANGER), "Parked", &[refuse(&[STRANGER], 0x15)]);
-    let leaving = with(asks(C, 0), Admission::Leaving, false);
+    let leaving = asks_if(C, Admission::Leaving, false);
     assert_step(&[], leaving, "Ended", &[refuse(&[C], 0x27), A::End]);
     let all = [unpark(&[C, P]), refuse(&[C, P], 0x27), A::End];
     assert_step(&[asks(C, 0), asks(P, 0)], E::HubLeaving, "Ended", &all);
@@ -250,7 +241,7 @@ fn close_req_reaches_the_partner_and_ends_the_requests_of_both() {
 
 #[test]
 fn a_paused_service_answers_when_its_pause_ends() {
-    let held = |session| with(asks(session, 0), Admission::Free, true);
+    let held = |session| asks_if(session, Admission::Free, true);
     let both = [answer(C, 0, 0), answer(P, 0, 0)];
     assert_step(&[held(P)], held(C), "Held", &[park(C)]);
     assert_step(&[held(P), held(C)], stream(C, 1), "Held", &[A::RefuseStream { code: 0x27 }]);
