@@ -9,13 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use rand_chacha::rand_core::Rng as _;
 
 use super::{
     conn::{Carrier, Conn},
     streams::Opening,
 };
 use crate::{
-    machine::{Armed, Describe, Inspect, Machine},
+    machine::{Automaton as _, Hosted, Machine as _},
     quic::{self, Handle, StreamId, TransportConfig, one_line},
     spn::{
         ConnKey, Protocol, Role,
@@ -23,7 +24,7 @@ use crate::{
             ConnId, Due, Endpoint, Notice, Phase, Work,
             machines::{
                 connection,
-                session::{Action, Event, Session},
+                session::{Action, Event, Session, SessionTimer},
             },
             policy::{seek::Roster, standstill::Hold},
         },
@@ -54,10 +55,7 @@ const OVERDUE: Duration = Duration::from_secs(1);
 /// A session with a hub address, in whatever state.
 pub(in crate::spn::endpoint) struct Link {
     pub(in crate::spn::endpoint) remote: SocketAddr,
-    pub(in crate::spn::endpoint) machine: Session,
-    armed: Armed,
-    /// When the machine may begin, as long as it has not.
-    begin: Option<Instant>,
+    pub(in crate::spn::endpoint) machine: Hosted<Session>,
     begun: Instant,
     /// Why the session is not, for people.
     reason: String,
@@ -134,12 +132,10 @@ impl Endpoint {
         if let Phase::Ending { until } = self.phase {
             config.closing = until.saturating_duration_since(now);
         }
-        let machine = Session::start(config, rand_chacha::rand_core::Rng::next_u64(&mut self.random));
-        let mut link = Link {
+        let machine = Session::new(config, self.random.next_u64());
+        let link = Link {
             remote,
-            machine,
-            armed: Armed::default(),
-            begin: None,
+            machine: Hosted::new(machine),
             begun: at,
             reason: String::new(),
             hub: None,
@@ -148,10 +144,9 @@ impl Endpoint {
             wire: None,
         };
         if at <= now {
-            self.work.push_back(Work::Link(id, Event::Connect { role: self.config.role }));
+            self.begin_link(id);
         } else {
-            link.begin = Some(at);
-            self.deadlines.arm(&mut link.armed, Some(at), Due::Link(id));
+            self.deadlines.push(at, Due::Begin(id));
         }
         self.links.insert(id, link);
         if self.paused > 0 {
@@ -164,35 +159,23 @@ impl Endpoint {
         }
     }
 
-    pub(in crate::spn::endpoint) fn expire_link(&mut self, now: Instant, at: Instant, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        if !link.armed.take(at) {
-            return;
-        }
-        if link.begin.is_some_and(|begin| begin <= now) {
-            link.begin = None;
-            self.work.push_back(Work::Link(id, Event::Connect { role: self.config.role }));
-            return;
-        }
-        while let Some(link) = self.links.get_mut(&id)
-            && link.machine.poll_timeout().is_some_and(|due| due <= now)
-        {
-            match link.machine.due() {
-                Some("handshake") => "the hub does not answer".clone_into(&mut link.reason),
-                Some("ack") => "the hub does not answer SESSION_OPEN".clone_into(&mut link.reason),
-                Some(_) | None => {}
-            }
-            link.machine.handle_timeout(now);
-            self.run_link(now, id);
-        }
-        self.arm_link(id);
+    /// The session of an address may begin.
+    pub(in crate::spn::endpoint) fn begin_link(&mut self, id: LinkId) {
+        self.work.push_back(Work::Link(id, Event::Connect { role: self.config.role }));
     }
 
-    fn arm_link(&mut self, id: LinkId) {
-        if let Some(link) = self.links.get_mut(&id) {
-            let due = [link.machine.poll_timeout(), link.begin].into_iter().flatten().min();
-            self.deadlines.arm(&mut link.armed, due, Due::Link(id));
+    pub(in crate::spn::endpoint) fn expire_link(&mut self, now: Instant, at: Instant, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let due = link.machine.parts().timers.next().filter(|(due, _)| *due <= now);
+        if !link.machine.expire(now, at) {
+            return;
         }
+        match due {
+            Some((_, SessionTimer::Handshake)) => "the hub does not answer".clone_into(&mut link.reason),
+            Some((_, SessionTimer::Ack)) => "the hub does not answer SESSION_OPEN".clone_into(&mut link.reason),
+            Some(_) | None => {}
+        }
+        self.run_link(now, id);
     }
 
     pub(in crate::spn::endpoint) fn link_event(&mut self, now: Instant, id: LinkId, event: Event) {
@@ -205,7 +188,7 @@ impl Endpoint {
     /// Does what the session's machine asks for.
     fn run_link(&mut self, now: Instant, id: LinkId) {
         while let Some(link) = self.links.get_mut(&id) {
-            let Some(action) = link.machine.poll_action() else { break };
+            let Some(action) = link.machine.next_action(&mut self.deadlines, Due::Link(id)) else { break };
             match action {
                 Action::Dial => self.dial(now, id),
                 Action::SendSessionOpen { weight } => self.send_session_open(id, weight),
@@ -244,7 +227,7 @@ impl Endpoint {
                 }
                 Action::SessionLost => self.lose_conns(now, id),
                 Action::Close { code } => self.close_wire(now, id, code),
-                Action::Waiting { retry_ms } => {
+                Action::Waiting { retry } => {
                     if let Some(wire) = link.wire.take() {
                         wire.windows.end(&mut self.budget);
                         self.by_handle.remove(&wire.handle);
@@ -252,7 +235,7 @@ impl Endpoint {
                     let notice = Notice::SessionWaiting {
                         remote: link.remote,
                         reason: std::mem::take(&mut link.reason),
-                        retry_ms,
+                        retry_ms: u64::try_from(retry.as_millis()).unwrap_or(u64::MAX),
                     };
                     self.notices.push_back(notice);
                 }
@@ -262,7 +245,6 @@ impl Endpoint {
             }
         }
         self.note_live(id);
-        self.arm_link(id);
         self.pass_turn(now);
     }
 
@@ -540,7 +522,7 @@ impl Endpoint {
         let event = match word {
             b"notify_shutdown" => {
                 "the hub is shutting down".clone_into(&mut link.reason);
-                Event::SessionShutdown { deadline_ms: 0 }
+                Event::SessionShutdown { deadline: Duration::ZERO }
             }
             b"notify_standby" => Event::SessionState { standby: true },
             b"notify_active" => Event::SessionState { standby: false },
@@ -594,7 +576,7 @@ impl Endpoint {
             }
             Frame::SessionReject { code, retry_after_ms, text } => {
                 link.reason = format!("the hub refused the session with code 0x{code:x} ({})", one_line(&text));
-                Event::SessionReject { code, retry_after_ms }
+                Event::SessionReject { code, retry_after: Duration::from_millis(retry_after_ms) }
             }
             Frame::SessionClose { code, text } => {
                 wire.disowned = code == code::NOT_ENTITLED;
@@ -603,7 +585,7 @@ impl Endpoint {
             }
             Frame::SessionShutdown { flags: _, deadline_ms } => {
                 "the hub is shutting down".clone_into(&mut link.reason);
-                Event::SessionShutdown { deadline_ms }
+                Event::SessionShutdown { deadline: Duration::from_millis(deadline_ms) }
             }
             Frame::SessionState { state } => Event::SessionState { standby: state != 0 },
             Frame::ProviderStopped if consumer => Event::ProviderStopped,

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    conn::{Carrier, Conn},
+    conn::{Carrier, Conn, conn_of},
     ledger::{Ledger, Mismatch, REPORT_AFTER},
     link::LinkId,
 };
@@ -89,7 +89,7 @@ impl Endpoint {
 
     /// Counts what the connection keeps; what it has let go makes room, also for others.
     pub(super) fn account(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
+        let Some(conn) = conn_of(&mut self.conns, id) else { return };
         let kept = conn.ledger.as_ref().map_or(0, |ledger| ledger.kept());
         let before = std::mem::replace(&mut conn.retained, kept);
         self.retained = self.retained + kept - before;
@@ -118,7 +118,7 @@ impl Endpoint {
         let limits = &self.config.limits;
         let (least, total) = (limits.retain_min, limits.retain_total);
         let left = total.saturating_sub(self.retained);
-        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
+        let Some(conn) = conn_of(&mut self.conns, id) else {
             return WriteOutcome::Gone;
         };
         let Some(ledger) = &mut conn.ledger else { return WriteOutcome::Gone };
@@ -587,9 +587,7 @@ impl Endpoint {
     /// Consumer, on a new leg: reads the provider's RESUME. Says whether payload may be read.
     pub(super) fn read_answer(&mut self, now: Instant, id: ConnId) -> bool {
         let mut chunks = Vec::new();
-        while let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut)
-            && conn.id == id
-        {
+        while let Some(conn) = conn_of(&mut self.conns, id) {
             let (Some(collector), Some(carrier)) = (&mut conn.answer, conn.carrier) else { return true };
             let outcome = self.quic.read(carrier.handle, carrier.stream, &mut chunks, 1);
             let Some(mut chunk) = chunks.pop() else {
