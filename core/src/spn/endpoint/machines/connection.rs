@@ -12,17 +12,17 @@ mod ends;
 mod events;
 mod pause;
 mod retry;
-mod states;
+mod state;
 #[cfg(test)]
 mod tests;
 
 use std::time::{Duration, Instant};
 
-use self::states::{Flow, Sending};
+use self::state::{Flow, Sending};
 pub use self::{
     config::Config,
     events::{Action, ConnectionTimer, Event},
-    states::State,
+    state::State,
 };
 use crate::{
     machine::{Automaton, Jitter, Parts},

@@ -12,7 +12,7 @@ mod describe;
 mod ends;
 mod events;
 mod retry;
-mod states;
+mod state;
 #[cfg(test)]
 mod tests;
 mod weight;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 pub use self::{
     config::Config,
     events::{Action, Event, SessionTimer},
-    states::{Closing, Live, State},
+    state::{Closing, Live, State},
 };
 use crate::{
     machine::{Automaton, Jitter, Parts},
