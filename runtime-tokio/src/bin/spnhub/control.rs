@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 use towline_core::{host::AcceptPause, spn::hub::Status};
-use towline_tokio::log;
+use towline_tokio::cli::log;
 
 use super::say;
 

@@ -5,8 +5,8 @@ use std::{io, path::Path, time::Instant};
 use serde_json::json;
 use towline_core::spn::{hub::Notice, record::Record};
 use towline_tokio::{
+    cli::lines::{self, Form, Lines, Trouble},
     hub::epoch,
-    lines::{self, Form, Lines, Trouble},
 };
 
 /// Takes records and writes them.
@@ -41,9 +41,9 @@ impl Teller {
             Notice::RefusalsSuppressed { count } => {
                 tracing::warn!(count, "more refusals in this second, not logged one by one")
             }
-            // Not to be told but to be done, by whoever has the hub.
-            Notice::Listening | Notice::ClusterStart(_) | Notice::ClusterStop(_) => {}
             Notice::Stopped => return true,
+            // Work for the owner of the hub.
+            _ => {}
         }
         false
     }

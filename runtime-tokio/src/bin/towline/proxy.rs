@@ -20,12 +20,14 @@ use towline_core::txn::{
     transaction::{KeyMode, Serve},
 };
 use towline_tokio::{
+    cli::{
+        lines::{Form, Lines, Trouble},
+        log, process,
+        settings::read_text,
+    },
     hub::epoch,
-    lines::{Form, Lines, Trouble},
-    log, process,
     proxy::{ListenError, Names, serve},
     resolve::Resolver,
-    settings::read_text,
 };
 
 pub(crate) const ABOUT: &str = "Runs the caching proxy: fetches files for clients and stores them";
@@ -200,8 +202,6 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         let entry = match notice {
             Notice::Lookup(lookup) if !is_json => Entry::Lookup(lookup),
             Notice::Finished(record) if is_json => Entry::Finished(record),
-            Notice::Lookup(_) | Notice::Finished(_) => return,
-            Notice::StopListening => return,
             Notice::Stopped { error } => {
                 teller = None;
                 if let Some(ended) = ended.take() {
@@ -209,6 +209,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
                 }
                 return;
             }
+            _ => return,
         };
         if let Some(teller) = &teller {
             teller.tell(entry);
