@@ -72,8 +72,13 @@ impl<S: State, T: Timer, A> Parts<S, T, A> {
 
     /// An event that this state does not take: it is counted, and the state stays.
     pub fn ignore(&mut self, state: S) -> S {
-        self.ignored = self.ignored.saturating_add(1);
+        self.count_ignored();
         state
+    }
+
+    /// Counts an event that is ignored in part.
+    pub fn count_ignored(&mut self) {
+        self.ignored = self.ignored.saturating_add(1);
     }
 
     /// How many events were ignored.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
-use towline_core::machine::{self, Actions, Describe, Inspect, Machine, Timers};
+use towline_core::machine::{self, Automaton, Describe, Inspect as _, Parts};
 
 /// Limits and times.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,8 +26,8 @@ impl Default for Config {
     }
 }
 
-#[derive(Debug, Clone)]
-enum State {
+#[derive(Debug, Clone, Default)]
+pub enum State {
     /// Nobody is there yet.
     Start,
     /// The name is coming; this is what has come.
@@ -35,7 +35,19 @@ enum State {
     /// So many bytes of the greeting have not been taken.
     Greet(usize),
     /// It is over.
+    #[default]
     Done,
+}
+
+impl machine::State for State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::ReadName(_) => "read_name",
+            Self::Greet(_) => "greet",
+            Self::Done => "done",
+        }
+    }
 }
 
 /// What happened.
@@ -99,9 +111,12 @@ pub enum Outcome {
     TimedOut,
 }
 
+/// What a client can be too slow at.
 #[derive(Debug, Clone, Copy)]
-enum Timer {
+pub enum Timer {
+    /// Sending its name.
     Name,
+    /// Reading its greeting.
     Write,
 }
 
@@ -124,40 +139,38 @@ impl machine::Timer for Timer {
 #[derive(Debug, Clone)]
 pub struct Greet {
     config: Config,
-    state: State,
-    timers: Timers<Timer>,
-    actions: Actions<Action>,
+    parts: Parts<State, Timer, Action>,
 }
 
-impl Machine for Greet {
+impl Automaton for Greet {
+    const NAME: &'static str = "greet";
+    type State = State;
+    type Timer = Timer;
     type Event = Event;
     type Action = Action;
 
-    fn handle_event(&mut self, now: Instant, event: Event) {
-        let state = std::mem::replace(&mut self.state, State::Done);
-        self.state = match (state, event) {
+    fn parts(&self) -> &Parts<State, Timer, Action> {
+        &self.parts
+    }
+
+    fn parts_mut(&mut self) -> &mut Parts<State, Timer, Action> {
+        &mut self.parts
+    }
+
+    fn on_event(&mut self, now: Instant, state: State, event: Event) -> State {
+        match (state, event) {
             (State::Done, _) => State::Done,
             // The same in every state.
             (_, Event::ClientError) => self.end(Outcome::ClientLeft),
             (State::Start, event) => self.start(now, event),
             (State::ReadName(name), event) => self.read_name(now, event, name),
             (State::Greet(left), event) => self.greet(event, left),
-        };
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        // A timer is stopped by whoever leaves its state: whichever is due, the client was too slow.
-        if self.timers.expire(now).is_some() {
-            self.state = self.close(Outcome::TimedOut);
         }
     }
 
-    fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(|(at, _)| at)
+    // A timer is stopped by whoever leaves its state: whichever fires, the client was too slow.
+    fn on_timeout(&mut self, _now: Instant, _state: State, _timer: Timer) -> State {
+        self.close(Outcome::TimedOut)
     }
 }
 
@@ -165,10 +178,12 @@ impl Greet {
     fn start(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::Accepted => {
-                self.timers.set(Timer::Name, now + self.config.name_timeout);
+                self.parts.timers.set(Timer::Name, now + self.config.name_timeout);
                 self.read_on(BytesMut::new())
             }
-            Event::ClientData { .. } | Event::ClientEof | Event::ClientSent { .. } | Event::ClientError => State::Start,
+            Event::ClientData { .. } | Event::ClientEof | Event::ClientSent { .. } | Event::ClientError => {
+                self.parts.ignore(State::Start)
+            }
         }
     }
 
@@ -176,16 +191,18 @@ impl Greet {
         match event {
             Event::ClientData { bytes } => name.extend_from_slice(&bytes),
             Event::ClientEof => return self.close(Outcome::ClientLeft),
-            Event::Accepted | Event::ClientSent { .. } | Event::ClientError => return State::ReadName(name),
+            Event::Accepted | Event::ClientSent { .. } | Event::ClientError => {
+                return self.parts.ignore(State::ReadName(name));
+            }
         }
         match name.iter().position(|&byte| byte == b'\n') {
             Some(end) if (1..=self.config.name_max).contains(&end) => {
-                self.timers.stop(Timer::Name);
-                self.timers.set(Timer::Write, now + self.config.write_timeout);
+                self.parts.timers.stop(Timer::Name);
+                self.parts.timers.set(Timer::Write, now + self.config.write_timeout);
                 name.truncate(end);
                 let bytes = Bytes::from([b"hello ", &name[..], b"\n"].concat());
                 let left = bytes.len();
-                self.actions.push(Action::WriteClient { bytes });
+                self.parts.act(Action::WriteClient { bytes });
                 State::Greet(left)
             }
             None if name.len() <= self.config.name_max => self.read_on(name),
@@ -195,7 +212,7 @@ impl Greet {
 
     fn read_on(&mut self, name: BytesMut) -> State {
         // Room for the longest name and its LF: what is too long is seen, and never kept.
-        self.actions.push(Action::ReadClient { max: self.config.name_max + 1 - name.len() });
+        self.parts.act(Action::ReadClient { max: self.config.name_max + 1 - name.len() });
         State::ReadName(name)
     }
 
@@ -203,40 +220,21 @@ impl Greet {
         match event {
             Event::ClientSent { len } if len < left => State::Greet(left - len),
             Event::ClientSent { .. } => self.close(Outcome::Greeted),
-            Event::Accepted | Event::ClientData { .. } | Event::ClientEof | Event::ClientError => State::Greet(left),
+            Event::Accepted | Event::ClientData { .. } | Event::ClientEof | Event::ClientError => {
+                self.parts.ignore(State::Greet(left))
+            }
         }
     }
 
     fn close(&mut self, outcome: Outcome) -> State {
-        self.actions.push(Action::CloseClient);
+        self.parts.act(Action::CloseClient);
         self.end(outcome)
     }
 
     fn end(&mut self, outcome: Outcome) -> State {
-        self.timers.stop_all();
-        self.actions.push(Action::Finished { outcome });
+        self.parts.timers.stop_all();
+        self.parts.act(Action::Finished { outcome });
         State::Done
-    }
-}
-
-impl Inspect for Greet {
-    const NAME: &'static str = "greet";
-
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::Start => "start",
-            State::ReadName(_) => "read_name",
-            State::Greet(_) => "greet",
-            State::Done => "done",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| machine::Timer::name(timer))
-    }
-
-    fn is_overrun(&self) -> bool {
-        self.actions.is_overrun()
     }
 }
 
@@ -245,7 +243,7 @@ impl Describe for Greet {
     type Config = Config;
 
     fn start(config: Config, _seed: u64) -> Self {
-        Self { config, state: State::Start, timers: Timers::default(), actions: Actions::default() }
+        Self { config, parts: Parts::new(State::Start) }
     }
 
     fn small() -> Config {
@@ -253,7 +251,7 @@ impl Describe for Greet {
     }
 
     fn fingerprint(&self) -> String {
-        format!("{:?} {:?}", self.state, self.timers.armed().collect::<Vec<_>>())
+        self.parts.fingerprint()
     }
 
     fn alphabet() -> Vec<Event> {
@@ -271,17 +269,14 @@ impl Describe for Greet {
     }
 
     fn check(&self) -> Result<(), String> {
-        let expected = match &self.state {
+        let expected = match self.parts.state() {
             State::Start | State::Done => None,
             State::ReadName(name) if name.len() > self.config.name_max => return Err("it keeps too much".to_owned()),
             State::ReadName(_) => Some("name"),
             State::Greet(_) => Some("write"),
         };
-        if !self.timers.armed().eq(expected) {
+        if !self.parts.timers.armed().eq(expected) {
             return Err(format!("{} needs the timers {expected:?}", self.state()));
-        }
-        if self.actions.is_overrun() {
-            return Err("an event caused more actions than there is room for".to_owned());
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{self, Actions, Describe, Inspect, Machine, Timers, ms};
+use crate::machine::{self, Automaton, Describe, Inspect as _, Parts, ms};
 
 /// Limits and times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,9 +59,10 @@ impl Config {
     }
 }
 
-/// Each variant holds what is valid in that state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+/// The states of docs/txn.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
+    /// The machine has not begun.
     Idle,
     /// A credit is out.
     Listening,
@@ -71,7 +72,22 @@ enum State {
     BackingOff,
     /// Nothing new; the rest is ending.
     Draining,
+    /// It is over.
+    #[default]
     Stopped,
+}
+
+impl machine::State for State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Listening => "listening",
+            Self::Paused => "paused",
+            Self::BackingOff => "backing_off",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// What happened.
@@ -196,10 +212,14 @@ fn bare_unless_failed<S: serde::Serializer>(error: &Option<AcceptFault>, seriali
     }
 }
 
+/// The timers of docs/txn.md.
 #[derive(Debug, Clone, Copy)]
-enum Timer {
+pub enum Timer {
+    /// The pause without files or memory is over.
     Backoff,
+    /// The oldest head has had its time.
     SlowHead,
+    /// Transactions have had time to end.
     Drain,
 }
 
@@ -223,7 +243,6 @@ impl machine::Timer for Timer {
 #[derive(Debug, Clone)]
 pub struct Accept {
     config: Config,
-    state: State,
     live: BTreeSet<u64>,
     /// Those whose heads are not complete, in the order in which they came, and since when.
     heads: BTreeMap<u64, (u64, Instant)>,
@@ -232,16 +251,25 @@ pub struct Accept {
     arrived: u64,
     /// Who has been told to give way, and is not over yet.
     yields: Option<u64>,
-    timers: Timers<Timer>,
-    actions: Actions<Action>,
-    unexpected: u64,
+    parts: Parts<State, Timer, Action>,
 }
 
-impl Machine for Accept {
+impl Automaton for Accept {
+    const NAME: &'static str = "txn.accept";
+    type State = State;
+    type Timer = Timer;
     type Event = Event;
     type Action = Action;
 
-    fn handle_event(&mut self, now: Instant, event: Event) {
+    fn parts(&self) -> &Parts<State, Timer, Action> {
+        &self.parts
+    }
+
+    fn parts_mut(&mut self) -> &mut Parts<State, Timer, Action> {
+        &mut self.parts
+    }
+
+    fn on_event(&mut self, now: Instant, state: State, event: Event) -> State {
         // The same in every state: somebody less, and nobody twice.
         let is_about_nobody = match event {
             Event::Ended { conn } => {
@@ -253,36 +281,26 @@ impl Machine for Accept {
             Event::Start | Event::AcceptFailed { .. } | Event::Drain => false,
         };
         if is_about_nobody {
-            self.unexpected += 1;
-            return;
+            return self.parts.ignore(state);
         }
-        self.state = match self.state {
+        match state {
             State::Idle => self.idle(now, event),
             State::Listening => self.listening(now, event),
             State::Paused => self.paused(now, event),
             State::BackingOff => self.backing_off(now, event),
             State::Draining => self.draining(event),
             State::Stopped => self.stopped(event),
-        };
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        match self.timers.expire(now) {
-            Some(Timer::Backoff | Timer::SlowHead) => self.state = self.accept_more(now),
-            Some(Timer::Drain) => {
-                self.actions.push(Action::KillAll);
-                self.state = self.finish(None);
-            }
-            None => {}
         }
     }
 
-    fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(|(at, _)| at)
+    fn on_timeout(&mut self, now: Instant, _state: State, timer: Timer) -> State {
+        match timer {
+            Timer::Backoff | Timer::SlowHead => self.accept_more(now),
+            Timer::Drain => {
+                self.parts.act(Action::KillAll);
+                self.finish(None)
+            }
+        }
     }
 }
 
@@ -292,15 +310,12 @@ impl Accept {
     pub fn new(config: Config) -> Self {
         Self {
             config,
-            state: State::Idle,
             live: BTreeSet::new(),
             heads: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             arrived: 0,
             yields: None,
-            timers: Timers::default(),
-            actions: Actions::default(),
-            unexpected: 0,
+            parts: Parts::new(State::Idle),
         }
     }
 
@@ -319,12 +334,14 @@ impl Accept {
     fn idle(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::Start => {
-                self.actions.push(Action::Listen { port: self.config.accept_port });
+                self.parts.act(Action::Listen { port: self.config.accept_port });
                 self.accept_more(now)
             }
             Event::Drain => self.finish(None),
-            Event::Incoming { conn } => self.refuse(conn),
-            Event::AcceptFailed { .. } | Event::HeadComplete { .. } | Event::Ended { .. } => self.unexpected(),
+            Event::Incoming { conn } => self.refuse(State::Idle, conn),
+            Event::AcceptFailed { .. } | Event::HeadComplete { .. } | Event::Ended { .. } => {
+                self.parts.ignore(State::Idle)
+            }
         }
     }
 
@@ -335,23 +352,23 @@ impl Accept {
                 self.arrived += 1;
                 self.heads.insert(self.arrived, (conn, now));
                 self.arrivals.insert(conn, self.arrived);
-                self.actions.push(Action::Spawn { conn });
+                self.parts.act(Action::Spawn { conn });
                 self.accept_more(now)
             }
             Event::AcceptFailed { kind } => match kind {
                 AcceptFault::Aborted | AcceptFault::Interrupted => self.accept_more(now),
                 AcceptFault::Files | AcceptFault::Memory => {
-                    self.timers.set(Timer::Backoff, now + self.config.accept_backoff);
+                    self.parts.timers.set(Timer::Backoff, now + self.config.accept_backoff);
                     State::BackingOff
                 }
                 AcceptFault::Other => {
-                    self.actions.push(Action::StopListening);
+                    self.parts.act(Action::StopListening);
                     self.finish(Some(kind))
                 }
             },
             Event::Drain => self.drain(now),
             Event::HeadComplete { .. } | Event::Ended { .. } => State::Listening,
-            Event::Start => self.unexpected(),
+            Event::Start => self.parts.ignore(State::Listening),
         }
     }
 
@@ -359,8 +376,8 @@ impl Accept {
         match event {
             Event::HeadComplete { .. } | Event::Ended { .. } => self.accept_more(now),
             Event::Drain => self.drain(now),
-            Event::Incoming { conn } => self.refuse(conn),
-            Event::Start | Event::AcceptFailed { .. } => self.unexpected(),
+            Event::Incoming { conn } => self.refuse(State::Paused, conn),
+            Event::Start | Event::AcceptFailed { .. } => self.parts.ignore(State::Paused),
         }
     }
 
@@ -368,8 +385,8 @@ impl Accept {
         match event {
             Event::Drain => self.drain(now),
             Event::HeadComplete { .. } | Event::Ended { .. } => State::BackingOff,
-            Event::Incoming { conn } => self.refuse(conn),
-            Event::Start | Event::AcceptFailed { .. } => self.unexpected(),
+            Event::Incoming { conn } => self.refuse(State::BackingOff, conn),
+            Event::Start | Event::AcceptFailed { .. } => self.parts.ignore(State::BackingOff),
         }
     }
 
@@ -378,14 +395,14 @@ impl Accept {
             Event::Ended { .. } if self.live.is_empty() => self.finish(None),
             Event::HeadComplete { .. } | Event::Ended { .. } => State::Draining,
             // What was accepted before the listener closed.
-            Event::Incoming { conn } => self.refuse(conn),
-            Event::Start | Event::AcceptFailed { .. } | Event::Drain => self.unexpected(),
+            Event::Incoming { conn } => self.refuse(State::Draining, conn),
+            Event::Start | Event::AcceptFailed { .. } | Event::Drain => self.parts.ignore(State::Draining),
         }
     }
 
     fn stopped(&mut self, event: Event) -> State {
         match event {
-            Event::Incoming { conn } => self.refuse(conn),
+            Event::Incoming { conn } => self.refuse(State::Stopped, conn),
             Event::Start
             | Event::AcceptFailed { .. }
             | Event::HeadComplete { .. }
@@ -396,9 +413,9 @@ impl Accept {
 
     /// Asks for a connection, if there is room for one. Otherwise a slow head makes room, as soon as there is one.
     fn accept_more(&mut self, now: Instant) -> State {
-        self.timers.stop(Timer::SlowHead);
+        self.parts.timers.stop(Timer::SlowHead);
         if self.has_room() {
-            self.actions.push(Action::AcceptMore);
+            self.parts.act(Action::AcceptMore);
             return State::Listening;
         }
         if self.yields.is_none()
@@ -406,13 +423,13 @@ impl Accept {
         {
             let due = came + self.config.slow_head;
             if due > now {
-                self.timers.set(Timer::SlowHead, due);
+                self.parts.timers.set(Timer::SlowHead, due);
             } else {
                 // Its place will be free in a moment, and one is enough.
                 self.yields = Some(conn);
                 self.heads.remove(&nth);
                 self.arrivals.remove(&conn);
-                self.actions.push(Action::GiveWay { conn });
+                self.parts.act(Action::GiveWay { conn });
             }
         }
         State::Paused
@@ -423,60 +440,31 @@ impl Accept {
     }
 
     /// Refuses what nobody has asked for: whoever accepted it without a credit must not be left with it.
-    fn refuse(&mut self, conn: u64) -> State {
-        self.actions.push(Action::Refuse { conn });
-        self.state
+    fn refuse(&mut self, state: State, conn: u64) -> State {
+        self.parts.act(Action::Refuse { conn });
+        state
     }
 
     fn drain(&mut self, now: Instant) -> State {
-        self.timers.stop(Timer::Backoff);
-        self.timers.stop(Timer::SlowHead);
-        self.actions.push(Action::StopListening);
+        self.parts.timers.stop(Timer::Backoff);
+        self.parts.timers.stop(Timer::SlowHead);
+        self.parts.act(Action::StopListening);
         if self.live.is_empty() {
             return self.finish(None);
         }
-        self.timers.set(Timer::Drain, now + self.config.drain_timeout);
+        self.parts.timers.set(Timer::Drain, now + self.config.drain_timeout);
         State::Draining
     }
 
     fn finish(&mut self, error: Option<AcceptFault>) -> State {
-        self.timers.stop_all();
-        self.actions.push(Action::Finished { error });
+        self.parts.timers.stop_all();
+        self.parts.act(Action::Finished { error });
         State::Stopped
-    }
-
-    /// An event that no row of the table names: counted, and nothing else (D14).
-    fn unexpected(&mut self) -> State {
-        self.unexpected += 1;
-        self.state
     }
 }
 
 #[cfg(test)]
 mod tests;
-
-impl Inspect for Accept {
-    const NAME: &'static str = "txn.accept";
-
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::Idle => "idle",
-            State::Listening => "listening",
-            State::Paused => "paused",
-            State::BackingOff => "backing_off",
-            State::Draining => "draining",
-            State::Stopped => "stopped",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| machine::Timer::name(timer))
-    }
-
-    fn is_overrun(&self) -> bool {
-        self.actions.is_overrun()
-    }
-}
 
 impl Describe for Accept {
     const ABOUT: &'static str = "takes connections, as many as it can carry, and makes a transaction of each";
@@ -494,10 +482,10 @@ impl Describe for Accept {
         let heads: Vec<_> = self.heads.values().map(|(conn, _)| conn).collect();
         format!(
             "{:?} {:?} {heads:?} {:?} {:?}",
-            self.state,
+            self.parts.state(),
             self.live,
             self.yields,
-            self.timers.armed().collect::<Vec<_>>()
+            self.parts.timers.armed().collect::<Vec<_>>()
         )
     }
 
@@ -519,14 +507,15 @@ impl Describe for Accept {
     }
 
     fn check(&self) -> Result<(), String> {
-        let expected = match self.state {
+        let state = *self.parts.state();
+        let expected = match state {
             State::BackingOff => Some("accept_backoff"),
             State::Draining => Some("drain"),
             State::Idle | State::Listening | State::Paused | State::Stopped => None,
         };
         // One that has been told to give way is about to.
-        let may_run = self.state == State::Paused && !self.heads.is_empty();
-        if !self.timers.armed().filter(|timer| !(may_run && *timer == "slow_head")).eq(expected) {
+        let may_run = state == State::Paused && !self.heads.is_empty();
+        if !self.parts.timers.armed().filter(|timer| !(may_run && *timer == "slow_head")).eq(expected) {
             return Err(format!("{} needs the timers {expected:?}", self.state()));
         }
         if self.live.len() > self.config.max_transactions {
@@ -534,9 +523,6 @@ impl Describe for Accept {
         }
         if self.heads.len() > self.config.max_heads || self.arrivals.len() != self.heads.len() {
             return Err(format!("{} heads, more than there may be or are known", self.heads.len()));
-        }
-        if self.actions.is_overrun() {
-            return Err("an event caused more actions than there is room for".to_owned());
         }
         Ok(())
     }

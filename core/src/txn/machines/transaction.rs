@@ -30,116 +30,21 @@ mod describe;
 mod events;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod played;
+mod state;
 mod states;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Instant};
-
-use bytes::Bytes;
+use std::{sync::Arc, time::Instant};
 
 pub use config::{Config, KeyMode, Serve};
 pub use events::{Action, Close, Event, Fault, Flight, Limit, Outcome, WriteRefusal};
 
+use self::state::{CacheRead, Committing, Connecting, Fetch, Held, Lookup, Reading, Sending, Source, State};
 use crate::{
-    machine::{self, Actions, Machine, Timers},
-    txn::request::{HeadReader, Request},
+    machine::{self, Automaton, Parts},
+    txn::request::Request,
 };
-
-/// Each variant holds what is valid in that state, and nothing else.
-#[derive(Debug, Clone)]
-enum State {
-    /// Nobody has connected yet.
-    Start,
-    /// The head is coming.
-    ReadRequest(HeadReader),
-    /// The cache is asked for the object.
-    CacheLookup(Lookup),
-    /// The object goes from the cache to the client.
-    CacheRead(CacheRead),
-    /// The cache is asked for room.
-    CachePrepareWrite(Fetch),
-    /// Another transaction fetches it.
-    WaitFlight(Fetch),
-    /// The origin's name is being resolved.
-    Resolve(Fetch),
-    /// The origin is being connected to.
-    Connect(Connecting),
-    /// The head goes to the origin.
-    SendRequest(Sending),
-    /// The object comes from the origin.
-    ReadOrigin(Reading),
-    /// The cache is about to show it to everybody.
-    Commit(Committing),
-    /// The client has been given everything, and has not taken it yet.
-    DrainClient(Outcome),
-    /// It is over.
-    Done,
-}
-
-#[derive(Debug, Clone)]
-struct Lookup {
-    request: Request,
-    key: Bytes,
-    source: Source,
-}
-
-/// Where an object that the cache has comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    /// It may be there, or not: a miss is fetched.
-    Unknown,
-    /// Another transaction has just fetched it.
-    Another,
-    /// This one has. Nothing is fetched twice (D15).
-    Own,
-}
-
-#[derive(Debug, Clone)]
-struct CacheRead {
-    lookup: Lookup,
-    /// Bytes that the client has not been given yet.
-    left: u64,
-}
-
-/// What a fetch is about, in all its states.
-#[derive(Debug, Clone)]
-struct Fetch {
-    request: Request,
-    key: Bytes,
-    /// Whether the cache takes it: always, but for `streamed` when the cache cannot.
-    is_stored: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Connecting {
-    fetch: Fetch,
-    /// Addresses that have not been tried.
-    left: VecDeque<IpAddr>,
-}
-
-#[derive(Debug, Clone)]
-struct Sending {
-    fetch: Fetch,
-    /// Bytes of the head that the origin's socket has not taken.
-    unsent: u64,
-}
-
-#[derive(Debug, Clone)]
-struct Reading {
-    fetch: Fetch,
-    /// Bytes that have come.
-    received: u64,
-    /// Bytes that the cache has not taken yet.
-    unstored: u64,
-}
-
-#[derive(Debug, Clone)]
-struct Committing {
-    request: Request,
-    key: Bytes,
-    total: u64,
-}
 
 /// The client's connection; what is common to all states.
 #[derive(Debug, Clone, Default)]
@@ -156,26 +61,24 @@ struct Client {
     gone: Option<Outcome>,
 }
 
-/// What a failing transaction has to let go of.
-#[derive(Debug, Clone, Copy, Default)]
-struct Held {
-    resolving: bool,
-    connecting: bool,
-    reads_cache: bool,
-    writes_cache: bool,
-    origin: bool,
-}
-
 /// T1 to T10.
 #[derive(Debug, Clone, Copy)]
-enum Timer {
+pub enum Timer {
+    /// For the head to be complete.
     Head,
+    /// For the addresses of a name.
     Resolve,
+    /// For one address to answer.
     Connect,
+    /// For the origin to send or take something.
     Origin,
+    /// For the client to take what it was given.
     ClientWrite,
+    /// For the cache to answer.
     Cache,
+    /// For all of it.
     Transaction,
+    /// For another transaction's fetch.
     Flight,
 }
 
@@ -213,27 +116,34 @@ impl machine::Timer for Timer {
 #[derive(Debug, Clone)]
 pub struct Transaction {
     config: Arc<Config>,
-    state: State,
     client: Client,
     /// What the head says, once it is there.
     asked: Option<Request>,
     /// Of the question that was asked last.
     seq: u64,
-    timers: Timers<Timer>,
-    actions: Actions<Action>,
-    unexpected: u64,
+    parts: Parts<State, Timer, Action>,
 }
 
-impl Machine for Transaction {
+impl Automaton for Transaction {
+    const NAME: &'static str = "txn.transaction";
+    type State = State;
+    type Timer = Timer;
     type Event = Event;
     type Action = Action;
 
-    fn handle_event(&mut self, now: Instant, event: Event) {
+    fn parts(&self) -> &Parts<State, Timer, Action> {
+        &self.parts
+    }
+
+    fn parts_mut(&mut self) -> &mut Parts<State, Timer, Action> {
+        &mut self.parts
+    }
+
+    fn on_event(&mut self, now: Instant, state: State, event: Event) -> State {
         if self.is_late(&event) {
-            return;
+            return state;
         }
-        let state = std::mem::replace(&mut self.state, State::Done);
-        self.state = match (state, event) {
+        match (state, event) {
             (State::Done, _) => State::Done,
             // The same in every state.
             (state, Event::Shutdown) => self.cut_short(state, Outcome::ShutDown),
@@ -262,13 +172,11 @@ impl Machine for Transaction {
             (State::ReadOrigin(reading), event) => self.read_origin(now, event, reading),
             (State::Commit(committing), event) => self.commit(now, event, committing),
             (State::DrainClient(outcome), event) => self.drain_client(event, outcome),
-        };
+        }
     }
 
-    fn handle_timeout(&mut self, now: Instant) {
-        let Some(timer) = self.timers.expire(now) else { return };
-        let state = std::mem::replace(&mut self.state, State::Done);
-        self.state = match timer {
+    fn on_timeout(&mut self, now: Instant, state: State, timer: Timer) -> State {
+        match timer {
             Timer::Head => self.fail(state.held(), Outcome::TimedOut { which: Limit::Head }),
             Timer::Transaction => self.cut_short(state, Outcome::TimedOut { which: Limit::Transaction }),
             Timer::Resolve => self.fail(state.held(), Outcome::ResolveFailed),
@@ -280,15 +188,7 @@ impl Machine for Transaction {
             Timer::Connect => self.connect_timeout(now, state),
             Timer::Cache => self.cache_timeout(now, state),
             Timer::Flight => self.flight_timeout(now, state),
-        };
-    }
-
-    fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(|(at, _)| at)
+        }
     }
 }
 
@@ -296,16 +196,7 @@ impl Transaction {
     /// A transaction whose client has not connected yet: [`Event::Accepted`] kicks it off.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
-        Self {
-            config,
-            state: State::Start,
-            client: Client::default(),
-            asked: None,
-            seq: 0,
-            timers: Timers::default(),
-            actions: Actions::default(),
-            unexpected: 0,
-        }
+        Self { config, client: Client::default(), asked: None, seq: 0, parts: Parts::new(State::Start) }
     }
 
     /// What the client asks for, once its head is complete.
@@ -329,7 +220,7 @@ impl Transaction {
     /// Events that the host had no reason to send.
     #[must_use]
     pub fn unexpected_events(&self) -> u64 {
-        self.unexpected
+        self.parts.ignored()
     }
 
     /// Whether an event answers a question that is no longer asked.
@@ -346,32 +237,5 @@ impl Transaction {
             on!(host client read store flight origin) => None,
         };
         seq.is_some_and(|seq| seq != self.seq)
-    }
-}
-
-impl State {
-    fn is_past_head(&self) -> bool {
-        !matches!(self, Self::Start | Self::ReadRequest(_))
-    }
-
-    /// What has to be let go of when it ends here.
-    fn held(&self) -> Held {
-        let none = Held::default();
-        match self {
-            Self::Start
-            | Self::ReadRequest(_)
-            | Self::CacheLookup(_)
-            | Self::WaitFlight(_)
-            | Self::Commit(_)
-            | Self::DrainClient(_)
-            | Self::Done => none,
-            Self::CacheRead(_) => Held { reads_cache: true, ..none },
-            // Also when the answer is still to come.
-            Self::CachePrepareWrite(_) => Held { writes_cache: true, ..none },
-            Self::Resolve(fetch) => Held { resolving: true, writes_cache: fetch.is_stored, ..none },
-            Self::Connect(c) => Held { connecting: true, writes_cache: c.fetch.is_stored, ..none },
-            Self::SendRequest(s) => Held { origin: true, writes_cache: s.fetch.is_stored, ..none },
-            Self::ReadOrigin(r) => Held { origin: true, writes_cache: r.fetch.is_stored, ..none },
-        }
     }
 }

@@ -6,25 +6,9 @@ use bytes::Bytes;
 
 use super::{Config, Event, Fault, Flight, Outcome, Serve, State, Transaction, WriteRefusal};
 use crate::{
-    machine::{Describe, Inspect, Timer as _},
+    machine::{Describe, Inspect as _},
     txn::allow::Allow,
 };
-
-impl Inspect for Transaction {
-    const NAME: &'static str = "txn.transaction";
-
-    fn state(&self) -> &'static str {
-        self.state.name()
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| timer.name())
-    }
-
-    fn is_overrun(&self) -> bool {
-        self.actions.is_overrun()
-    }
-}
 
 impl Describe for Transaction {
     const ABOUT: &'static str = "one request to a caching proxy: look up, fetch, store, serve";
@@ -54,7 +38,7 @@ impl Describe for Transaction {
     }
 
     fn fingerprint(&self) -> String {
-        let detail = match &self.state {
+        let detail = match self.parts.state() {
             State::Start | State::Commit(_) | State::DrainClient(_) | State::Done => String::new(),
             State::ReadRequest(head) => format!("{head:?}"),
             State::CacheLookup(lookup) => format!("{:?} {:?}", lookup.source, lookup.request.server),
@@ -81,7 +65,7 @@ impl Describe for Transaction {
             client.owed,
             client.is_closed,
             client.gone.is_some(),
-            self.timers.armed().collect::<Vec<_>>()
+            self.parts.timers.armed().collect::<Vec<_>>()
         )
     }
 
@@ -130,10 +114,10 @@ impl Describe for Transaction {
     }
 
     fn check(&self) -> Result<(), String> {
-        let armed = |name: &str| self.timers.armed().any(|timer| timer == name);
-        let expected: &[&str] = match &self.state {
+        let armed = |name: &str| self.parts.timers.armed().any(|timer| timer == name);
+        let expected: &[&str] = match self.parts.state() {
             State::Start | State::Done => {
-                return if self.timers.next().is_none() { Ok(()) } else { Err("a timer runs on".to_owned()) };
+                return if self.parts.timers.next().is_none() { Ok(()) } else { Err("a timer runs on".to_owned()) };
             }
             State::ReadRequest(_) => &["head"],
             State::CacheLookup(_) | State::CachePrepareWrite(_) | State::Commit(_) => &["cache"],
@@ -155,7 +139,7 @@ impl Describe for Transaction {
         if let Some(missing) = expected.iter().find(|name| !armed(name)) {
             return Err(format!("{} waits without {missing}", self.state()));
         }
-        if let State::ReadOrigin(reading) = &self.state {
+        if let State::ReadOrigin(reading) = self.parts.state() {
             if armed("origin_idle") && (reading.unstored > 0 || self.client.owed > 0) {
                 return Err("the origin is asked for more before the last piece was taken".to_owned());
             }
@@ -163,11 +147,8 @@ impl Describe for Transaction {
                 return Err("it fetches for nobody".to_owned());
             }
         }
-        if self.config.serve == Serve::Stored && self.client.given > 0 && !self.state.is_past_fetch() {
+        if self.config.serve == Serve::Stored && self.client.given > 0 && !self.parts.state().is_past_fetch() {
             return Err("bytes that are not stored have been sent".to_owned());
-        }
-        if self.actions.is_overrun() {
-            return Err("an event caused more actions than there is room for".to_owned());
         }
         Ok(())
     }
@@ -178,30 +159,5 @@ impl Transaction {
     #[must_use]
     pub fn small_stored() -> Config {
         Config { serve: Serve::Stored, ..Self::small() }
-    }
-}
-
-impl State {
-    /// Its name in docs/txn.md.
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::ReadRequest(_) => "read_request",
-            Self::CacheLookup(_) => "cache_lookup",
-            Self::CacheRead(_) => "cache_read",
-            Self::CachePrepareWrite(_) => "cache_prepare_write",
-            Self::WaitFlight(_) => "wait_flight",
-            Self::Resolve(_) => "resolve",
-            Self::Connect(_) => "connect",
-            Self::SendRequest(_) => "send_request",
-            Self::ReadOrigin(_) => "read_origin",
-            Self::Commit(_) => "commit",
-            Self::DrainClient(_) => "drain_client",
-            Self::Done => "done",
-        }
-    }
-
-    fn is_past_fetch(&self) -> bool {
-        matches!(self, Self::CacheRead(_) | Self::DrainClient(_) | Self::Done)
     }
 }

@@ -11,12 +11,15 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Action, CacheRead, Close, Committing, Connecting, Event, Fetch, Flight, HeadReader, Held, Lookup, Outcome, Reading,
-    Sending, Serve, Source, State, Timer, Transaction, WriteRefusal,
+    Action, CacheRead, Close, Committing, Connecting, Event, Fetch, Flight, Held, Lookup, Outcome, Reading, Sending,
+    Serve, Source, State, Timer, Transaction, WriteRefusal,
 };
-use crate::txn::{
-    allow::literal,
-    request::{Progress, Request},
+use crate::{
+    machine::State as _,
+    txn::{
+        allow::literal,
+        request::{HeadReader, Progress, Request},
+    },
 };
 
 impl Transaction {
@@ -27,9 +30,9 @@ impl Transaction {
                 return self.unexpected(State::Start, &other);
             }
         }
-        self.timers.set(Timer::Head, now + self.config.head_timeout);
-        self.timers.set(Timer::Transaction, now + self.config.transaction_timeout);
-        self.actions.push(Action::ReadClient { max: self.config.head_max });
+        self.parts.timers.set(Timer::Head, now + self.config.head_timeout);
+        self.parts.timers.set(Timer::Transaction, now + self.config.transaction_timeout);
+        self.parts.act(Action::ReadClient { max: self.config.head_max });
         State::ReadRequest(HeadReader::new(self.config.head_max, self.config.strict_head))
     }
 
@@ -45,11 +48,11 @@ impl Transaction {
         };
         match head.push(bytes) {
             Ok(Progress::More(room)) => {
-                self.actions.push(Action::ReadClient { max: room });
+                self.parts.act(Action::ReadClient { max: room });
                 State::ReadRequest(head)
             }
             Ok(Progress::Complete { request, surplus }) => {
-                self.timers.stop(Timer::Head);
+                self.parts.timers.stop(Timer::Head);
                 self.asked = Some(request.clone());
                 if !self.config.allow.allows_name(&request.server) {
                     return self.fail(Held::default(), Outcome::RefusedOrigin);
@@ -66,8 +69,8 @@ impl Transaction {
     /// Asks the cache.
     fn look_up(&mut self, now: Instant, lookup: Lookup) -> State {
         let seq = self.next_seq();
-        self.actions.push(Action::OpenCacheRead { key: lookup.key.clone(), seq });
-        self.timers.set(Timer::Cache, now + self.config.cache_timeout);
+        self.parts.act(Action::OpenCacheRead { key: lookup.key.clone(), seq });
+        self.parts.timers.set(Timer::Cache, now + self.config.cache_timeout);
         State::CacheLookup(lookup)
     }
 
@@ -97,8 +100,8 @@ impl Transaction {
     /// Asks for the next piece of the object.
     fn read_on(&mut self, now: Instant, read: CacheRead) -> State {
         let left = usize::try_from(read.left).unwrap_or(usize::MAX);
-        self.actions.push(Action::ReadCache { max: left.min(self.config.chunk) });
-        self.timers.set(Timer::Cache, now + self.config.cache_timeout);
+        self.parts.act(Action::ReadCache { max: left.min(self.config.chunk) });
+        self.parts.timers.set(Timer::Cache, now + self.config.cache_timeout);
         State::CacheRead(read)
     }
 
@@ -106,14 +109,14 @@ impl Transaction {
         match event {
             Event::CacheData { bytes } if self.client.owed == 0 && (1..=read.left).contains(&(bytes.len() as u64)) => {
                 read.left -= bytes.len() as u64;
-                self.timers.stop(Timer::Cache);
+                self.parts.timers.stop(Timer::Cache);
                 self.give(now, bytes);
                 State::CacheRead(read)
             }
             Event::ClientSent { len } => match (self.took(len), read.left) {
                 (false, _) => State::CacheRead(read),
                 (true, 0) => {
-                    self.actions.push(Action::CloseCache);
+                    self.parts.act(Action::CloseCache);
                     self.close_client(Close::Fin);
                     self.end(Outcome::Served { hit: read.lookup.source != Source::Own, bytes: self.client.given })
                 }
@@ -121,7 +124,7 @@ impl Transaction {
             },
             // Once, and only while the client has nothing of it yet (E5).
             Event::CacheReadFailed if self.client.given == 0 && read.lookup.source == Source::Unknown => {
-                self.actions.push(Action::CloseCache);
+                self.parts.act(Action::CloseCache);
                 self.prepare_write(now, Fetch { request: read.lookup.request, key: read.lookup.key, is_stored: true })
             }
             Event::CacheReadFailed => self.fail(State::CacheRead(read).held(), Outcome::CacheFailed),
@@ -136,15 +139,15 @@ impl Transaction {
     /// Asks the cache for room.
     fn prepare_write(&mut self, now: Instant, fetch: Fetch) -> State {
         let seq = self.next_seq();
-        self.actions.push(Action::OpenCacheWrite { key: fetch.key.clone(), seq });
-        self.timers.set(Timer::Cache, now + self.config.cache_timeout);
+        self.parts.act(Action::OpenCacheWrite { key: fetch.key.clone(), seq });
+        self.parts.timers.set(Timer::Cache, now + self.config.cache_timeout);
         State::CachePrepareWrite(fetch)
     }
 
     pub(super) fn cache_prepare_write(&mut self, now: Instant, event: Event, fetch: Fetch) -> State {
         let why = match event {
             Event::CacheWriteReady { .. } => {
-                self.timers.stop(Timer::Cache);
+                self.parts.timers.stop(Timer::Cache);
                 return self.fetch(now, fetch);
             }
             Event::CacheWriteRefused { why, .. } => why,
@@ -152,12 +155,12 @@ impl Transaction {
                 return self.unexpected(State::CachePrepareWrite(fetch), &other);
             }
         };
-        self.timers.stop(Timer::Cache);
+        self.parts.timers.stop(Timer::Cache);
         match (why, self.config.serve) {
             (WriteRefusal::Locked, serve) if self.config.single_flight => {
                 // It goes on when the flight is abandoned and another one leads the next.
-                if serve == Serve::Streamed && !self.timers.is_set(Timer::Flight) {
-                    self.timers.set(Timer::Flight, now + self.config.flight_timeout);
+                if serve == Serve::Streamed && !self.parts.timers.is_set(Timer::Flight) {
+                    self.parts.timers.set(Timer::Flight, now + self.config.flight_timeout);
                 }
                 State::WaitFlight(fetch)
             }
@@ -181,7 +184,7 @@ impl Transaction {
         };
         match flight {
             Flight::Ok => {
-                self.timers.stop(Timer::Flight);
+                self.parts.timers.stop(Timer::Flight);
                 self.look_up(now, Lookup { request: fetch.request, key: fetch.key, source: Source::Another })
             }
             Flight::Failed(outcome) => self.fail(Held::default(), outcome),
@@ -192,26 +195,26 @@ impl Transaction {
     /// A fetch that is paced by a slow client of its own must not hold up others.
     pub(super) fn flight_timeout(&mut self, now: Instant, state: State) -> State {
         let State::WaitFlight(fetch) = state else { return state };
-        self.actions.push(Action::LeaveFlight);
+        self.parts.act(Action::LeaveFlight);
         self.fetch(now, Fetch { is_stored: false, ..fetch })
     }
 
     /// Begins to fetch: an address is connected to, a name is resolved first.
     fn fetch(&mut self, now: Instant, fetch: Fetch) -> State {
-        self.timers.stop(Timer::Flight);
+        self.parts.timers.stop(Timer::Flight);
         if let Some(address) = literal(&fetch.request.server) {
             return self.choose_address(now, fetch, vec![address]);
         }
         let seq = self.next_seq();
-        self.actions.push(Action::Resolve { name: fetch.request.server.clone(), seq });
-        self.timers.set(Timer::Resolve, now + self.config.resolve_timeout);
+        self.parts.act(Action::Resolve { name: fetch.request.server.clone(), seq });
+        self.parts.timers.set(Timer::Resolve, now + self.config.resolve_timeout);
         State::Resolve(fetch)
     }
 
     pub(super) fn resolve(&mut self, now: Instant, event: Event, fetch: Fetch) -> State {
         match event {
             Event::Resolved { addrs, .. } => {
-                self.timers.stop(Timer::Resolve);
+                self.parts.timers.stop(Timer::Resolve);
                 self.choose_address(now, fetch, addrs)
             }
             Event::ResolveFailed { .. } => {
@@ -238,20 +241,20 @@ impl Transaction {
             return self.fail(Held { writes_cache: connecting.fetch.is_stored, ..Held::default() }, otherwise);
         };
         let seq = self.next_seq();
-        self.actions.push(Action::Connect { addr, port: self.config.origin_port, seq });
-        self.timers.set(Timer::Connect, now + self.config.connect_timeout);
+        self.parts.act(Action::Connect { addr, port: self.config.origin_port, seq });
+        self.parts.timers.set(Timer::Connect, now + self.config.connect_timeout);
         State::Connect(connecting)
     }
 
     pub(super) fn connect(&mut self, now: Instant, event: Event, connecting: Connecting) -> State {
         match event {
             Event::Connected { .. } => {
-                self.timers.stop(Timer::Connect);
+                self.parts.timers.stop(Timer::Connect);
                 let request = &connecting.fetch.request;
                 let head = if self.config.forward_as_spaced { request.head_as_spaced() } else { request.head() };
                 let unsent = head.len() as u64;
-                self.actions.push(Action::WriteOrigin { bytes: head });
-                self.timers.set(Timer::Origin, now + self.config.origin_idle_timeout);
+                self.parts.act(Action::WriteOrigin { bytes: head });
+                self.parts.timers.set(Timer::Origin, now + self.config.origin_idle_timeout);
                 State::SendRequest(Sending { fetch: connecting.fetch, unsent })
             }
             Event::ConnectFailed { .. } => self.connect_next(now, connecting, Outcome::ConnectFailed),
@@ -263,7 +266,7 @@ impl Transaction {
 
     pub(super) fn connect_timeout(&mut self, now: Instant, state: State) -> State {
         let State::Connect(connecting) = state else { return state };
-        self.actions.push(Action::CancelConnect);
+        self.parts.act(Action::CancelConnect);
         self.connect_next(now, connecting, Outcome::ConnectFailed)
     }
 
@@ -287,15 +290,15 @@ impl Transaction {
 
     /// Asks the origin for the next piece.
     fn ask_origin(&mut self, now: Instant, reading: Reading) -> State {
-        self.actions.push(Action::ReadOrigin { max: self.config.chunk });
-        self.timers.set(Timer::Origin, now + self.config.origin_idle_timeout);
+        self.parts.act(Action::ReadOrigin { max: self.config.chunk });
+        self.parts.timers.set(Timer::Origin, now + self.config.origin_idle_timeout);
         State::ReadOrigin(reading)
     }
 
     pub(super) fn read_origin(&mut self, now: Instant, event: Event, mut reading: Reading) -> State {
         match event {
             Event::OriginData { bytes } if self.is_asking_origin() && !bytes.is_empty() => {
-                self.timers.stop(Timer::Origin);
+                self.parts.timers.stop(Timer::Origin);
                 reading.received += bytes.len() as u64;
                 if reading.fetch.is_stored && reading.received > self.config.max_object {
                     match self.config.serve {
@@ -308,15 +311,15 @@ impl Transaction {
                 }
                 if reading.fetch.is_stored {
                     reading.unstored = bytes.len() as u64;
-                    self.actions.push(Action::WriteCache { bytes });
-                    self.timers.set(Timer::Cache, now + self.config.cache_timeout);
+                    self.parts.act(Action::WriteCache { bytes });
+                    self.parts.timers.set(Timer::Cache, now + self.config.cache_timeout);
                 }
                 self.go_on(now, reading)
             }
             Event::CacheStored { len } if reading.unstored > 0 => {
                 reading.unstored = reading.unstored.saturating_sub(len);
                 if reading.unstored == 0 {
-                    self.timers.stop(Timer::Cache);
+                    self.parts.timers.stop(Timer::Cache);
                 }
                 self.go_on(now, reading)
             }
@@ -350,25 +353,25 @@ impl Transaction {
 
     /// Whether a piece has been asked for, and has not come: exactly then T4 runs.
     fn is_asking_origin(&self) -> bool {
-        self.timers.is_set(Timer::Origin)
+        self.parts.timers.is_set(Timer::Origin)
     }
 
     fn origin_eof(&mut self, now: Instant, reading: Reading) -> State {
-        self.timers.stop(Timer::Origin);
+        self.parts.timers.stop(Timer::Origin);
         let Reading { fetch: Fetch { request, key, is_stored }, received: total, .. } = reading;
         if total == 0 {
             // No such file (O3): emptiness is not kept, and the next request asks again.
             if is_stored {
-                self.actions.push(Action::AbortCache);
+                self.parts.act(Action::AbortCache);
             }
-            self.actions.push(Action::CloseOrigin { how: Close::Fin });
+            self.parts.act(Action::CloseOrigin { how: Close::Fin });
             self.close_client(Close::Fin);
             return self.end(Outcome::NoSuchFile);
         }
-        self.actions.push(Action::CloseOrigin { how: Close::Fin });
+        self.parts.act(Action::CloseOrigin { how: Close::Fin });
         if is_stored {
-            self.actions.push(Action::CommitCache);
-            self.timers.set(Timer::Cache, now + self.config.cache_timeout);
+            self.parts.act(Action::CommitCache);
+            self.parts.timers.set(Timer::Cache, now + self.config.cache_timeout);
         }
         if self.config.serve == Serve::Streamed {
             self.close_client(Close::Fin);
@@ -392,8 +395,8 @@ impl Transaction {
     }
 
     fn give_up_storing(&mut self, reading: &mut Reading) {
-        self.timers.stop(Timer::Cache);
-        self.actions.push(Action::AbortCache);
+        self.parts.timers.stop(Timer::Cache);
+        self.parts.act(Action::AbortCache);
         reading.fetch.is_stored = false;
         reading.unstored = 0;
     }
@@ -401,7 +404,7 @@ impl Transaction {
     pub(super) fn commit(&mut self, now: Instant, event: Event, committing: Committing) -> State {
         match event {
             Event::CacheCommitted => {
-                self.timers.stop(Timer::Cache);
+                self.parts.timers.stop(Timer::Cache);
                 let Committing { request, key, total } = committing;
                 match (&self.client.gone, self.config.serve) {
                     (None, Serve::Stored) => self.look_up(now, Lookup { request, key, source: Source::Own }),
@@ -451,7 +454,7 @@ impl Transaction {
 
     /// The client broke off, or was broken off. A fetch that is under way is not wasted (P4).
     pub(super) fn client_left(&mut self, now: Instant, state: State, outcome: Outcome) -> State {
-        self.timers.stop(Timer::ClientWrite);
+        self.parts.timers.stop(Timer::ClientWrite);
         self.client.owed = 0;
         let is_fetching = match &state {
             State::Resolve(fetch) => fetch.is_stored,
@@ -481,7 +484,7 @@ impl Transaction {
             && read.left == 0
             && self.client.owed > 0
         {
-            self.actions.push(Action::CloseCache);
+            self.parts.act(Action::CloseCache);
             let hit = read.lookup.source != Source::Own;
             return State::DrainClient(Outcome::Served { hit, bytes: self.client.given });
         }
@@ -503,7 +506,7 @@ impl Transaction {
             (held.origin, Action::CloseOrigin { how: Close::Abort }),
         ] {
             if is_held {
-                self.actions.push(action);
+                self.parts.act(action);
             }
         }
         // Without a length on the wire, a reset is the only way to say that this is not all of it (E6).
@@ -515,32 +518,32 @@ impl Transaction {
     pub(super) fn close_client(&mut self, how: Close) {
         if self.client.gone.is_none() && !self.client.is_closed {
             self.client.is_closed = true;
-            self.actions.push(Action::CloseClient { how });
+            self.parts.act(Action::CloseClient { how });
         }
     }
 
     fn end(&mut self, outcome: Outcome) -> State {
-        self.timers.stop_all();
-        self.actions.push(Action::Finished { outcome: self.client.gone.unwrap_or(outcome) });
+        self.parts.timers.stop_all();
+        self.parts.act(Action::Finished { outcome: self.client.gone.unwrap_or(outcome) });
         State::Done
     }
 
     fn give(&mut self, now: Instant, bytes: Bytes) {
         self.client.given += bytes.len() as u64;
         self.client.owed += bytes.len() as u64;
-        self.actions.push(Action::WriteClient { bytes });
-        self.timers.set(Timer::ClientWrite, now + self.config.client_write_timeout);
+        self.parts.act(Action::WriteClient { bytes });
+        self.parts.timers.set(Timer::ClientWrite, now + self.config.client_write_timeout);
     }
 
     /// The client took bytes; says whether it has taken all of them now.
     fn took(&mut self, len: u64) -> bool {
         if self.client.owed == 0 {
-            self.unexpected += 1;
+            self.parts.count_ignored();
             return false;
         }
         self.client.owed = self.client.owed.saturating_sub(len);
         if self.client.owed == 0 {
-            self.timers.stop(Timer::ClientWrite);
+            self.parts.timers.stop(Timer::ClientWrite);
         }
         self.client.owed == 0
     }
@@ -550,12 +553,12 @@ impl Transaction {
         self.client.discarded = self.client.discarded.saturating_add(len);
         let is_open = self.client.gone.is_none() && !self.client.is_closed;
         if is_open && self.client.discarded <= self.config.discard_max {
-            self.actions.push(Action::ReadClient { max: self.config.chunk.min(self.config.discard_max) });
+            self.parts.act(Action::ReadClient { max: self.config.chunk.min(self.config.discard_max) });
         }
     }
 
     fn log(&mut self, request: &Request, hit: bool) {
-        self.actions.push(Action::Log { file: request.file.clone(), server: request.server.clone(), hit });
+        self.parts.act(Action::Log { file: request.file.clone(), server: request.server.clone(), hit });
     }
 
     fn next_seq(&mut self) -> u64 {
@@ -565,8 +568,7 @@ impl Transaction {
 
     fn unexpected(&mut self, state: State, event: &Event) -> State {
         tracing::debug!(?event, state = state.name(), "an event that nobody asked for");
-        self.unexpected += 1;
-        state
+        self.parts.ignore(state)
     }
 }
 

@@ -8,12 +8,14 @@ mod times;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use super::{
     played::{HEAD, Host, Life, config},
     *,
 };
 use crate::{
-    machine::{Describe, Inspect},
+    machine::{Describe, Inspect, Machine},
     testing::first_instant,
 };
 
@@ -192,7 +194,7 @@ fn play_rows(config: &Config, ways: &Ways, rows: &Rows) {
             assert_eq!(play.state(), before.state(), "in {situation:?} on {event:?}");
             assert_eq!(play.machine.fingerprint(), before.machine.fingerprint(), "in {situation:?} on {event:?}");
             let is_counted = !(before.state() == "done"
-                || matches!(event, Event::ClientEof) && before.machine.state.is_past_head()
+                || matches!(event, Event::ClientEof) && before.machine.parts.state().is_past_head()
                 || matches!(event, Event::ClientError { .. }) && before.machine.client.is_closed);
             let counted = play.machine.unexpected_events() - before.machine.unexpected_events();
             assert_eq!(counted, u64::from(is_counted), "in {situation:?} on {event:?}");
