@@ -1,24 +1,19 @@
 //! Towline on tokio: sockets, an alarm and tasks for the loops of `towline_core::host`, which carry bytes to the state machines.
 //!
 //! - [`hub`]: hubs, each in a thread of its own.
-//! - [`cluster`]: what starts and stops providers for a hub.
 //! - [`endpoint`]: consumers and providers, as streams or as agents in front of TCP.
 //! - [`proxy`]: the caching proxy for transactions.
 //!
-//! The programs `spnhub`, `spnagent` and `towline` are built from these.
+//! The programs `spnhub`, `spnagent` and `towline` are built from these and from `cli` (feature `cli`, on by default). Without that feature
+//! nothing of theirs is compiled: no clap, hyper, rcgen or YAML.
 
-pub mod cluster;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod endpoint;
 pub mod hub;
-pub mod inventory;
-pub mod lines;
-pub mod log;
-pub mod pki;
-pub mod process;
 pub mod proxy;
 pub mod resolve;
 mod runtime;
-pub mod settings;
 mod stream;
 
 pub use runtime::Tokio;

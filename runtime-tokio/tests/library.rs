@@ -17,9 +17,9 @@ use towline_core::{
 };
 use towline_tokio::{
     Stream,
+    cli::pki::Authority,
     endpoint::{Consumer, Provider},
     hub::HubHandle,
-    pki::Authority,
 };
 
 /// A hub, a provider and a consumer, whose connections wait so long for a hub that has gone.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use towline_tokio::log::{self, Format};
+use towline_tokio::cli::log::{self, Format};
 
 const NAME: &str = "a_panic_is_a_line_and_waits_for_nobody";
 

@@ -24,7 +24,7 @@ use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
 };
-use towline_tokio::pki::Pair;
+use towline_tokio::cli::pki::Pair;
 
 /// The wait before an agent dials again.
 const REDIAL: Duration = Duration::from_secs(5);

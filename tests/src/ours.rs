@@ -21,8 +21,8 @@ use towline_core::{
     },
 };
 use towline_tokio::{
+    cli::pki::{Authority, Pair},
     hub::HubHandle,
-    pki::{Authority, Pair},
 };
 
 /// Certificates of a realm.

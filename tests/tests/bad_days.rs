@@ -18,7 +18,7 @@ use towline_tests::{
     programs::{On, PATIENCE, Program, Realm, Ways, free_tcp_address, free_udp_port, path_of},
     servers::{connect, echo, serve},
 };
-use towline_tokio::pki::Authority;
+use towline_tokio::cli::pki::Authority;
 
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

@@ -15,7 +15,7 @@ use towline_tests::{
     programs::{Program, Realm, free_tcp_address, free_udp_port, path_of},
     servers::{connect, echo, serve},
 };
-use towline_tokio::pki::Authority;
+use towline_tokio::cli::pki::Authority;
 
 fn run(program: &str, arguments: &[&str]) -> Output {
     Command::new(path_of(program)).args(arguments).env_remove("RUST_LOG").output().expect("it runs")

@@ -148,3 +148,36 @@ fn licence_expressions_are_read_as_spdx_means_them() {
         assert_eq!(Expression::is_allowed(expression, &allowed), is_allowed, "{expression}");
     }
 }
+
+/// Who embeds a library does not compile the programs' dependencies, nor whoever embeds the core any socket.
+#[test]
+fn libraries_bring_nothing_of_the_programs() {
+    let brought = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+            .args(arguments)
+            .output()
+            .expect("cargo");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let names: std::collections::BTreeSet<_> =
+            text.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect();
+        assert!(names.contains("towline-core"), "{names:?}");
+        names
+    };
+    let programs = ["clap", "hyper", "rcgen", "serde-saphyr", "tracing-subscriber"];
+    let sockets = ["hickory-resolver", "quinn-udp", "smol", "socket2", "tokio"];
+    for (arguments, unwanted) in [
+        (&["-p", "towline-tokio", "--no-default-features"][..], &programs[..]),
+        (&["-p", "towline-smol"], &programs),
+        (&["-p", "towline-core"], &[programs, sockets].concat()),
+        (&["-p", "towline-core", "--no-default-features"], &["quinn-proto", "rustls"]),
+    ] {
+        let brought = brought(arguments);
+        let there: Vec<_> = unwanted.iter().filter(|name| brought.contains(**name)).collect();
+        assert!(there.is_empty(), "{arguments:?} brings {there:?}");
+    }
+    let everything = brought(&["-p", "towline-tokio"]);
+    assert!(programs.iter().all(|name| everything.contains(*name)), "{everything:?}");
+}

@@ -21,7 +21,7 @@ use towline_tests::{
     programs::{Program, Realm, free_tcp_address},
     servers::{Pattern, abort, connect, digest, echo, send, serve},
 };
-use towline_tokio::pki::{Authority, Pair};
+use towline_tokio::cli::pki::{Authority, Pair};
 
 /// Hub, provider, consumer.
 struct Path {

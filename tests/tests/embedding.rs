@@ -11,7 +11,7 @@ use towline_tests::{
     programs::{Program, free_udp_port},
     servers::{Pattern, connect, digest, echo, send, serve},
 };
-use towline_tokio::pki::Authority;
+use towline_tokio::cli::pki::Authority;
 
 const SIZE: u64 = 10_000_000;
 

@@ -42,7 +42,7 @@ use towline_tests::{
     programs::{On, Program, Realm, Ways, path_of},
     servers::{abort, connect, echo, serve},
 };
-use towline_tokio::pki::Pair;
+use towline_tokio::cli::pki::Pair;
 
 fn path(server: SocketAddr) -> (Realm, Program, Program, SocketAddr) {
     let realm = Realm::start(|inventory| inventory);

@@ -16,8 +16,8 @@ use towline_tests::{
     ours::{OurHub, Realm, echo, is_session_end, server, soon},
 };
 use towline_tokio::{
+    cli::pki::Pair,
     endpoint::{Consumer, Provider, provider_agent},
-    pki::Pair,
 };
 
 /// A megabyte there and back, with a half-close in between.

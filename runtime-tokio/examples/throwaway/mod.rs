@@ -12,8 +12,8 @@ use towline_core::{
     },
 };
 use towline_tokio::{
+    cli::pki::{Authority, Pair},
     hub::HubHandle,
-    pki::{Authority, Pair},
 };
 
 /// One service, its provider `server` and its consumer `client`.

@@ -17,9 +17,11 @@ use towline_core::{
     spn::{Role, endpoint::Config},
 };
 use towline_tokio::{
+    cli::{
+        log, process,
+        settings::{EnvFile, SettingsError, host_and_port, read_text},
+    },
     endpoint::{Bind, Control, Forward, Hubs, KEEPALIVE, SessionNotice, StartError, consumer_agent, provider_agent},
-    log, process,
-    settings::{EnvFile, SettingsError, host_and_port, read_text},
 };
 use tracing::Instrument;
 

@@ -65,7 +65,8 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// The longest that the loss of a process can take to reach the other end: the idle time-out, `--pause-max`, an agent that stands
 /// still meanwhile, an end that sleeps between two bursts, and some time.
 const LAST: Duration = Duration::from_secs(20 + 120 + 30 + 30 + 15);
-/// A provider that dies this long before or after its hub may have received connections of which nobody else knows.
+/// A provider that dies may have received connections of which nobody else knows: those of this time before, and those until a hub that goes
+/// as long before or after has gone.
 const TOGETHER: Duration = Duration::from_secs(5);
 /// Such a connection waits for its provider's answer at least this long: `--pause-max`, less the time until its hub was missed.
 const UNANSWERED: Duration = Duration::from_secs(110);
@@ -103,7 +104,7 @@ fn explain(entry: &Entry, at: Instant, past: &Past, all: &[Past]) -> Option<Limi
         Agent::Provider(which) => match &entry.service {
             // A hub that stood still may deliver a connection to a provider that is already ending.
             Some(served) => served.provider == which && served.accepted <= if is_kill { began } else { past.ended },
-            None => is_kill && all.iter().any(|hub| died_with_its_hub(entry, at, past, hub)),
+            None => is_kill && may_have_died_with(entry, at, past, all),
         },
     };
     if !is_its || at < past.began || at > past.began + LAST {
@@ -119,15 +120,16 @@ fn explain(entry: &Entry, at: Instant, past: &Past, all: &[Past]) -> Option<Limi
     }
 }
 
-/// Whether the provider that was killed may have received this connection from a hub that was killed at about the same time: then
-/// the consumer has to wait for an answer that never comes.
-fn died_with_its_hub(entry: &Entry, at: Instant, provider: &Past, hub: &Past) -> bool {
-    let (first, last) = (provider.began.min(hub.began), provider.began.max(hub.began));
-    matches!(hub.trouble, Trouble::HubKill(..) | Trouble::BothKill(_))
-        && last <= first + TOGETHER
-        && entry.begun + TOGETHER >= first
-        && entry.begun <= last + SOON
-        && at >= entry.begun + UNANSWERED
+/// Whether the provider that was killed may have received this connection, which no service has seen: then the consumer waits for an answer
+/// that never comes. A hub that leaves or pauses at about the same time does not find out that the provider is silent.
+fn may_have_died_with(entry: &Entry, at: Instant, provider: &Past, all: &[Past]) -> bool {
+    let is_leave = |past: &&Past| {
+        matches!(past.trouble, Trouble::HubKill(..) | Trouble::HubTerm(..) | Trouble::BothKill(_) | Trouble::Pause(..))
+    };
+    let is_near = |past: &&Past| past.began + TOGETHER >= provider.began && past.began <= provider.began + TOGETHER;
+    let times = all.iter().filter(is_leave).filter(is_near).map(|past| past.began).chain([provider.began]);
+    let (first, last) = times.fold((at, provider.began), |(first, last), time| (first.min(time), last.max(time)));
+    entry.begun + TOGETHER >= first && entry.begun <= last + SOON && at >= entry.begun + UNANSWERED
 }
 
 /// One line of the table.
@@ -327,13 +329,18 @@ mod tests {
 
     #[test]
     fn a_provider_that_dies_with_its_hub_explains_what_nobody_served() {
-        let start = Instant::now() + Duration::from_secs(2);
+        let begun = Instant::now();
+        // The provider dies, and a connection begins 2 s later.
+        let start = begun.checked_sub(Duration::from_secs(2)).unwrap_or(begun);
         let killed = |hub: u64| [past(PROVIDER, start, at(start, 5)), past(HUB, at(start, hub), at(start, hub + 5))];
-        assert_eq!(judge(start, None, 121, &killed(3)), Verdict::Explained(Limit::ProviderKilled));
-        assert_eq!(judge(start, None, 121, &killed(8)), Verdict::Unexplained, "the hub died too late");
-        assert_eq!(judge(start, None, 60, &killed(3)), Verdict::Unexplained, "nobody waited for an answer");
-        assert_eq!(judge(start, None, 121, &killed(3)[..1]), Verdict::Unexplained, "the hub lives");
-        assert_eq!(judge(start, None, 121, &killed(3)[1..]), Verdict::Unexplained, "the provider lives");
+        let judge = |accepted, reset, troubles: &[Past]| judge(begun, accepted, reset, troubles);
+        assert_eq!(judge(None, 121, &killed(3)), Verdict::Explained(Limit::ProviderKilled));
+        assert_eq!(judge(None, 121, &killed(8)), Verdict::Unexplained, "the hub died too late");
+        assert_eq!(judge(None, 60, &killed(3)), Verdict::Unexplained, "nobody waited for an answer");
+        assert_eq!(judge(None, 121, &killed(3)[..1]), Verdict::Unexplained, "the hub lives");
+        assert_eq!(judge(None, 121, &killed(3)[1..]), Verdict::Unexplained, "the provider lives");
+        let later = [past(PROVIDER, at(begun, 3), at(begun, 8))];
+        assert_eq!(judge(None, 121, &later), Verdict::Explained(Limit::ProviderKilled), "it had 3 s to receive it");
     }
 
     #[test]

@@ -201,8 +201,9 @@ pub enum Frame {
     ProviderStart,
     /// Hub to consumer: the provider was stopped.
     ProviderStopped,
-    /// Hub to consumer: from now on these provider processes may get its connections. Flags bit 0: so may others.
-    Providers { number: u64, flags: u8, instances: Vec<[u8; 16]> },
+    /// Hub to consumer: from now on these provider processes may get its connections. Flags bit 0: so may others. Those that retire get
+    /// none, and can be asked by SEEK.
+    Providers { number: u64, flags: u8, instances: Vec<[u8; 16]>, retiring: Vec<[u8; 16]> },
     /// Consumer to hub: PROVIDERS with that number has come.
     ProvidersAck { number: u64 },
     /// Consumer to hub, and on to that provider: does it have this connection?
@@ -452,13 +453,13 @@ impl Frame {
             }
             Self::ProviderStart => kind::PROVIDER_START,
             Self::ProviderStopped => kind::PROVIDER_STOPPED,
-            Self::Providers { number, flags, instances } => {
-                debug_assert!(instances.len() <= MAX_LIST as usize, "a list has at most 256 entries");
+            Self::Providers { number, flags, instances, retiring } => {
                 put_varint(out, *number);
                 out.push(*flags);
-                put_varint(out, instances.len() as u64);
-                for instance in instances {
-                    out.extend_from_slice(instance);
+                for list in [instances].into_iter().chain((!retiring.is_empty()).then_some(retiring)) {
+                    debug_assert!(list.len() <= MAX_LIST as usize, "a list has at most 256 entries");
+                    put_varint(out, list.len() as u64);
+                    out.extend(list.iter().flatten());
                 }
                 kind::PROVIDERS
             }
@@ -561,12 +562,9 @@ impl Frame {
             kind::PROVIDER_START => Self::ProviderStart,
             kind::PROVIDER_STOPPED => Self::ProviderStopped,
             kind::PROVIDERS => {
-                let (number, flags, count) = (r.varint("number")?, r.byte("flags")?, r.varint("count")?);
-                if count > MAX_LIST {
-                    return Err(r.range("count", count, "at most 256"));
-                }
-                let instances = (0..count).map(|_| r.id("instance")).collect::<Result<_, _>>()?;
-                Self::Providers { number, flags, instances }
+                let (number, flags, instances) = (r.varint("number")?, r.byte("flags")?, r.instances()?);
+                let retiring = if r.rest.is_empty() { Vec::new() } else { r.instances()? };
+                Self::Providers { number, flags, instances, retiring }
             }
             kind::PROVIDERS_ACK => Self::ProvidersAck { number: r.varint("number")? },
             kind::SEEK => Self::Seek { conn: r.conn()?, instance: r.id("instance")? },
@@ -651,6 +649,14 @@ impl Reader<'_> {
         let (id, rest) = self.rest.split_first_chunk().ok_or(self.short(field))?;
         self.rest = rest;
         Ok(*id)
+    }
+
+    fn instances(&mut self) -> Result<Vec<[u8; 16]>, FrameError> {
+        let count = self.varint("count")?;
+        if count > MAX_LIST {
+            return Err(self.range("count", count, "at most 256"));
+        }
+        (0..count).map(|_| self.id("instance")).collect()
     }
 
     fn conn(&mut self) -> Result<ConnKey, FrameError> {

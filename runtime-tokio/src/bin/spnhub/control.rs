@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 use towline_core::{host::AcceptPause, spn::hub::Status};
-use towline_tokio::log;
+use towline_tokio::cli::log;
 
 use super::say;
 
@@ -102,6 +102,11 @@ pub(crate) enum ControlError {
     Connect { path: PathBuf, error: io::Error },
     #[error("cannot read the hub's answer: {0} (is spnhub here of the same version as the hub?)")]
     Answer(io::Error),
+    #[error(
+        "the hub has not answered for {} s (is its process stopped?): a request that it has not read yet is void",
+        .0.as_secs()
+    )]
+    Silent(Duration),
     #[error("the hub ended before it answered")]
     Ended,
 }
@@ -192,6 +197,10 @@ async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>, answering: Ar
     let (read, mut write) = stream.split();
     let mut line = String::new();
     let came = timeout(PATIENCE, BufReader::new(read.take(LONGEST)).read_line(&mut line)).await;
+    // The process of this hub was stopped, and the operator has been told meanwhile that it does not answer.
+    if matches!(write.as_ref().try_read(&mut [0]), Ok(0)) {
+        return;
+    }
     let _answering = answering.read().await;
     let answer = match came {
         Ok(Ok(_)) => match serde_json::from_str(&line) {
@@ -221,7 +230,7 @@ pub(crate) async fn run(args: CtlArgs) -> Result<ExitCode, ControlError> {
     let mut line = String::new();
     timeout(2 * PATIENCE, BufReader::new(stream).read_line(&mut line))
         .await
-        .map_err(|_| ControlError::Answer(io::ErrorKind::TimedOut.into()))?
+        .map_err(|_| ControlError::Silent(2 * PATIENCE))?
         .map_err(ControlError::Answer)?;
     if line.is_empty() {
         return Err(ControlError::Ended);
@@ -278,6 +287,22 @@ mod tests {
         let (_socket, _requests) = listen(&path).expect("nobody listens there");
         assert!(matches!(listen(&path), Err(ControlError::InUse(_))));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_obeyed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        let (_socket, mut requests) = listen(&path).unwrap();
+        // Nothing is accepted before this test waits for something, as if the process were stopped.
+        let mut gone = Blocking::connect(&path).unwrap();
+        gone.write_all(b"{\"command\":\"drain\"}\n").unwrap();
+        drop(gone);
+        let mut there = Blocking::connect(&path).unwrap();
+        there.write_all(b"{\"command\":\"reload\"}\n").unwrap();
+        let (request, _answer) = requests.recv().await.unwrap();
+        assert!(matches!(request, Request::Reload), "{request:?}");
+        assert!(requests.try_recv().is_err());
     }
 
     #[tokio::test]

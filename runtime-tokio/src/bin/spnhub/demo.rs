@@ -29,11 +29,13 @@ use towline_core::{
     },
 };
 use towline_tokio::{
+    cli::{
+        log,
+        pki::{Authority, PkiError},
+        settings,
+    },
     endpoint::{self, SessionNotice, consumer_agent, provider_agent},
     hub::HubHandle,
-    log,
-    pki::{Authority, PkiError},
-    settings,
 };
 
 use super::records::Records;

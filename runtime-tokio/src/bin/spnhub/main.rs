@@ -17,9 +17,11 @@ use towline_core::{
     spn::inventory::{Severity, count},
 };
 use towline_tokio::{
+    cli::{
+        inventory::{LoadError, Source},
+        log, pki, process,
+    },
     hub::StartError,
-    inventory::{LoadError, Source},
-    log, pki, process,
 };
 
 /// Connects the consumers of services to their providers, over QUIC with mutual TLS.

@@ -5,8 +5,8 @@ use std::{io, path::Path, time::Instant};
 use serde_json::json;
 use towline_core::spn::{hub::Notice, record::Record};
 use towline_tokio::{
+    cli::lines::{self, Form, Lines, Trouble},
     hub::epoch,
-    lines::{self, Form, Lines, Trouble},
 };
 
 /// Takes records and writes them.

@@ -21,9 +21,11 @@ use towline_core::{
     },
 };
 use towline_tokio::{
-    cluster::{ClusterError, Clusters, Commands, scheme},
+    cli::{
+        cluster::{ClusterError, Clusters, Commands, scheme},
+        inventory::{LoadError, Loaded, Source},
+    },
     hub::{HubHandle, StartError, seed},
-    inventory::{LoadError, Loaded, Source},
 };
 use tracing::{Instrument, Span};
 

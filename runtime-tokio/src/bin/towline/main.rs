@@ -6,7 +6,7 @@ mod proxy;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use towline_tokio::log;
+use towline_tokio::cli::log;
 
 /// Tools for the state machines of Towline's protocols, and the caching proxy.
 #[derive(Parser)]

@@ -20,12 +20,14 @@ use towline_core::txn::{
     transaction::{KeyMode, Serve},
 };
 use towline_tokio::{
+    cli::{
+        lines::{Form, Lines, Trouble},
+        log, process,
+        settings::read_text,
+    },
     hub::epoch,
-    lines::{Form, Lines, Trouble},
-    log, process,
     proxy::{ListenError, Names, serve},
     resolve::Resolver,
-    settings::read_text,
 };
 
 pub(crate) const ABOUT: &str = "Runs the caching proxy: fetches files for clients and stores them";

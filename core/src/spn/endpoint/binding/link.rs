@@ -630,8 +630,8 @@ impl Endpoint {
             Frame::PauseReq { conn } if wire.up => return self.on_pause_req(now, id, conn),
             Frame::ResumeAck(ack) if wire.up => return self.on_resume_ack(now, id, ack),
             Frame::DataAck(entries) if wire.up => return self.on_data_ack(now, entries),
-            Frame::Providers { number, flags, instances } if wire.up && consumer => {
-                return self.on_providers(id, number, flags, instances);
+            Frame::Providers { number, flags, instances, retiring } if wire.up && consumer => {
+                return self.on_providers(id, number, flags, instances, retiring);
             }
             Frame::Absent { conn, instance } if wire.up && consumer => return self.on_absent(conn, instance),
             Frame::Seek { conn, .. } if wire.up && !consumer => return self.on_seek(now, id, conn),

@@ -31,6 +31,8 @@ type Instance = [u8; 16];
 pub(in crate::spn::endpoint) struct Roster {
     pub(in crate::spn::endpoint) number: u64,
     present: BTreeSet<Instance>,
+    /// They get no connection, and can be asked.
+    retiring: BTreeSet<Instance>,
     /// And the number of the first list that they were missing on.
     left: Vec<(Instance, u64)>,
     /// Up to that number there were some that cannot be asked, or are forgotten.
@@ -38,10 +40,11 @@ pub(in crate::spn::endpoint) struct Roster {
 }
 
 impl Roster {
-    pub(super) fn update(&mut self, number: u64, flags: u8, instances: Vec<Instance>) {
+    pub(super) fn update(&mut self, number: u64, flags: u8, instances: Vec<Instance>, retiring: Vec<Instance>) {
         if number < self.number {
             return;
         }
+        self.retiring = retiring.into_iter().collect();
         let present: BTreeSet<_> = instances.into_iter().collect();
         self.left.extend(self.present.difference(&present).map(|instance| (*instance, number)));
         if self.left.len() > LEFT {
@@ -65,8 +68,9 @@ impl Roster {
         (self.opaque <= number).then(|| left.chain(self.present.iter().copied()).collect())
     }
 
+    /// Whether it can be asked here.
     pub(in crate::spn::endpoint) fn has(&self, instance: &Instance) -> bool {
-        self.present.contains(instance)
+        self.present.contains(instance) || self.retiring.contains(instance)
     }
 }
 
@@ -138,9 +142,10 @@ impl Endpoint {
         number: u64,
         flags: u8,
         instances: Vec<Instance>,
+        retiring: Vec<Instance>,
     ) {
         let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()) else { return };
-        wire.roster.get_or_insert_default().update(number, flags, instances);
+        wire.roster.get_or_insert_default().update(number, flags, instances, retiring);
         self.send(link, &Frame::ProvidersAck { number });
         let sought = self.conns.iter().flatten().filter(|conn| conn.candidates.is_some() && conn.asked.contains(&link));
         for id in sought.map(|conn| conn.id).collect::<Vec<_>>() {

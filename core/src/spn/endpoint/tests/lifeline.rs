@@ -209,6 +209,33 @@ fn connections_begun_while_the_hub_is_away_do_not_wait_for_a_provider_that_was_d
     assert_eq!((flow.got.as_slice(), flow.end), (&b"late"[..], Some(End::Clean)));
 }
 
+/// So is one that retires: it gets nothing new, and its process may be gone when the hub comes back.
+#[test]
+fn connections_begun_while_the_hub_is_away_do_not_wait_for_a_provider_that_had_retired() {
+    let mut world = World::new();
+    world.resume = true;
+    let hub = world.add_hub("192.0.2.1:4433");
+    let (old, new) = (world.provider(0, &[hub]), world.provider(1, &[hub]));
+    world.peer(new).echo = true;
+    let consumer = world.consumer(&[hub]);
+    world.wait(Duration::from_secs(3));
+    // It has one connection left, with which it stays.
+    world.call(consumer, b"hello", false);
+    world.call(consumer, b"hello", false);
+    world.wait(Duration::from_secs(1));
+    let now = world.now;
+    world.peer(old).endpoint.set_weight(now, 0);
+    world.wait(Duration::from_secs(1));
+    world.nodes.remove(&hub);
+    let late = world.call(consumer, b"late", true);
+    world.wait(Duration::from_millis(100));
+    world.nodes.remove(&old);
+    world.add_hub("192.0.2.1:4433");
+    world.wait(Duration::from_secs(8));
+    let flow = world.peer(consumer).flow(late);
+    assert_eq!((flow.got.as_slice(), flow.end), (&b"late"[..], Some(End::Clean)));
+}
+
 #[test]
 fn a_provider_that_is_heard_again_gets_connections_again() {
     let mut world = World::new();

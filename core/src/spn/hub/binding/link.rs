@@ -29,7 +29,7 @@ use crate::{
             },
             notice::{Reason, Refusal},
             policy::{
-                registry::{self, Provider},
+                registry::{self, Provider, UNLISTED},
                 silence::Watch,
             },
         },
@@ -486,7 +486,7 @@ impl Hub {
         }
         if role == Role::Provider {
             entry.number += 1;
-            let number = entry.number;
+            let number = if weight > 0 { entry.number } else { UNLISTED };
             entry.providers.push(Provider {
                 session: handle,
                 weight,
@@ -568,7 +568,10 @@ impl Hub {
         let Some(entry) = self.registry.get_mut(service) else { return };
         if let Some(provider) = entry.provider(handle) {
             provider.weight = weight;
+            let gets_some = weight > 0 && !provider.is_silent;
+            self.list(service, handle, gets_some);
         }
+        let Some(entry) = self.registry.get_mut(service) else { return };
         if entry.incumbent().is_none()
             && let Some(held) = entry.held.take()
         {

@@ -35,7 +35,8 @@ pub(in crate::spn::hub) struct Provider {
     pub(in crate::spn::hub) weight: u16,
     /// Its open connections.
     pub(in crate::spn::hub) open: u32,
-    /// The number of the first list of providers that it is on, since it came or was heard again; [`UNLISTED`] while it is given up.
+    /// The number of the first list of providers that it is on, since it came or was heard again; [`UNLISTED`] while it is given up or
+    /// its weight is 0.
     pub(in crate::spn::hub) number: u64,
     /// QUIC gives it no stream at the moment.
     pub(in crate::spn::hub) out_of_credit: bool,

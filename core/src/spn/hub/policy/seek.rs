@@ -19,17 +19,18 @@ use crate::{
 impl Hub {
     /// What PROVIDERS says of a service.
     fn providers(&self, entry: &Entry) -> Frame {
-        let (mut instances, mut flags) = (Vec::new(), 0);
-        for provider in entry.providers.iter().filter(|provider| provider.number != UNLISTED) {
+        let (mut instances, mut retiring, mut flags) = (Vec::new(), Vec::new(), 0);
+        for provider in &entry.providers {
             let Some(session) = self.sessions.get(&provider.session) else { continue };
             let can_be_asked = session.protocol == Protocol::Sc02 && session.can_resume && session.seeks;
-            if can_be_asked && instances.len() < MAX_LIST as usize {
-                instances.push(session.instance);
-            } else {
+            let list = if provider.number == UNLISTED { &mut retiring } else { &mut instances };
+            if can_be_asked && list.len() < MAX_LIST as usize {
+                list.push(session.instance);
+            } else if provider.number != UNLISTED {
                 flags = flag::OTHERS;
             }
         }
-        Frame::Providers { number: entry.number, flags, instances }
+        Frame::Providers { number: entry.number, flags, instances, retiring }
     }
 
     /// SESSION_ACK is on its way to a consumer: from now on it hears who serves it.

@@ -98,13 +98,15 @@ impl Hub {
                 self.move_connections(now, handle, heard);
             }
         } else if was_silent {
-            self.list(service, handle, true);
+            let gets_some = provider.weight > 0;
+            self.list(service, handle, gets_some);
             self.choose_for_waiting(now, service);
         }
     }
 
-    /// Puts a provider on the list of those that get connections, or takes it off: nobody is to wait for an answer of one that is given up.
-    fn list(&mut self, service: usize, handle: Handle, is_listed: bool) {
+    /// Puts a provider on the list of those that get connections, or takes it off, since it is given up or retires: no connection that is begun
+    /// from then on waits for its answer.
+    pub(in crate::spn::hub) fn list(&mut self, service: usize, handle: Handle, is_listed: bool) {
         let Some(entry) = self.registry.get_mut(service) else { return };
         let number = entry.number + 1;
         let Some(provider) = entry.provider(handle).filter(|it| (it.number != UNLISTED) != is_listed) else { return };

@@ -11,7 +11,12 @@ fn bench() -> Bench {
 }
 
 fn listed(number: u64, flags: u8, instances: &[usize]) -> Frame {
-    Frame::Providers { number, flags, instances: instances.iter().map(|hand| [*hand as u8; 16]).collect() }
+    list(number, flags, instances, &[])
+}
+
+fn list(number: u64, flags: u8, instances: &[usize], retiring: &[usize]) -> Frame {
+    let ids = |hands: &[usize]| hands.iter().map(|hand| [*hand as u8; 16]).collect();
+    Frame::Providers { number, flags, instances: ids(instances), retiring: ids(retiring) }
 }
 
 /// A consumer's session, with the frames behind SESSION_ACK.
@@ -49,6 +54,36 @@ fn a_consumer_knows_every_provider_that_may_get_its_connections() {
     assert_eq!((bench.opened(p).len(), bench.opened(p2).len()), (3, 1));
     bench.send(p2, &Frame::SessionClose { code: 0, text: String::new() });
     assert_eq!(bench.frames(c).last(), Some(&listed(3, 0, &[p])));
+    bench.hub.check().unwrap();
+}
+
+#[test]
+fn a_provider_that_retires_gets_nothing_and_can_be_asked() {
+    let mut bench = bench();
+    let p = bench.session(Role::Provider, "p");
+    let (c, _) = consumer(&mut bench);
+    bench.send(c, &Frame::ProvidersAck { number: 1 });
+    bench.send(p, &Frame::SetWeight { weight: 0 });
+    assert_eq!(bench.frames(c), [list(2, 0, &[], &[p])]);
+    bench.send(c, &Frame::ProvidersAck { number: 2 });
+    bench.connect(c, 1, b"new");
+    assert_eq!(bench.opened(p).len(), 0);
+    // What it may have got before is sought there.
+    bench.send(c, &Frame::ResumeReq(ResumeReq { conn: KEY, generation: 0, received: 0, sent: 5, flags: 0, code: 0 }));
+    let seek = Frame::Seek { conn: KEY, instance: [p as u8; 16] };
+    bench.send(c, &seek);
+    assert_eq!(bench.frames(p).last(), Some(&seek));
+    // A second session of it, on this hub or after a restart, begins with weight 0.
+    let flags = bench.flags;
+    let again = bench.dial(Role::Provider.alpn(Protocol::Sc02), "p");
+    bench.flags = flags;
+    bench.open(again, Role::Provider, "", 0, again as u8);
+    assert_eq!(bench.frames(c).last(), Some(&list(3, 0, &[], &[p, again])));
+    bench.send(p, &Frame::SetWeight { weight: 10 });
+    assert_eq!(bench.frames(c).last(), Some(&list(4, 0, &[p], &[again])));
+    assert_eq!(bench.opened(p).len(), 0, "the consumer has not said that it knows");
+    bench.send(c, &Frame::ProvidersAck { number: 4 });
+    assert_eq!(bench.opened(p).len(), 1);
     bench.hub.check().unwrap();
 }
 

@@ -6,6 +6,10 @@ fn text() -> impl Strategy<Value = String> {
     "[a-zé:]{0,40}"
 }
 
+fn instances() -> impl Strategy<Value = Vec<[u8; 16]>> {
+    proptest::collection::vec(any::<[u8; 16]>(), 0..=256)
+}
+
 fn conn() -> impl Strategy<Value = ConnKey> {
     any::<[u8; 16]>().prop_map(ConnKey)
 }
@@ -68,8 +72,8 @@ fn frames() -> impl Strategy<Value = Frame> {
         (0..2u8).prop_map(|state| Frame::SessionState { state }),
         Just(Frame::ProviderStart),
         Just(Frame::ProviderStopped),
-        (varint(), any::<u8>(), proptest::collection::vec(any::<[u8; 16]>(), 0..=256))
-            .prop_map(|(number, flags, instances)| Frame::Providers { number, flags, instances }),
+        (varint(), any::<u8>(), instances(), instances())
+            .prop_map(|(number, flags, instances, retiring)| Frame::Providers { number, flags, instances, retiring }),
         varint().prop_map(|number| Frame::ProvidersAck { number }),
         (conn(), any::<[u8; 16]>()).prop_map(|(conn, instance)| Frame::Seek { conn, instance }),
         (conn(), any::<[u8; 16]>()).prop_map(|(conn, instance)| Frame::Absent { conn, instance }),

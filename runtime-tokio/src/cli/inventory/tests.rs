@@ -5,7 +5,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::pki::Authority;
+use crate::cli::pki::Authority;
 
 /// A server that knows some paths, and remembers the last Authorization header.
 async fn serve(pages: BTreeMap<String, String>) -> String {

@@ -1,5 +1,5 @@
 //! Diagnostics on stderr. Whatever is the matter with stderr, they block nothing and end nothing: a thread of its own writes them
-//! ([`crate::lines`]), and lines that come again and again are counted ([`LogLimit`]).
+//! ([`crate::cli::lines`]), and lines that come again and again are counted ([`LogLimit`]).
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -26,7 +26,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::lines::{Form, Lines, Teller};
+use crate::cli::lines::{Form, Lines, Teller};
 
 /// The libraries under us warn of what a peer sends, packet by packet. Nobody shall fill a disk with that; what counts is told as a refusal.
 const LIBRARIES: &str = "quinn_proto=error,rustls=error";

@@ -24,7 +24,7 @@ use towline_core::spn::inventory::{Finding, Inventory, read_with};
 
 pub use http::HttpError;
 
-use crate::{process::beside, settings::text_of};
+use super::{process::beside, settings::text_of};
 
 /// How long a load may take, as a whole.
 const WHOLE: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use towline_core::spn::hub::ClusterTask;
-//! use towline_tokio::cluster::{ClusterError, ClusterManager, Clusters, Done};
+//! use towline_tokio::cli::cluster::{ClusterError, ClusterManager, Clusters, Done};
 //!
 //! /// Whoever is asked to run our providers by hand.
 //! struct Operator;
@@ -46,7 +46,7 @@ use tokio::{
 };
 use towline_core::spn::hub::ClusterTask;
 
-use crate::process::Own;
+use crate::cli::process::Own;
 
 /// How long a command may take, unless told.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);

@@ -18,7 +18,7 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use crate::settings::{HOST_AND_PORT, host_and_port, read_text};
+use crate::cli::settings::{HOST_AND_PORT, host_and_port, read_text};
 
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 825;

@@ -27,7 +27,7 @@ use tokio::{
 use towline_core::spn::inventory::says_disabled;
 
 use super::{LoadError, MAX_BYTES, WHOLE, few};
-use crate::process::beside;
+use crate::cli::process::beside;
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);

@@ -1,0 +1,9 @@
+//! What the programs are made of, beside the library: options' files, inventories, diagnostics, certificates, child processes (feature `cli`).
+
+pub mod cluster;
+pub mod inventory;
+pub mod lines;
+pub mod log;
+pub mod pki;
+pub mod process;
+pub mod settings;
