@@ -453,7 +453,13 @@ impl HubSession {
             State::Active { protocol, .. } => State::Active { protocol, drained: true },
             State::Retiring { protocol, .. } => State::Retiring { protocol, drained: true },
             // Whoever leaves a hub that is leaving does so in good order anyway.
-            state => state,
+            State::Draining { .. } => state,
+            State::Handshaking
+            | State::AwaitOpen
+            | State::Held { .. }
+            | State::Early { .. }
+            | State::Closing { .. }
+            | State::Closed => self.parts.ignore(state),
         }
     }
 
