@@ -96,6 +96,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Notice::Refused(refusal) => eprintln!("{refusal}"),
                 Notice::RefusalsSuppressed { count } => eprintln!("{count} more refusals"),
                 Notice::Stopped => return Ok(()),
+                // What a later release may add.
+                _ => {}
             }
         }
         // 4. Sleep, unless the batch was cut off above.

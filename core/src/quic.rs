@@ -15,6 +15,7 @@
 mod clock;
 mod config;
 mod congestion;
+mod datagram;
 mod endpoint;
 mod identity;
 mod peer;
@@ -25,10 +26,8 @@ pub use crate::epoch::Epoch;
 pub use clock::Clock;
 pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, reset_key};
 pub use congestion::{Congestion, CongestionError};
+pub use datagram::{Ecn, Received, StreamId, Transmit};
 pub(crate) use endpoint::one_line;
-pub use endpoint::{
-    CloseReason, ConnectError, Endpoint, Event, Handle, ReadOutcome, Received, TurnedAway, WriteOutcome,
-};
+pub use endpoint::{CloseReason, ConnectError, Endpoint, Event, Handle, ReadOutcome, TurnedAway, WriteOutcome};
 pub use identity::{Identity, IdentityError, Roots};
 pub use peer::PeerIdentity;
-pub use quinn_proto::{ConnectionId, ConnectionIdGenerator, EcnCodepoint, InvalidCid, StreamId, Transmit};

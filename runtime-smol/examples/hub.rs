@@ -65,7 +65,8 @@ fn run(path: &str) -> Result<(), Box<dyn std::error::Error>> {
             Notice::Record(record) => println!("{}", record.to_json(&epoch())),
             Notice::Refused(refusal) => eprintln!("{refusal}"),
             Notice::RefusalsSuppressed { count } => eprintln!("{count} more refusals"),
-            Notice::Stopped => {}
+            // The last one, and what a later release may add.
+            _ => {}
         }
     }
     Ok(())

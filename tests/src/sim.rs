@@ -280,6 +280,7 @@ impl World {
                     self.journal.push(format!("{at} hub{nth} stopped"));
                     seat.stopped(now);
                 }
+                other => panic!("{other:?}"),
             }
         }
         progress

@@ -11,7 +11,7 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{runtime::UdpSocket, tcp::local_addr};
-use crate::quic::{EcnCodepoint, Received, Transmit};
+use crate::quic::{Ecn, Received, Transmit};
 
 /// What we ask the kernel for, in bytes: its default holds under a hundred packets and drops the rest under load.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -94,7 +94,7 @@ impl<S: UdpSocket> Udp<S> {
             }
         };
         for (buffer, meta) in self.buffers.iter().zip(&self.metas).take(count) {
-            let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
+            let ecn = meta.ecn.and_then(|ecn| Ecn::from_bits(ecn as u8));
             let (remote, local_ip) = (canonical(meta.addr), meta.dst_ip.map(|ip| ip.to_canonical()));
             // Each has memory of its own: what is kept of one, for a reader that is slow, must not keep the others. And the buffers, which
             // the processor has at hand, are used again and again.
@@ -114,7 +114,7 @@ impl<S: UdpSocket> Udp<S> {
     ) -> Poll<io::Result<()>> {
         let transmit = quinn_udp::Transmit {
             destination: self.to_family(transmit.destination),
-            ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+            ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn.bits())),
             contents,
             segment_size: transmit.segment_size,
             src_ip: transmit.src_ip.map(|ip| if self.is_v6 { mapped(ip) } else { ip }),

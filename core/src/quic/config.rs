@@ -107,8 +107,6 @@ pub struct EndpointConfig {
     pub clock: Clock,
     /// Key of stateless resets; [`reset_key`] makes one that outlives a restart.
     pub reset_key: [u8; 32],
-    /// Makes connection ids; `None` is a generator of random ones from the seed. A host that shards a socket over threads puts the shard into them.
-    pub cid_generator: Option<Box<dyn ConnectionIdGenerator>>,
     /// Segments that one send call may carry (GSO), at least 1. A send is also bounded by 65 507 bytes.
     pub max_segments: usize,
     /// The largest UDP payload that is accepted, in bytes, 1200 or more.
@@ -137,7 +135,6 @@ impl EndpointConfig {
             seed,
             clock,
             reset_key,
-            cid_generator: None,
             max_segments: 64,
             max_udp_payload: 1472,
             retry_above: 1000,
@@ -150,22 +147,11 @@ impl EndpointConfig {
     }
 
     /// The library's form, and where it leaves the connection id that it made last.
-    pub(super) fn build(&mut self) -> (quinn_proto::EndpointConfig, LastCid) {
+    pub(super) fn build(&self) -> (quinn_proto::EndpointConfig, LastCid) {
         let last = LastCid::default();
-        let marks = self.cid_generator.is_none();
-        let inner = self.cid_generator.take().unwrap_or_else(|| Box::new(SeededCids::new(self.seed)));
         let mut config = quinn_proto::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.reset_key)));
-        // The library asks for a generator once per endpoint.
-        let generator = Mutex::new(Some(inner));
         let (seed, recorder) = (self.seed, last.clone());
-        config.cid_generator(move || {
-            let inner = generator.lock().ok().and_then(|mut slot| slot.take());
-            Box::new(RecordedCids {
-                inner: inner.unwrap_or_else(|| Box::new(SeededCids::new(seed))),
-                marks,
-                last: recorder.clone(),
-            })
-        });
+        config.cid_generator(move || Box::new(SeededCids::new(seed, recorder.clone())));
         config.rng_seed(Some(self.seed));
         config.min_reset_interval(Duration::from_millis(1));
         let _ = config.max_udp_payload_size(self.max_udp_payload.max(1200));
@@ -301,22 +287,28 @@ impl LastCid {
     }
 }
 
-/// Connection ids that say of which kind they are, in their last bit; those of a generator of the host's say nothing, and none of them is quiet.
-struct RecordedCids {
-    inner: Box<dyn ConnectionIdGenerator>,
-    marks: bool,
+/// Random connection ids from a seed, which say of which kind they are in their last bit.
+struct SeededCids {
+    rng: ChaCha20Rng,
     last: LastCid,
 }
 
-impl ConnectionIdGenerator for RecordedCids {
+impl SeededCids {
+    fn new(seed: [u8; 32], last: LastCid) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        rng.set_stream(1);
+        Self { rng, last }
+    }
+}
+
+impl ConnectionIdGenerator for SeededCids {
     fn generate_cid(&mut self) -> ConnectionId {
-        let mut id = self.inner.generate_cid();
-        if self.marks
-            && let Some((mark, rest)) = id.split_last()
-        {
-            let mark = mark & !1 | u8::from(self.last.quiet.load(Ordering::Relaxed));
-            id = ConnectionId::new(&[rest, &[mark]].concat());
+        let mut bytes = [0; CID_LEN];
+        self.rng.fill_bytes(&mut bytes);
+        if let Some(mark) = bytes.last_mut() {
+            *mark = *mark & !1 | u8::from(self.last.quiet.load(Ordering::Relaxed));
         }
+        let id = ConnectionId::new(&bytes);
         if let Ok(mut last) = self.last.id.lock() {
             *last = Some(id);
         }
@@ -324,35 +316,8 @@ impl ConnectionIdGenerator for RecordedCids {
     }
 
     fn validate(&self, id: &ConnectionId) -> Result<(), quinn_proto::InvalidCid> {
-        let is_quiet = self.marks && id.last().is_some_and(|mark| mark & 1 == 1);
-        if is_quiet { Err(quinn_proto::InvalidCid) } else { self.inner.validate(id) }
-    }
-
-    fn cid_len(&self) -> usize {
-        self.inner.cid_len()
-    }
-
-    fn cid_lifetime(&self) -> Option<Duration> {
-        self.inner.cid_lifetime()
-    }
-}
-
-/// Random connection ids from a seed.
-struct SeededCids(ChaCha20Rng);
-
-impl SeededCids {
-    fn new(seed: [u8; 32]) -> Self {
-        let mut rng = ChaCha20Rng::from_seed(seed);
-        rng.set_stream(1);
-        Self(rng)
-    }
-}
-
-impl ConnectionIdGenerator for SeededCids {
-    fn generate_cid(&mut self) -> ConnectionId {
-        let mut id = [0; CID_LEN];
-        self.0.fill_bytes(&mut id);
-        ConnectionId::new(&id)
+        let is_quiet = id.last().is_some_and(|mark| mark & 1 == 1);
+        if is_quiet { Err(quinn_proto::InvalidCid) } else { Ok(()) }
     }
 
     fn cid_len(&self) -> usize {

@@ -5,20 +5,20 @@ mod streams;
 
 use std::{
     collections::VecDeque,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quinn_proto::{
-    AcceptError, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, EcnCodepoint, Incoming,
-    StreamEvent, StreamId, Transmit, VarInt, crypto::rustls::HandshakeData,
+    AcceptError, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Incoming, StreamEvent, VarInt,
+    crypto::rustls::HandshakeData,
 };
 use rustls::pki_types::CertificateDer;
 
 use self::half_open::{HalfOpen, Verdict};
 use super::{
-    ClientConfig, Clock, EndpointConfig, PeerIdentity, ServerConfig,
+    ClientConfig, Clock, Ecn, EndpointConfig, PeerIdentity, Received, ServerConfig, StreamId, Transmit,
     config::{LastCid, is_dialable},
 };
 use crate::machine::{Armed, Deadlines};
@@ -31,19 +31,6 @@ const SENDS_A_TURN: usize = 16;
 const MAX_ANSWERS: usize = 256;
 /// RFC 9000 §20.1.
 const CONNECTION_REFUSED: u64 = 0x02;
-
-/// A datagram that came in.
-#[derive(Debug)]
-pub struct Received {
-    /// Who sent it.
-    pub remote: SocketAddr,
-    /// The address it was sent to, if the host knows.
-    pub local_ip: Option<IpAddr>,
-    /// Congestion mark of its IP header.
-    pub ecn: Option<EcnCodepoint>,
-    /// Its payload. Split off a larger buffer it is not copied.
-    pub data: BytesMut,
-}
 
 /// A connection of an [`Endpoint`]. Never used twice, so an old one is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -258,7 +245,7 @@ impl std::fmt::Debug for Endpoint {
 impl Endpoint {
     /// An endpoint without connections. Without a server configuration it only dials.
     #[must_use]
-    pub fn new(mut config: EndpointConfig, server: Option<ServerConfig>) -> Self {
+    pub fn new(config: EndpointConfig, server: Option<ServerConfig>) -> Self {
         let (quic, last_cid) = config.build();
         let quic = quinn_proto::Endpoint::new(
             quic.into(),
@@ -353,7 +340,7 @@ impl Endpoint {
         let Received { remote, local_ip, ecn, data } = received;
         let mut answer = std::mem::take(&mut self.spare);
         answer.clear();
-        match self.quic.handle(now, remote, local_ip, ecn, data, &mut answer) {
+        match self.quic.handle(now, remote, local_ip, ecn.map(Ecn::to_quinn), data, &mut answer) {
             Some(DatagramEvent::ConnectionEvent(ch, event)) => {
                 if let Some(handle) = self.handle_of(ch) {
                     if let Some(conn) = self.get(handle) {
@@ -372,7 +359,7 @@ impl Endpoint {
         self.spare = answer;
     }
 
-    fn incoming(&mut self, now: Instant, incoming: Incoming, answer: &mut Vec<u8>) -> Option<Transmit> {
+    fn incoming(&mut self, now: Instant, incoming: Incoming, answer: &mut Vec<u8>) -> Option<quinn_proto::Transmit> {
         if !self.accepting {
             return Some(self.quic.refuse(incoming, answer));
         }
@@ -435,11 +422,11 @@ impl Endpoint {
         self.turned_away.take()
     }
 
-    fn answer(&mut self, transmit: Option<Transmit>, buffer: &mut Vec<u8>) {
+    fn answer(&mut self, transmit: Option<quinn_proto::Transmit>, buffer: &mut Vec<u8>) {
         if let Some(transmit) = transmit
             && self.answers.len() < MAX_ANSWERS
         {
-            self.answers.push_back((transmit, std::mem::take(buffer)));
+            self.answers.push_back((transmit.into(), std::mem::take(buffer)));
         }
     }
 
@@ -628,16 +615,16 @@ impl Endpoint {
             }
             E::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
                 while let Some(id) = self.live(handle).and_then(|conn| conn.quic.streams().accept(Dir::Bi)) {
-                    self.events.push_back((handle, Event::StreamOpened(id)));
+                    self.events.push_back((handle, Event::StreamOpened(StreamId(id))));
                 }
                 return;
             }
             E::Stream(StreamEvent::Available { dir: Dir::Bi }) => Event::StreamsAvailable,
             E::Stream(StreamEvent::Opened { dir: Dir::Uni } | StreamEvent::Available { dir: Dir::Uni }) => return,
-            E::Stream(StreamEvent::Readable { id }) => Event::Readable(id),
-            E::Stream(StreamEvent::Writable { id }) => Event::Writable(id),
-            E::Stream(StreamEvent::Stopped { id, error_code }) => Event::Stopped(id, error_code.into_inner()),
-            E::Stream(StreamEvent::Finished { id }) => Event::Acked(id),
+            E::Stream(StreamEvent::Readable { id }) => Event::Readable(StreamId(id)),
+            E::Stream(StreamEvent::Writable { id }) => Event::Writable(StreamId(id)),
+            E::Stream(StreamEvent::Stopped { id, error_code }) => Event::Stopped(StreamId(id), error_code.into_inner()),
+            E::Stream(StreamEvent::Finished { id }) => Event::Acked(StreamId(id)),
         };
         self.events.push_back((handle, event));
     }
@@ -678,8 +665,8 @@ impl Endpoint {
                     self.arm(handle);
                 }
             }
-            if transmit.is_some() {
-                return transmit;
+            if let Some(transmit) = transmit {
+                return Some(transmit.into());
             }
         }
         None

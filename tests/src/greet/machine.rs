@@ -26,6 +26,7 @@ impl Default for Config {
     }
 }
 
+/// What a client is in the middle of.
 #[derive(Debug, Clone, Default)]
 pub enum State {
     /// Nobody is there yet.

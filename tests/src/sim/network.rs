@@ -15,7 +15,7 @@ use crate::random::Random;
 struct Datagram {
     to: SocketAddr,
     from: SocketAddr,
-    ecn: Option<towline_core::quic::EcnCodepoint>,
+    ecn: Option<towline_core::quic::Ecn>,
     data: BytesMut,
 }
 

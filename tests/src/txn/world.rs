@@ -474,6 +474,7 @@ impl<O: Outside> World<O> {
                     assert_eq!(error, None);
                     self.is_over = true;
                 }
+                other => panic!("{other:?}"),
             }
         }
     }

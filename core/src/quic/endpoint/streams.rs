@@ -6,10 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn_proto::{Dir, FinishError, ReadError, StreamId, WriteError};
+use quinn_proto::{Dir, FinishError, ReadError, WriteError};
 
 use super::{CloseReason, Endpoint, Handle, ReadOutcome, WriteOutcome, varint};
-use crate::quic::config::CID_LEN;
+use crate::quic::{StreamId, config::CID_LEN};
 
 /// Bytes of a packet that are no payload of streams: first byte, connection id, packet number, tag; type and id of a frame.
 const PACKET_LEAST: u64 = 1 + CID_LEN as u64 + 1 + 16 + 2;
@@ -17,13 +17,13 @@ const PACKET_LEAST: u64 = 1 + CID_LEN as u64 + 1 + 16 + 2;
 impl Endpoint {
     /// Opens a bidirectional stream; `None` while the peer gives no credit ([`Event::StreamsAvailable`](super::Event::StreamsAvailable) tells of more).
     pub fn open(&mut self, handle: Handle) -> Option<StreamId> {
-        self.live(handle)?.quic.streams().open(Dir::Bi)
+        self.live(handle)?.quic.streams().open(Dir::Bi).map(StreamId)
     }
 
     /// Takes up to `max` chunks of what has arrived in order, appending them to `chunks`.
     pub fn read(&mut self, handle: Handle, id: StreamId, chunks: &mut Vec<Bytes>, max: usize) -> ReadOutcome {
         let Some(conn) = self.live(handle) else { return ReadOutcome::Gone };
-        let mut stream = conn.quic.recv_stream(id);
+        let mut stream = conn.quic.recv_stream(id.0);
         let Ok(mut arrived) = stream.read(true) else { return ReadOutcome::Gone };
         let mut left = max;
         let outcome = loop {
@@ -49,7 +49,7 @@ impl Endpoint {
     /// Writes chunks, uncopied, as far as there is room.
     pub fn write(&mut self, handle: Handle, id: StreamId, chunks: &mut [Bytes]) -> WriteOutcome {
         let Some(conn) = self.live(handle) else { return WriteOutcome::Gone };
-        let mut stream = conn.quic.send_stream(id);
+        let mut stream = conn.quic.send_stream(id.0);
         let (mut bytes, mut whole) = (0, 0);
         let outcome = loop {
             let rest = chunks.get_mut(whole..).unwrap_or_default();
@@ -74,7 +74,7 @@ impl Endpoint {
 
     /// The code with which the peer aborted a stream that is not being read, told once.
     pub fn received_reset(&mut self, handle: Handle, id: StreamId) -> Option<u64> {
-        let code = self.live(handle)?.quic.recv_stream(id).received_reset().ok()??;
+        let code = self.live(handle)?.quic.recv_stream(id.0).received_reset().ok()??;
         self.wants_to_send(handle);
         Some(code.into_inner())
     }
@@ -83,7 +83,7 @@ impl Endpoint {
     pub fn finish(&mut self, handle: Handle, id: StreamId) {
         if let Some(conn) = self.live(handle) {
             // It fails when the stream was stopped or is closed already: both have been told by events.
-            let _ = conn.quic.send_stream(id).finish();
+            let _ = conn.quic.send_stream(id.0).finish();
             self.wants_to_send(handle);
         }
     }
@@ -91,7 +91,7 @@ impl Endpoint {
     /// Ends our direction in good order even though it is cut short, unless the peer has stopped it: that must be answered by a reset.
     pub fn finish_or_reset(&mut self, handle: Handle, id: StreamId, code: u64) {
         if let Some(conn) = self.live(handle) {
-            let mut stream = conn.quic.send_stream(id);
+            let mut stream = conn.quic.send_stream(id.0);
             if matches!(stream.finish(), Err(FinishError::Stopped(_))) {
                 let _ = stream.reset(varint(code));
             }
@@ -103,7 +103,7 @@ impl Endpoint {
     pub fn reset(&mut self, handle: Handle, id: StreamId, code: u64) {
         if let Some(conn) = self.live(handle) {
             // It fails when everything has been acknowledged: then there is nothing to abort.
-            let _ = conn.quic.send_stream(id).reset(varint(code));
+            let _ = conn.quic.send_stream(id.0).reset(varint(code));
             self.wants_to_send(handle);
         }
     }
@@ -112,7 +112,7 @@ impl Endpoint {
     pub fn stop(&mut self, handle: Handle, id: StreamId, code: u64) {
         if let Some(conn) = self.live(handle) {
             // It fails when everything has been read: then there is nothing to stop.
-            let _ = conn.quic.recv_stream(id).stop(varint(code));
+            let _ = conn.quic.recv_stream(id.0).stop(varint(code));
             self.wants_to_send(handle);
         }
     }
@@ -120,7 +120,7 @@ impl Endpoint {
     /// Streams of higher priority are sent first; 0 at first.
     pub fn set_priority(&mut self, handle: Handle, id: StreamId, priority: i32) {
         if let Some(conn) = self.live(handle) {
-            let _ = conn.quic.send_stream(id).set_priority(priority);
+            let _ = conn.quic.send_stream(id.0).set_priority(priority);
         }
     }
 

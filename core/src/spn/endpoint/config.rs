@@ -134,6 +134,7 @@ impl Default for Limits {
 
 /// Why there is no endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// Neither a DNS name nor an IP address.
     #[error("`{0}` is no server name: expected a DNS name or an IP address")]
@@ -148,6 +149,7 @@ pub enum ConfigError {
 
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// A provider waits to be called.
     #[error("a provider cannot open connections")]
@@ -169,6 +171,7 @@ pub struct ConnId {
 
 /// What an endpoint tells its host.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Notice {
     /// A session is established.
     SessionUp {

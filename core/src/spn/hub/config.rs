@@ -119,6 +119,7 @@ impl Config {
 
 /// What is wrong with a hub record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// Its own certificate or key.
     #[error("server certificate: {0}")]

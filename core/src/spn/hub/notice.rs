@@ -7,6 +7,7 @@ use crate::spn::{Protocol, Role, record::Record, wire::code};
 
 /// Something the host must know or do.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Notice {
     /// Sessions are accepted from now on.
     Listening,
@@ -44,6 +45,7 @@ pub struct Refusal {
 
 /// Why an endpoint was turned away, or lost its session by its own fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reason {
     /// The TLS or QUIC handshake failed; the text is the library's.
     Handshake(String),

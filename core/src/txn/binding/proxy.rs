@@ -185,6 +185,7 @@ pub enum Command {
 
 /// What the host must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Notice {
     /// A lookup ended.
     Lookup(Lookup),

@@ -41,9 +41,9 @@ impl Teller {
             Notice::RefusalsSuppressed { count } => {
                 tracing::warn!(count, "more refusals in this second, not logged one by one")
             }
-            // Not to be told but to be done, by whoever has the hub.
-            Notice::Listening | Notice::ClusterStart(_) | Notice::ClusterStop(_) => {}
             Notice::Stopped => return true,
+            // Work for the owner of the hub.
+            _ => {}
         }
         false
     }

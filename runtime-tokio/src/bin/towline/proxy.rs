@@ -202,8 +202,6 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         let entry = match notice {
             Notice::Lookup(lookup) if !is_json => Entry::Lookup(lookup),
             Notice::Finished(record) if is_json => Entry::Finished(record),
-            Notice::Lookup(_) | Notice::Finished(_) => return,
-            Notice::StopListening => return,
             Notice::Stopped { error } => {
                 teller = None;
                 if let Some(ended) = ended.take() {
@@ -211,6 +209,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
                 }
                 return;
             }
+            _ => return,
         };
         if let Some(teller) = &teller {
             teller.tell(entry);
