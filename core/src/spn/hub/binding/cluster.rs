@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    machine::{Armed, Inspect, Machine},
+    machine::{Hosted, Inspect as _, Machine as _},
     spn::{
         Protocol, Role,
         hub::{
@@ -42,8 +42,7 @@ pub struct ClusterTask {
 /// The managed provider of a service.
 #[derive(Debug)]
 pub(in crate::spn::hub) struct Managed {
-    machine: ManagedProvider,
-    armed: Armed,
+    machine: Hosted<ManagedProvider>,
     availability: Arc<Availability>,
     /// What the cluster manager was asked for last.
     task: u64,
@@ -63,8 +62,7 @@ struct Scheduled {
 impl Managed {
     fn new(availability: Availability) -> Self {
         Self {
-            machine: ManagedProvider::new(Config::new(&availability)),
-            armed: Armed::default(),
+            machine: Hosted::new(ManagedProvider::new(Config::new(&availability))),
             availability: Arc::new(availability),
             task: 0,
             scheduled: None,
@@ -162,22 +160,18 @@ impl Hub {
     }
 
     pub(in crate::spn::hub) fn managed_timeout(&mut self, now: Instant, at: Instant, service: usize) {
+        // A request to resume may have come since it was told that nothing is open.
+        self.look_at_provider(now, service);
         let managed = self.registry.get_mut(service).and_then(|entry| entry.managed.as_mut());
-        if managed.is_some_and(|managed| managed.armed.take(at)) {
-            // A request to resume may have come since it was told that nothing is open.
-            self.look_at_provider(now, service);
-            if let Some(managed) = self.registry.get_mut(service).and_then(|entry| entry.managed.as_mut()) {
-                managed.machine.handle_timeout(now);
-                self.perform_managed(now, service);
-            }
+        if managed.is_some_and(|managed| managed.machine.expire(now, at)) {
+            self.perform_managed(now, service);
         }
     }
 
     fn perform_managed(&mut self, now: Instant, service: usize) {
         while let Some(entry) = self.registry.get_mut(service) {
             let Some(managed) = &mut entry.managed else { return };
-            let Some(action) = managed.machine.poll_action() else {
-                self.deadlines.arm(&mut managed.armed, managed.machine.poll_timeout(), Due::Managed(service));
+            let Some(action) = managed.machine.next_action(&mut self.deadlines, Due::Managed(service)) else {
                 // Who has waited through a start that came to nothing, or through the end of the last provider, waits still.
                 // One that is not started on demand stays stopped, and asking again would never end.
                 if managed.machine.is_stopped() && managed.is_on_demand() && self.is_waited_for(service) {
