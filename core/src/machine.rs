@@ -59,7 +59,7 @@ pub use automaton::{Automaton, Inspect, Parts, State};
 pub use deadlines::{Armed, Deadlines};
 pub use hosted::Hosted;
 pub use jitter::Jitter;
-pub use timers::{Timer, Timers};
+pub use timers::{Timer, Timers, later};
 
 /// A protocol, as a pure state machine.
 ///

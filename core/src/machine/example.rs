@@ -199,7 +199,7 @@ impl Redial {
 
     fn dial(&mut self, now: Instant, failures: u32) -> State {
         self.parts.act(Action::Dial { attempt: failures + 1 });
-        self.parts.timers.set(Timer::Attempt, now + self.config.attempt);
+        self.parts.timers.set_after(Timer::Attempt, now, self.config.attempt);
         State::Dialling { failures }
     }
 
@@ -208,7 +208,7 @@ impl Redial {
         let failures = failures + 1;
         if failures < self.config.failures {
             let pause = self.config.pause.saturating_mul(1 << (failures - 1).min(16));
-            self.parts.timers.set(Timer::Pause, now + pause);
+            self.parts.timers.set_after(Timer::Pause, now, pause);
             State::Waiting { failures }
         } else {
             self.parts.act(Action::GaveUp { reason });

@@ -1,6 +1,9 @@
 //! A table of deadlines, indexed by an enum.
 
-use std::{marker::PhantomData, time::Instant};
+use std::{
+    marker::PhantomData,
+    time::{Duration, Instant},
+};
 
 /// The timers of one machine: a field-less enum.
 pub trait Timer: Copy + 'static {
@@ -14,6 +17,15 @@ pub trait Timer: Copy + 'static {
 
 /// The most timers that a machine can have.
 const MAX: usize = 8;
+
+/// The longest time ahead that a deadline can be: a century. A clock need not be able to say what is later.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The moment that is so much later than `now`. A duration that no clock can hold, as a configuration may name one, is taken for a century.
+#[must_use]
+pub fn later(now: Instant, after: Duration) -> Instant {
+    now + after.min(LONGEST)
+}
 
 /// The deadlines of a machine's timers: at most 8.
 #[derive(Debug, Clone)]
@@ -35,6 +47,11 @@ impl<T: Timer> Timers<T> {
         if let Some(slot) = self.due.get_mut(timer.index()) {
             *slot = Some(at);
         }
+    }
+
+    /// Arms a timer, or moves it, by how long from `now`; see [`later`] for the longest.
+    pub fn set_after(&mut self, timer: T, now: Instant, after: Duration) {
+        self.set(timer, later(now, after));
     }
 
     /// Disarms a timer.
@@ -87,7 +104,7 @@ impl<T: Timer> Timers<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::collections::BTreeMap;
 
     use proptest::prelude::*;
 
@@ -106,6 +123,16 @@ mod tests {
         fn name(self) -> &'static str {
             ["a", "b", "c"][self.0]
         }
+    }
+
+    #[test]
+    fn a_duration_beyond_the_clock_is_a_deadline_all_the_same() {
+        let (mut timers, now) = (Timers::default(), crate::testing::first_instant());
+        timers.set_after(Letter(0), now, Duration::MAX);
+        timers.set_after(Letter(1), now, Duration::from_secs(3));
+        assert_eq!(timers.next(), Some((now + Duration::from_secs(3), Letter(1))));
+        timers.stop(Letter(1));
+        assert_eq!(timers.next(), Some((now + LONGEST, Letter(0))));
     }
 
     #[derive(Debug, Clone)]

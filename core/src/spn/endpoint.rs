@@ -126,6 +126,8 @@ enum Work {
 /// Whose deadline it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
+    /// A session whose beginning was put off.
+    Begin(LinkId),
     Link(LinkId),
     Conn(ConnId),
     Preamble(LinkId, StreamId),
@@ -291,6 +293,7 @@ impl Endpoint {
         self.quic.handle_timeout(now);
         while let Some((at, due)) = self.deadlines.expire(now) {
             match due {
+                Due::Begin(id) => self.begin_link(id),
                 Due::Link(id) => self.expire_link(now, at, id),
                 Due::Conn(id) => self.expire_conn(now, at, id),
                 Due::Preamble(id, stream) => self.expire_preamble(id, stream),

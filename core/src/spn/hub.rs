@@ -54,7 +54,7 @@ use self::{
 };
 use super::{ConnKey, Protocol, Role, Side};
 use crate::{
-    machine::{Armed, Deadlines, Machine},
+    machine::{Deadlines, Hosted, Machine as _, later},
     quic::{
         Clock, Endpoint, EndpointConfig, Epoch, Handle, Identity, Received, Roots, ServerConfig, StreamId, Transmit,
         TurnedAway, reset_key,
@@ -112,8 +112,7 @@ pub struct Hub {
     /// What the moments of schedules were computed with.
     scheduled_by: Epoch,
     quic: Endpoint,
-    machine: Instance,
-    armed: Armed,
+    machine: Hosted<Instance>,
     id: [u8; 16],
     rng: ChaCha20Rng,
     registry: Registry,
@@ -200,8 +199,7 @@ impl Hub {
             clock,
             scheduled_by: epoch,
             quic: Endpoint::new(quic, Some(server)),
-            machine: Instance::new(config.instance),
-            armed: Armed::default(),
+            machine: Hosted::new(Instance::new(config.instance)),
             id,
             rng,
             registry: Registry::default(),
@@ -406,7 +404,7 @@ impl Hub {
 
     fn perform(&mut self, now: Instant) {
         use instance::Action;
-        while let Some(action) = self.machine.poll_action() {
+        while let Some(action) = self.machine.next_action(&mut self.deadlines, Due::Hub) {
             match action {
                 Action::ApplyInventory => self.apply_inventory(now),
                 Action::Listen => self.notices.push_back(Notice::Listening),
@@ -415,7 +413,6 @@ impl Hub {
                 Action::CloseSocket => self.notices.push_back(Notice::Stopped),
             }
         }
-        self.deadlines.arm(&mut self.armed, self.machine.poll_timeout(), Due::Hub);
         self.dirty = true;
     }
 
@@ -443,14 +440,12 @@ impl Hub {
     }
 
     fn drain_sessions(&mut self, now: Instant, deadline: Duration, resumable: bool) {
-        let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
         self.leave_providers();
         self.quic.set_accepting(false);
         for handle in self.sessions.keys().copied().collect::<Vec<_>>() {
-            self.session_event(now, handle, session::Event::HubDraining { deadline_ms, resumable });
+            self.session_event(now, handle, session::Event::HubDraining { deadline, resumable });
         }
-        let end = deadline.saturating_sub(LEGACY_END);
-        self.remind(now + end, Due::LegacyEnds);
+        self.remind(later(now, deadline.saturating_sub(LEGACY_END)), Due::LegacyEnds);
         // What waits for a provider need not wait here; what has one runs on when it cannot be paused.
         let leaving = self.connections.iter().filter(|(_, it)| resumable || it.is_held());
         for id in leaving.map(|(id, _)| *id).collect::<Vec<_>>() {
@@ -470,8 +465,7 @@ impl Hub {
     fn expire(&mut self, now: Instant, at: Instant, due: Due) {
         match due {
             Due::Hub => {
-                if self.armed.take(at) {
-                    self.machine.handle_timeout(now);
+                if self.machine.expire(now, at) {
                     self.perform(now);
                 }
             }
@@ -494,7 +488,7 @@ impl Hub {
 
     /// A deadline that is not a machine's: it fires once.
     fn remind(&mut self, at: Instant, due: Due) {
-        self.deadlines.arm(&mut Armed::default(), Some(at), due);
+        self.deadlines.push(at, due);
     }
 
     fn record(&mut self, at: Instant, event: RecordEvent) {

@@ -12,7 +12,7 @@ use rand_chacha::rand_core::Rng;
 
 use super::{flow::Unread, ledger::Ledger, link::LinkId, parting::Parting, resume::Asked};
 use crate::{
-    machine::{Armed, Describe, Machine},
+    machine::{Hosted, Machine as _},
     quic::{Handle, StreamId, WriteOutcome},
     spn::{
         ConnKey, Protocol, Role, Tag,
@@ -31,8 +31,7 @@ use crate::{
 /// A connection of the endpoint.
 pub(in crate::spn::endpoint) struct Conn {
     pub(in crate::spn::endpoint) id: ConnId,
-    pub(in crate::spn::endpoint) machine: Connection,
-    armed: Armed,
+    pub(in crate::spn::endpoint) machine: Hosted<Connection>,
     /// Its place among those that look for a session.
     ticket: Option<u64>,
     pub(in crate::spn::endpoint) carrier: Option<Carrier>,
@@ -128,8 +127,7 @@ impl Endpoint {
         if let Some(slot) = self.conns.get_mut(index as usize) {
             *slot = Some(Conn {
                 id,
-                machine: Connection::start(self.config.connection.clone(), seed),
-                armed: Armed::default(),
+                machine: Hosted::new(Connection::new(self.config.connection.clone(), seed)),
                 ticket: None,
                 carrier: None,
                 key: None,
@@ -170,7 +168,7 @@ impl Endpoint {
     }
 
     pub(in crate::spn::endpoint) fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
-        self.conns.get_mut(id.index as usize)?.as_mut().filter(|conn| conn.id == id)
+        conn_of(&mut self.conns, id)
     }
 
     pub(super) fn conn_by_key(&self, link: LinkId, key: ConnKey) -> Option<ConnId> {
@@ -230,24 +228,8 @@ impl Endpoint {
     }
 
     pub(in crate::spn::endpoint) fn expire_conn(&mut self, now: Instant, at: Instant, id: ConnId) {
-        let Some(conn) = self.conn_mut(id) else { return };
-        if !conn.armed.take(at) {
-            return;
-        }
-        while let Some(conn) = self.conn_mut(id)
-            && conn.machine.poll_timeout().is_some_and(|due| due <= now)
-        {
-            conn.machine.handle_timeout(now);
+        if self.conn_mut(id).is_some_and(|conn| conn.machine.expire(now, at)) {
             self.run_conn(now, id);
-        }
-        self.arm_conn(id);
-    }
-
-    fn arm_conn(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut)
-            && conn.id == id
-        {
-            self.deadlines.arm(&mut conn.armed, conn.machine.poll_timeout(), Due::Conn(id));
         }
     }
 
@@ -270,8 +252,8 @@ impl Endpoint {
 
     /// Does what the connection's machine asks for.
     fn run_conn(&mut self, now: Instant, id: ConnId) {
-        while let Some(conn) = self.conn_mut(id) {
-            let Some(action) = conn.machine.poll_action() else {
+        while let Some(conn) = conn_of(&mut self.conns, id) {
+            let Some(action) = conn.machine.next_action(&mut self.deadlines, Due::Conn(id)) else {
                 // Off the stream at once: the pause before the next try must not keep it.
                 if conn.machine.is_looking_up() && (conn.carrier.is_some() || conn.key.is_some()) {
                     self.detach(now, id);
@@ -386,7 +368,6 @@ impl Endpoint {
             }
         }
         self.count_paused(now, id);
-        self.arm_conn(id);
     }
 
     /// Notes whether a connection waits for a session.
@@ -428,7 +409,7 @@ impl Endpoint {
 
     /// Writes what goes before the host's bytes; says whether all of it is written.
     fn flush_conn(&mut self, id: ConnId) -> bool {
-        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return false };
+        let Some(conn) = conn_of(&mut self.conns, id) else { return false };
         let Some(Carrier { handle, stream, .. }) = conn.carrier else { return false };
         while !conn.out.is_empty() {
             match self.quic.write(handle, stream, conn.out.make_contiguous()) {
@@ -488,4 +469,9 @@ impl Endpoint {
             self.conn_event(now, id, Event::StreamReset { code });
         }
     }
+}
+
+/// [`Endpoint::conn_mut`], for whoever needs other parts of the endpoint beside it.
+pub(super) fn conn_of(conns: &mut [Option<Conn>], id: ConnId) -> Option<&mut Conn> {
+    conns.get_mut(id.index as usize)?.as_mut().filter(|conn| conn.id == id)
 }

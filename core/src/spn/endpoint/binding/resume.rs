@@ -1,5 +1,7 @@
-//! What outlives a session: reports, requests to resume, legs, and what is left of connections that have ended
-//! (docs/protocols/spn.md, Pause and resume, RES-25 to RES-36).
+//! What outlives a session: reports, and requests to resume (docs/protocols/spn.md, Pause and resume, RES-25 to RES-36).
+
+mod legs;
+mod tombs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,47 +10,26 @@ use std::{
 
 use bytes::Bytes;
 
+pub(in crate::spn::endpoint) use self::tombs::Tomb;
 use super::{
-    conn::{Carrier, Conn},
+    conn::{Carrier, Conn, conn_of},
     ledger::{Ledger, Mismatch, REPORT_AFTER},
     link::LinkId,
 };
 use crate::{
-    quic::{ReadOutcome, StreamId, WriteOutcome},
+    quic::WriteOutcome,
     spn::{
-        ConnKey, Protocol, Role, Tag,
-        endpoint::{
-            ConnId, Due, Endpoint, Notice, Work,
-            machines::{connection::Event, session},
-        },
+        ConnKey, Role, Tag,
+        endpoint::{ConnId, Due, Endpoint, Notice, Work, machines::connection::Event},
         wire::{
             code,
             frame::{AckEntry, Frame, MAX_LIST, ResumeAck, ResumeReq, flag},
-            preamble::{Collector, Preamble},
         },
     },
 };
 
-/// How long a connection that has ended in order is remembered: its last report may have been lost, which a silent hub shows only when the
-/// session has been idle for too long (20 s) (RES-12).
-const TOMBSTONE: Duration = Duration::from_secs(30);
 /// PAUSE_REQ may overtake the stream that it speaks of (RES-14).
 const STRAY_PAUSE: Duration = Duration::from_secs(1);
-
-/// What is left of a connection: values, no bytes.
-pub(in crate::spn::endpoint) struct Tomb {
-    request: ResumeReq,
-    partner: Option<Tag>,
-    /// The session that carried it lives.
-    link: Option<LinkId>,
-    until: Instant,
-}
-
-impl Tomb {
-    fn frame(&self) -> Frame {
-        self.request.clone().frame(self.partner)
-    }
-}
 
 impl Endpoint {
     /// PARTNER: the hub says who serves a connection of this consumer.
@@ -89,7 +70,7 @@ impl Endpoint {
 
     /// Counts what the connection keeps; what it has let go makes room, also for others.
     pub(super) fn account(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
+        let Some(conn) = conn_of(&mut self.conns, id) else { return };
         let kept = conn.ledger.as_ref().map_or(0, |ledger| ledger.kept());
         let before = std::mem::replace(&mut conn.retained, kept);
         self.retained = self.retained + kept - before;
@@ -118,7 +99,7 @@ impl Endpoint {
         let limits = &self.config.limits;
         let (least, total) = (limits.retain_min, limits.retain_total);
         let left = total.saturating_sub(self.retained);
-        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
+        let Some(conn) = conn_of(&mut self.conns, id) else {
             return WriteOutcome::Gone;
         };
         let Some(ledger) = &mut conn.ledger else { return WriteOutcome::Gone };
@@ -361,23 +342,6 @@ impl Endpoint {
         }
     }
 
-    /// CLOSE_ACK: the hub has no partner that it could tell.
-    pub(super) fn on_close_ack(&mut self, now: Instant, link: LinkId, key: ConnKey) {
-        if let Some(id) = self.conn_by_key(link, key) {
-            self.conn_event(now, id, Event::CloseAck);
-        } else if self.tombs.get(&key).is_some_and(|tomb| tomb.link == Some(link) && tomb.request.is_aborted()) {
-            self.repeat_tomb(key);
-        }
-    }
-
-    /// The last word may not have reached the partner: it is left for it wherever it may come to.
-    pub(in crate::spn::endpoint) fn repeat_tomb(&mut self, key: ConnKey) {
-        let Some(tomb) = self.tombs.get_mut(&key) else { return };
-        tomb.link = None;
-        let request = tomb.frame();
-        self.send_everywhere(&request);
-    }
-
     fn send_everywhere(&mut self, request: &Frame) {
         for link in self.askable() {
             self.send(link, request);
@@ -390,49 +354,6 @@ impl Endpoint {
             && conn.asked.is_empty()
         {
             self.work.push_back(Work::Conn(id, Event::ResumeUnasked));
-        }
-    }
-
-    /// The connection has ended, as this end knows: it is remembered for as long as the partner may miss the last word.
-    pub(super) fn bury(&mut self, now: Instant, id: ConnId) {
-        if let Some((link, entry)) = self.report(id) {
-            self.send(link, &Frame::DataAck(vec![entry]));
-        }
-        let Some(conn) = self.conn_mut(id) else { return };
-        let Some(mut request) = conn.request() else { return };
-        request.code = conn.machine.abort_code();
-        request.flags |= if request.code == code::OK { 0 } else { flag::ABORTED };
-        let (key, link, partner) = (request.conn, conn.carrier.map(|carrier| carrier.link), conn.partner);
-        self.add_tomb(Tomb { request, partner, link, until: now + TOMBSTONE });
-        if link.is_none() {
-            // It ended while it was paused: what it has asked for is out of date.
-            self.repeat_tomb(key);
-        }
-    }
-
-    /// It was broken off without a stream: the partner is told through whatever session there is or comes.
-    pub(in crate::spn::endpoint) fn leave_abort(&mut self, now: Instant, id: ConnId, code: u64) {
-        let until = now + self.config.connection.pause;
-        let Some(conn) = self.conn_mut(id) else { return };
-        let (Some(mut request), partner) = (conn.request(), conn.partner) else { return };
-        request.flags |= flag::ABORTED;
-        request.code = code;
-        let tomb = Tomb { request, partner, link: None, until };
-        self.send_everywhere(&tomb.frame());
-        self.add_tomb(tomb);
-    }
-
-    fn add_tomb(&mut self, tomb: Tomb) {
-        let key = tomb.request.conn;
-        if !self.tombs.contains_key(&key) && self.tombs.len() < self.config.limits.connections {
-            self.deadlines.push(tomb.until, Due::Tomb(key));
-            self.tombs.insert(key, tomb);
-        }
-    }
-
-    pub(in crate::spn::endpoint) fn expire_tomb(&mut self, now: Instant, key: ConnKey) {
-        if self.tombs.get(&key).is_some_and(|tomb| tomb.until <= now) {
-            self.tombs.remove(&key);
         }
     }
 
@@ -474,159 +395,6 @@ impl Endpoint {
             code => self.conn_event(now, id, Event::ResumeAborted { code }),
         }
     }
-
-    /// Consumer: the next stream, on the session that has answered first.
-    fn open_leg(&mut self, now: Instant, link: LinkId, id: ConnId) {
-        // The values may have ended or broken it.
-        if self.conn_mut(id).is_none_or(|conn| !conn.machine.is_paused()) {
-            return;
-        }
-        let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()) else { return };
-        let handle = wire.handle;
-        let Some(stream) = self.quic.open(handle) else {
-            // It is as if the answer had been on its way for longer.
-            wire.legs.insert(id);
-            return;
-        };
-        wire.streams.insert(stream, id);
-        if let Some(conn) = self.conn_mut(id) {
-            conn.answer = Some(Collector::default());
-            if let Some(ledger) = &mut conn.ledger {
-                ledger.generation = ledger.generation.saturating_add(1);
-            }
-        }
-        self.link_event(now, link, session::Event::ConnectionOpened);
-        self.begin_leg(now, id, Carrier { link, handle, stream, protocol: Protocol::Sc02 });
-        self.listen(now, link);
-    }
-
-    /// There is stream credit again: what waits for it goes on, in order.
-    pub(super) fn serve_legs(&mut self, now: Instant, link: LinkId) {
-        loop {
-            let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()) else { return };
-            let Some(id) = wire.legs.pop_first() else { return };
-            self.open_leg(now, link, id);
-            let wire = self.links.get(&link).and_then(|link| link.wire.as_ref());
-            if wire.is_some_and(|wire| wire.legs.contains(&id)) {
-                return;
-            }
-        }
-    }
-
-    /// Begins a stream with RESUME, and goes on where the partner has stopped.
-    fn begin_leg(&mut self, now: Instant, id: ConnId, carrier: Carrier) {
-        let Some(conn) = self.conn_mut(id) else { return };
-        conn.board(carrier);
-        conn.asked.clear();
-        if let (Some(key), Some(ledger)) = (conn.key, &mut conn.ledger) {
-            ledger.doubt_reports();
-            conn.out.push_back(resume(key, ledger));
-        }
-        self.conn_event(now, id, Event::Resumed);
-        self.note_progress(now, id);
-    }
-
-    /// Provider: RESUME has come on a stream of the hub. The code refuses it.
-    pub(super) fn take_leg(
-        &mut self,
-        now: Instant,
-        link: LinkId,
-        stream: StreamId,
-        preamble: &Preamble,
-        rest: Bytes,
-    ) -> Result<(), u64> {
-        let &Preamble::Resume { conn: key, flags, generation, offset, received } = preamble else {
-            return Err(code::MALFORMED);
-        };
-        let id = *self.by_key.get(&key).ok_or(code::RESUME_PARTNER_MISSING)?;
-        let conn = self.conn_mut(id).ok_or(code::RESUME_PARTNER_MISSING)?;
-        let ledger = conn.ledger.as_mut().ok_or(code::RESUME_PARTNER_MISSING)?;
-        if generation <= ledger.generation || !conn.machine.can_resume() {
-            return Err(code::PAUSED);
-        }
-        if ledger.begin_leg(offset).is_err() {
-            self.conn_event(now, id, Event::Mismatch);
-            return Err(code::CONN_IN_USE);
-        }
-        ledger.generation = generation;
-        if let Some(Carrier { handle, stream, .. }) = conn.carrier {
-            self.quic.reset(handle, stream, code::PAUSED);
-            self.quic.stop(handle, stream, code::PAUSED);
-        }
-        self.leave(id);
-        // Its word is taken before anything is sent again; it may be the last that was missing.
-        if !self.acknowledge(now, id, received, 0) {
-            return Err(code::CONN_IN_USE);
-        }
-        let wire = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()).ok_or(code::PAUSED)?;
-        wire.streams.insert(stream, id);
-        let carrier = Carrier { link, handle: wire.handle, stream, protocol: Protocol::Sc02 };
-        self.link_event(now, link, session::Event::ConnectionOpened);
-        if let Some(conn) = self.conn_mut(id) {
-            conn.ahead = rest;
-        }
-        if flags & flag::OVER != 0
-            && let Some(ledger) = self.conn_mut(id).and_then(|conn| conn.ledger.as_mut())
-        {
-            ledger.release();
-            self.account(id);
-        }
-        self.begin_leg(now, id, carrier);
-        self.conn_event(now, id, Event::PartnerResumed);
-        if flags & flag::OVER != 0 {
-            self.conn_event(now, id, Event::SentOver);
-        }
-        if let Some(conn) = self.conn_mut(id)
-            && std::mem::take(&mut conn.wants_read)
-        {
-            self.notices.push_back(Notice::Readable(id));
-        }
-        Ok(())
-    }
-
-    /// Consumer, on a new leg: reads the provider's RESUME. Says whether payload may be read.
-    pub(super) fn read_answer(&mut self, now: Instant, id: ConnId) -> bool {
-        let mut chunks = Vec::new();
-        while let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut)
-            && conn.id == id
-        {
-            let (Some(collector), Some(carrier)) = (&mut conn.answer, conn.carrier) else { return true };
-            let outcome = self.quic.read(carrier.handle, carrier.stream, &mut chunks, 1);
-            let Some(mut chunk) = chunks.pop() else {
-                match outcome {
-                    ReadOutcome::More | ReadOutcome::Blocked | ReadOutcome::Gone => {}
-                    ReadOutcome::Finished => self.conn_event(now, id, Event::Mismatch),
-                    ReadOutcome::Reset(code) => self.on_reset(now, id, code),
-                }
-                return false;
-            };
-            match collector.take(&mut chunk) {
-                Ok(None) => {}
-                Ok(Some(preamble)) => {
-                    conn.answer = None;
-                    conn.ahead = chunk;
-                    self.on_answer(now, id, &preamble);
-                }
-                Err(_) => self.conn_event(now, id, Event::Mismatch),
-            }
-        }
-        false
-    }
-
-    fn on_answer(&mut self, now: Instant, id: ConnId, preamble: &Preamble) {
-        let Some(conn) = self.conn_mut(id) else { return };
-        let (key, Some(ledger)) = (conn.key, &mut conn.ledger) else { return };
-        match *preamble {
-            Preamble::Resume { conn, flags, generation, offset, received }
-                if key == Some(conn) && generation == ledger.generation && ledger.begin_leg(offset).is_ok() =>
-            {
-                self.conn_event(now, id, Event::PartnerResumed);
-                self.acknowledge(now, id, received, flags);
-                self.note_progress(now, id);
-            }
-            Preamble::Connect { .. } | Preamble::Resume { .. } => self.conn_event(now, id, Event::Mismatch),
-        }
-    }
 }
 
 impl Conn {
@@ -642,17 +410,6 @@ impl Conn {
             code: code::OK,
         })
     }
-}
-
-fn resume(conn: ConnKey, ledger: &Ledger) -> Bytes {
-    Preamble::Resume {
-        conn,
-        flags: ledger.flags(),
-        generation: ledger.generation,
-        offset: ledger.acknowledged(),
-        received: ledger.received(),
-    }
-    .to_bytes()
 }
 
 /// Sessions that were asked for the next stream of a connection.

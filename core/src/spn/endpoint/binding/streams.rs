@@ -223,11 +223,11 @@ impl Endpoint {
         }
     }
 
-    /// The preamble has had its time.
+    /// The preamble has had its time. The windows of a busy session may have held it up: its partner may try again (DAT-5).
     pub(in crate::spn::endpoint) fn expire_preamble(&mut self, id: LinkId, stream: StreamId) {
         let Some(wire) = self.links.get(&id).and_then(|link| link.wire.as_ref()) else { return };
         if wire.openings.contains_key(&stream) {
-            self.refuse(id, stream, code::MALFORMED);
+            self.refuse(id, stream, code::PAUSED);
             self.note_weighed(id);
         }
     }

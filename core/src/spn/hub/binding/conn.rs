@@ -7,7 +7,7 @@ use super::{
     relay::{Leg, Relay},
 };
 use crate::{
-    machine::{Armed, Machine},
+    machine::{Hosted, Machine as _},
     quic::{Handle, StreamId},
     spn::{
         ConnKey, Protocol, Side,
@@ -33,8 +33,7 @@ use crate::{
 
 /// A connection on the hub: of one that is resumed, one leg.
 pub(in crate::spn::hub) struct Connection {
-    pub(in crate::spn::hub) machine: HubConnection,
-    armed: Armed,
+    pub(in crate::spn::hub) machine: Hosted<HubConnection>,
     key: ConnKey,
     pub(in crate::spn::hub) service: usize,
     /// The consumer that the key belongs to.
@@ -155,8 +154,7 @@ impl Hub {
             Some(Preamble::Connect { .. }) | None => 0,
         };
         let connection = Connection {
-            machine: HubConnection::new(self.config.connection),
-            armed: Armed::default(),
+            machine: Hosted::new(HubConnection::new(self.config.connection)),
             key,
             service: session.service,
             identity: session.identity.clone(),
@@ -313,20 +311,15 @@ impl Hub {
 
     pub(in crate::spn::hub) fn connection_timeout(&mut self, now: Instant, at: Instant, id: u64) {
         if let Some(connection) = self.connections.get_mut(&id)
-            && connection.armed.take(at)
+            && connection.machine.expire(now, at)
         {
-            connection.machine.handle_timeout(now);
             self.perform_connection(now, id);
         }
     }
 
     fn perform_connection(&mut self, now: Instant, id: u64) {
         while let Some(connection) = self.connections.get_mut(&id) {
-            let Some(action) = connection.machine.poll_action() else {
-                let due = connection.machine.poll_timeout();
-                self.deadlines.arm(&mut connection.armed, due, Due::Connection(id));
-                break;
-            };
+            let Some(action) = connection.machine.next_action(&mut self.deadlines, Due::Connection(id)) else { break };
             let (key, generation) = (connection.key, connection.generation);
             let leg = |side| connection.leg(side);
             match action {

@@ -23,10 +23,16 @@ pub(super) struct Turn {
 }
 
 impl Hub {
-    pub(super) fn ready_to_move(&mut self, id: u64, source: Side) {
+    /// A direction may be able to move something. Preambles go before payload: when a session's window is exhausted, and what becomes free is
+    /// taken by those that come first, a resumed connection must not wait for its preamble until `pause_max` has passed.
+    pub(in crate::spn::hub) fn ready_to_move(&mut self, id: u64, source: Side) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.machine.is_flowing(source) && !std::mem::replace(&mut connection.turn(source).is_queued, true) {
-            self.ready.push_back((id, source));
+            if connection.relay.from(source).has_passed_preamble() {
+                self.ready.push_back((id, source));
+            } else {
+                self.ready.push_front((id, source));
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{resume::number, streams::DataStream};
 use crate::{
-    machine::{Armed, Machine},
+    machine::{Hosted, Machine as _},
     quic::{self, CloseReason, Handle, PeerIdentity, StreamId},
     spn::{
         ConnKey, Protocol, Role, Side, Tag,
@@ -52,8 +52,7 @@ const PROVIDER_START_EVERY: Duration = Duration::from_secs(10);
 
 /// A session on the hub.
 pub(in crate::spn::hub) struct Session {
-    pub(in crate::spn::hub) machine: HubSession,
-    armed: Armed,
+    pub(in crate::spn::hub) machine: Hosted<HubSession>,
     pub(in crate::spn::hub) protocol: Protocol,
     pub(in crate::spn::hub) role: Role,
     pub(in crate::spn::hub) remote: SocketAddr,
@@ -164,8 +163,7 @@ impl Hub {
     fn incoming(&mut self, handle: Handle, remote: SocketAddr) {
         let transport = &self.config.transport;
         let session = Session {
-            machine: HubSession::new(self.config.session),
-            armed: Armed::default(),
+            machine: Hosted::new(HubSession::new(self.config.session)),
             protocol: Protocol::Sc02,
             role: Role::Consumer,
             remote,
@@ -371,20 +369,17 @@ impl Hub {
 
     pub(in crate::spn::hub) fn session_timeout(&mut self, now: Instant, at: Instant, handle: Handle) {
         if let Some(session) = self.sessions.get_mut(&handle)
-            && session.armed.take(at)
+            && session.machine.expire(now, at)
         {
-            session.machine.handle_timeout(now);
             self.perform_session(now, handle);
         }
     }
 
     fn perform_session(&mut self, now: Instant, handle: Handle) {
-        while let Some(action) = self.sessions.get_mut(&handle).and_then(|session| session.machine.poll_action()) {
+        while let Some(session) = self.sessions.get_mut(&handle)
+            && let Some(action) = session.machine.next_action(&mut self.deadlines, Due::Session(handle))
+        {
             self.perform_session_action(now, handle, action);
-        }
-        if let Some(session) = self.sessions.get_mut(&handle) {
-            let due = session.machine.poll_timeout();
-            self.deadlines.arm(&mut session.armed, due, Due::Session(handle));
         }
         self.dirty = true;
     }
@@ -413,19 +408,19 @@ impl Hub {
                 self.send_ack(handle);
                 self.list_providers(handle);
             }
-            Action::SendReject { code, retry_after_ms } => {
+            Action::SendReject { code, retry_after } => {
                 self.unhold(handle);
                 self.tell_refusal(now, handle, code);
                 let text = code::text(code).to_owned();
-                self.send(handle, &Frame::SessionReject { code, retry_after_ms: retry_after_ms.into(), text });
+                self.send(handle, &Frame::SessionReject { code, retry_after_ms: wire_ms(retry_after), text });
             }
             Action::SendClose { code } => {
                 self.send(handle, &Frame::SessionClose { code, text: code::text(code).to_owned() });
             }
-            Action::SendShutdown { deadline_ms, resumable } => {
+            Action::SendShutdown { deadline, resumable } => {
                 let can_resume = self.sessions.get(&handle).is_some_and(|session| session.can_resume);
                 let flags = if resumable && can_resume { flag::RESUMABLE } else { 0 };
-                self.send(handle, &Frame::SessionShutdown { flags, deadline_ms: deadline_ms.into() });
+                self.send(handle, &Frame::SessionShutdown { flags, deadline_ms: wire_ms(deadline) });
             }
             Action::SendNotifyShutdown => self.quic.send_word(handle, Bytes::from_static(NOTIFY_SHUTDOWN)),
             Action::SetWeight { weight } => self.set_weight(now, handle, weight),
@@ -719,6 +714,11 @@ impl Hub {
             Ok(()) => {}
         }
     }
+}
+
+/// A duration in a frame, in whole milliseconds; some 50 days are the most that is said.
+fn wire_ms(duration: Duration) -> u64 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX).into()
 }
 
 /// Whether there is room for a provider.

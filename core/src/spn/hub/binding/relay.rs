@@ -26,7 +26,7 @@ pub(in crate::spn::hub) struct Leg {
 
 /// What a turn found at the end of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(in crate::spn::hub) enum Found {
     /// Nothing to move, or no room; an event of QUIC says when to try again.
     Wait {
         /// It is the target that has no room.
@@ -46,7 +46,7 @@ pub(super) enum Found {
 
 /// One direction of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Direction {
+pub(in crate::spn::hub) struct Direction {
     /// Read from the source, not yet taken by the target.
     held: VecDeque<Bytes>,
     /// The source has finished or aborted.
@@ -79,6 +79,11 @@ impl Direction {
     /// A preamble of the source's, in front of everything.
     pub(in crate::spn::hub) fn expect(&mut self, length: usize) {
         self.prefix = length as u64;
+    }
+
+    /// The target has the preamble, if there is one.
+    pub(super) fn has_passed_preamble(&self) -> bool {
+        self.written >= self.prefix
     }
 
     /// Something has come from the source.
@@ -155,7 +160,7 @@ impl Direction {
 #[derive(Debug, Default)]
 pub(in crate::spn::hub) struct Relay {
     /// Consumer to provider.
-    pub(super) up: Direction,
+    pub(in crate::spn::hub) up: Direction,
     /// Provider to consumer.
     pub(super) down: Direction,
 }

@@ -148,10 +148,11 @@ impl Hub {
         true
     }
 
+    /// The peer sends no more of it, or a network or an exhausted window holds it up: whoever can resume tries again (DAT-5).
     pub(in crate::spn::hub) fn preamble_timeout(&mut self, handle: Handle, stream: StreamId) {
         let session = self.sessions.get(&handle);
         if session.is_some_and(|session| matches!(session.streams.get(&stream), Some(DataStream::Preamble(_)))) {
-            self.refuse_stream(handle, stream, code::MALFORMED);
+            self.refuse_stream(handle, stream, code::PAUSED);
         }
     }
 

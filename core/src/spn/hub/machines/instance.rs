@@ -187,7 +187,7 @@ impl Instance {
     fn loading(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::InventoryLoaded => {
-                self.parts.timers.set(HubTimer::Start, now + self.config.start);
+                self.parts.timers.set_after(HubTimer::Start, now, self.config.start);
                 self.apply(State::Starting)
             }
             Event::LoadFailed | Event::Removed | Event::Disabled | Event::Shutdown | Event::Stop => self.stop(),
@@ -237,7 +237,7 @@ impl Instance {
     }
 
     fn drain(&mut self, now: Instant, resumable: bool) -> State {
-        self.parts.timers.set(HubTimer::Drain, now + self.config.drain);
+        self.parts.timers.set_after(HubTimer::Drain, now, self.config.drain);
         self.parts.act(Action::DrainSessions { deadline: self.config.drain, resumable });
         State::Draining
     }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    machine::{Actions, Describe, Inspect, Machine, Timer, Timers},
+    machine::{self, Automaton, Describe, Inspect as _, Parts, Timer},
     spn::hub::policy::availability::Availability,
 };
 
-/// When a provider is started and stopped.
+/// When a provider is started and stopped. In JSON a duration is an integer whose name ends in `_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -19,17 +19,26 @@ pub struct Config {
     pub on_consumer: bool,
     /// Start it on the first payload.
     pub on_payload: bool,
-    /// Stop it after so long without connections, in milliseconds, if it is started on demand; 0 is never.
-    pub idle_ms: u64,
-    /// Once started, it is expected to open its session within this, in milliseconds.
-    pub join_ms: u32,
-    /// A start that failed is tried again after this, in milliseconds; after twice as long the next time, up to 32 times.
-    pub retry_ms: u32,
+    /// Stop it after so long without connections, if it is started on demand; 0 is never.
+    #[serde(rename = "idle_ms", with = "machine::ms")]
+    pub idle: Duration,
+    /// Once started, it is expected to open its session within this.
+    #[serde(rename = "join_ms", with = "machine::ms")]
+    pub join: Duration,
+    /// A start that failed is tried again after this; after twice as long the next time, up to 32 times.
+    #[serde(rename = "retry_ms", with = "machine::ms")]
+    pub retry: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { on_consumer: true, on_payload: true, idle_ms: 60_000, join_ms: 60_000, retry_ms: 10_000 }
+        Self {
+            on_consumer: true,
+            on_payload: true,
+            idle: Duration::from_secs(60),
+            join: Duration::from_secs(60),
+            retry: Duration::from_secs(10),
+        }
     }
 }
 
@@ -40,7 +49,7 @@ impl Config {
         Self {
             on_consumer: availability.on_consumer,
             on_payload: availability.on_payload,
-            idle_ms: availability.idle_timeout_s.saturating_mul(1000),
+            idle: Duration::from_secs(availability.idle_timeout_s),
             ..Self::default()
         }
     }
@@ -48,11 +57,18 @@ impl Config {
     fn is_on_demand(&self) -> bool {
         self.on_consumer || self.on_payload
     }
+
+    /// Whether one that is not used is ever stopped for that.
+    fn ends_idle(&self) -> bool {
+        self.is_on_demand() && !self.idle.is_zero()
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+/// The states of a managed provider. It has no last one: its service may always want it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
     /// Nobody provides the service, and nobody was asked to.
+    #[default]
     Stopped,
     /// The cluster manager starts it.
     Starting {
@@ -73,6 +89,19 @@ enum State {
         /// It is still to be started.
         wanted: bool,
     },
+}
+
+impl machine::State for State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Stopped => "Stopped",
+            Self::Starting { .. } => "Starting",
+            Self::Joining => "Joining",
+            Self::Running => "Running",
+            Self::Stopping { .. } => "Stopping",
+            Self::Failed { .. } => "Failed",
+        }
+    }
 }
 
 /// What happened to the provider, or to those that want it.
@@ -154,23 +183,20 @@ const MAX_DOUBLINGS: u32 = 5;
 #[derive(Debug, Clone)]
 pub struct ManagedProvider {
     config: Config,
-    state: State,
     /// A session of a provider is there.
     is_here: bool,
     /// It has connections, or such as may be resumed.
     is_busy: bool,
     /// Starts that failed in a row.
     failures: u32,
-    timers: Timers<ManagedTimer>,
-    actions: Actions<Action>,
+    parts: Parts<State, ManagedTimer, Action>,
 }
 
 impl ManagedProvider {
     /// A provider that does not run.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let (timers, actions) = (Timers::default(), Actions::default());
-        Self { config, state: State::Stopped, is_here: false, is_busy: false, failures: 0, timers, actions }
+        Self { config, is_here: false, is_busy: false, failures: 0, parts: Parts::new(State::Stopped) }
     }
 
     /// Takes new settings: they count from the next decision on.
@@ -181,13 +207,13 @@ impl ManagedProvider {
     /// Whether a start is under way at the cluster manager.
     #[must_use]
     pub fn is_starting(&self) -> bool {
-        matches!(self.state, State::Starting { .. })
+        matches!(self.parts.state(), State::Starting { .. })
     }
 
     /// Whether nobody is here, and nothing is under way.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.state == State::Stopped
+        *self.parts.state() == State::Stopped
     }
 
     /// Whether a session of a provider is there.
@@ -200,6 +226,190 @@ impl ManagedProvider {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.is_busy
+    }
+}
+
+impl Automaton for ManagedProvider {
+    const NAME: &'static str = "spn.managed_provider";
+    type State = State;
+    type Timer = ManagedTimer;
+    type Event = Event;
+    type Action = Action;
+
+    fn parts(&self) -> &Parts<State, ManagedTimer, Action> {
+        &self.parts
+    }
+
+    fn parts_mut(&mut self) -> &mut Parts<State, ManagedTimer, Action> {
+        &mut self.parts
+    }
+
+    // Who is here, and whether it is used, is noted in every state.
+    fn on_event(&mut self, now: Instant, state: State, event: Event) -> State {
+        match event {
+            Event::ProviderCame => self.is_here = true,
+            Event::ProviderGone => (self.is_here, self.is_busy) = (false, false),
+            Event::Busy => self.is_busy = true,
+            Event::Idle => self.is_busy = false,
+            Event::Loaded
+            | Event::ConsumerCame
+            | Event::PayloadAnnounced
+            | Event::ConnectionWaits
+            | Event::ScheduledStart
+            | Event::ScheduledStop
+            | Event::ClusterDone { .. } => {}
+        }
+        match state {
+            State::Stopped => self.stopped(now, event),
+            State::Starting { unwanted } => self.starting(now, event, unwanted),
+            State::Joining => self.joining(now, event),
+            State::Running => self.running(now, event),
+            State::Stopping { wanted } => self.stopping(now, event, wanted),
+            State::Failed { wanted } => self.failed(now, event, wanted),
+        }
+    }
+
+    fn on_timeout(&mut self, _now: Instant, state: State, timer: ManagedTimer) -> State {
+        match (timer, state) {
+            (ManagedTimer::Idle, State::Running) => {
+                self.parts.act(Action::CloseProviders);
+                self.stop()
+            }
+            (ManagedTimer::Retry, State::Failed { wanted: true }) => self.start(),
+            // Who waits for it asks again.
+            (ManagedTimer::Join, State::Joining) | (ManagedTimer::Retry, State::Failed { wanted: false }) => {
+                State::Stopped
+            }
+            // Whoever leaves a state stops its timer.
+            (ManagedTimer::Join | ManagedTimer::Retry | ManagedTimer::Idle, state) => state,
+        }
+    }
+}
+
+impl ManagedProvider {
+    fn stopped(&mut self, now: Instant, event: Event) -> State {
+        match event {
+            Event::ProviderCame => self.run(now),
+            // It may run without having found the hub.
+            Event::ScheduledStop => self.stop(),
+            Event::Loaded
+            | Event::ConsumerCame
+            | Event::PayloadAnnounced
+            | Event::ConnectionWaits
+            | Event::ScheduledStart
+                if self.is_wanted(event) =>
+            {
+                self.start()
+            }
+            Event::Loaded
+            | Event::ConsumerCame
+            | Event::PayloadAnnounced
+            | Event::ConnectionWaits
+            | Event::ScheduledStart
+            | Event::ClusterDone { .. }
+            | Event::ProviderGone
+            | Event::Busy
+            | Event::Idle => self.parts.ignore(State::Stopped),
+        }
+    }
+
+    fn starting(&mut self, now: Instant, event: Event, unwanted: bool) -> State {
+        match event {
+            Event::ClusterDone { ok: true } if unwanted => self.stop(),
+            // If the start failed, somebody else has been faster.
+            Event::ClusterDone { .. } if self.is_here => self.run(now),
+            Event::ClusterDone { ok: true } => {
+                self.parts.timers.set_after(ManagedTimer::Join, now, self.config.join);
+                State::Joining
+            }
+            Event::ClusterDone { ok: false } if unwanted => State::Stopped,
+            Event::ClusterDone { ok: false } => self.fail(now),
+            Event::ScheduledStop => State::Starting { unwanted: true },
+            Event::Loaded
+            | Event::ConsumerCame
+            | Event::PayloadAnnounced
+            | Event::ConnectionWaits
+            | Event::ScheduledStart => State::Starting { unwanted: unwanted && !self.is_wanted(event) },
+            // The cluster manager's answer decides.
+            Event::ProviderCame | Event::ProviderGone | Event::Busy | Event::Idle => State::Starting { unwanted },
+        }
+    }
+
+    fn joining(&mut self, now: Instant, event: Event) -> State {
+        match event {
+            Event::ProviderCame => self.run(now),
+            Event::ScheduledStop => self.stop(),
+            Event::Loaded
+            | Event::ConsumerCame
+            | Event::PayloadAnnounced
+            | Event::ConnectionWaits
+            | Event::ScheduledStart
+            | Event::ClusterDone { .. }
+            | Event::ProviderGone
+            | Event::Busy
+            | Event::Idle => self.parts.ignore(State::Joining),
+        }
+    }
+
+    fn running(&mut self, now: Instant, event: Event) -> State {
+        match event {
+            Event::ProviderGone => {
+                self.parts.timers.stop_all();
+                State::Stopped
+            }
+            // Its cluster manager tells it, and it retires: connections have time to end.
+            Event::ScheduledStop => self.stop(),
+            Event::Busy => {
+                self.parts.timers.stop_all();
+                State::Running
+            }
+            Event::Idle => self.run(now),
+            Event::Loaded
+            | Event::ConsumerCame
+            | Event::PayloadAnnounced
+            | Event::ConnectionWaits
+            | Event::ScheduledStart
+            | Event::ClusterDone { .. }
+            | Event::ProviderCame => self.parts.ignore(State::Running),
+        }
+    }
+
+    fn stopping(&mut self, now: Instant, event: Event, wanted: bool) -> State {
+        match event {
+            Event::ClusterDone { ok } => {
+                if ok {
+                    self.parts.act(Action::TellStopped);
+                }
+                match (self.is_here, wanted) {
+                    (true, _) => self.run(now),
+                    (false, true) => self.start(),
+                    (false, false) => State::Stopped,
+                }
+            }
+            Event::ScheduledStop => State::Stopping { wanted: false },
+            Event::Loaded
+            | Event::ConsumerCame
+            | Event::PayloadAnnounced
+            | Event::ConnectionWaits
+            | Event::ScheduledStart => State::Stopping { wanted: wanted || self.is_wanted(event) },
+            // It was told to go, and may come back until the cluster manager is done.
+            Event::ProviderCame | Event::ProviderGone | Event::Busy | Event::Idle => State::Stopping { wanted },
+        }
+    }
+
+    fn failed(&mut self, now: Instant, event: Event, wanted: bool) -> State {
+        match event {
+            Event::ProviderCame => self.run(now),
+            Event::ScheduledStop => State::Failed { wanted: false },
+            Event::Loaded
+            | Event::ConsumerCame
+            | Event::PayloadAnnounced
+            | Event::ConnectionWaits
+            | Event::ScheduledStart => State::Failed { wanted: wanted || self.is_wanted(event) },
+            Event::ClusterDone { .. } | Event::ProviderGone | Event::Busy | Event::Idle => {
+                self.parts.ignore(State::Failed { wanted })
+            }
+        }
     }
 
     /// Whether an event asks for a provider, and the settings let it.
@@ -220,223 +430,33 @@ impl ManagedProvider {
         }
     }
 
-    fn stopped(&mut self, now: Instant, event: Event) {
-        if event == Event::ProviderCame {
-            self.run(now);
-        } else if event == Event::ScheduledStop {
-            // It may run without having found the hub.
-            self.stop();
-        } else if self.is_wanted(event) {
-            self.start();
-        }
+    fn start(&mut self) -> State {
+        self.parts.act(Action::ClusterStart);
+        State::Starting { unwanted: false }
     }
 
-    fn starting(&mut self, now: Instant, unwanted: bool, event: Event) {
-        match event {
-            Event::ClusterDone { ok: true } if unwanted => self.stop(),
-            Event::ClusterDone { ok: true } if !self.is_here => {
-                self.state = State::Joining;
-                self.arm(now, ManagedTimer::Join, self.config.join_ms.into());
-            }
-            // If the start failed, somebody else has been faster.
-            Event::ClusterDone { .. } if self.is_here => self.run(now),
-            Event::ClusterDone { .. } if unwanted => self.state = State::Stopped,
-            Event::ClusterDone { .. } => {
-                let wait = u64::from(self.config.retry_ms) << self.failures;
-                self.failures = MAX_DOUBLINGS.min(self.failures + 1);
-                // One that runs from the load on is wanted by nobody in particular.
-                self.state = State::Failed { wanted: !self.config.is_on_demand() };
-                self.arm(now, ManagedTimer::Retry, wait);
-            }
-            Event::ScheduledStop => self.state = State::Starting { unwanted: true },
-            Event::Loaded
-            | Event::ConsumerCame
-            | Event::PayloadAnnounced
-            | Event::ConnectionWaits
-            | Event::ScheduledStart => {
-                if self.is_wanted(event) {
-                    self.state = State::Starting { unwanted: false };
-                }
-            }
-            Event::ProviderCame | Event::ProviderGone | Event::Busy | Event::Idle => {}
-        }
-    }
-
-    fn joining(&mut self, now: Instant, event: Event) {
-        match event {
-            Event::ProviderCame => self.run(now),
-            Event::ScheduledStop => self.stop(),
-            Event::Loaded
-            | Event::ConsumerCame
-            | Event::PayloadAnnounced
-            | Event::ConnectionWaits
-            | Event::ScheduledStart
-            | Event::ClusterDone { .. }
-            | Event::ProviderGone
-            | Event::Busy
-            | Event::Idle => {}
-        }
-    }
-
-    fn running(&mut self, now: Instant, event: Event) {
-        match event {
-            Event::ProviderGone => {
-                self.timers.stop_all();
-                self.state = State::Stopped;
-            }
-            // Its cluster manager tells it, and it retires: connections have time to end.
-            Event::ScheduledStop => self.stop(),
-            Event::Busy => self.timers.stop_all(),
-            Event::Idle => self.run(now),
-            Event::Loaded
-            | Event::ConsumerCame
-            | Event::PayloadAnnounced
-            | Event::ConnectionWaits
-            | Event::ScheduledStart
-            | Event::ClusterDone { .. }
-            | Event::ProviderCame => {}
-        }
-    }
-
-    fn stopping(&mut self, now: Instant, wanted: bool, event: Event) {
-        match event {
-            Event::ClusterDone { ok } => {
-                if ok {
-                    self.actions.push(Action::TellStopped);
-                }
-                if self.is_here {
-                    self.run(now);
-                } else if wanted {
-                    self.start();
-                } else {
-                    self.state = State::Stopped;
-                }
-            }
-            Event::ScheduledStop => self.state = State::Stopping { wanted: false },
-            Event::Loaded
-            | Event::ConsumerCame
-            | Event::PayloadAnnounced
-            | Event::ConnectionWaits
-            | Event::ScheduledStart => {
-                self.state = State::Stopping { wanted: wanted || self.is_wanted(event) };
-            }
-            // It was told to go, and may come back until the cluster manager is done.
-            Event::ProviderCame | Event::ProviderGone | Event::Busy | Event::Idle => {}
-        }
-    }
-
-    fn failed(&mut self, now: Instant, wanted: bool, event: Event) {
-        match event {
-            Event::ProviderCame => self.run(now),
-            Event::ScheduledStop => self.state = State::Failed { wanted: false },
-            Event::Loaded
-            | Event::ConsumerCame
-            | Event::PayloadAnnounced
-            | Event::ConnectionWaits
-            | Event::ScheduledStart => {
-                self.state = State::Failed { wanted: wanted || self.is_wanted(event) };
-            }
-            Event::ClusterDone { .. } | Event::ProviderGone | Event::Busy | Event::Idle => {}
-        }
-    }
-
-    fn arm(&mut self, now: Instant, timer: ManagedTimer, ms: u64) {
-        self.timers.set(timer, now + Duration::from_millis(ms));
-    }
-
-    fn start(&mut self) {
-        self.state = State::Starting { unwanted: false };
-        self.actions.push(Action::ClusterStart);
+    fn fail(&mut self, now: Instant) -> State {
+        let wait = self.config.retry.saturating_mul(1 << self.failures);
+        self.failures = MAX_DOUBLINGS.min(self.failures + 1);
+        self.parts.timers.set_after(ManagedTimer::Retry, now, wait);
+        // One that runs from the load on is wanted by nobody in particular.
+        State::Failed { wanted: !self.config.is_on_demand() }
     }
 
     /// A provider is here.
-    fn run(&mut self, now: Instant) {
-        self.timers.stop_all();
+    fn run(&mut self, now: Instant) -> State {
+        self.parts.timers.stop_all();
         self.failures = 0;
-        self.state = State::Running;
-        if !self.is_busy && self.config.is_on_demand() && self.config.idle_ms > 0 {
-            self.arm(now, ManagedTimer::Idle, self.config.idle_ms);
+        if !self.is_busy && self.config.ends_idle() {
+            self.parts.timers.set_after(ManagedTimer::Idle, now, self.config.idle);
         }
+        State::Running
     }
 
-    fn stop(&mut self) {
-        self.timers.stop_all();
-        self.state = State::Stopping { wanted: false };
-        self.actions.push(Action::ClusterStop);
-    }
-}
-
-impl Machine for ManagedProvider {
-    type Event = Event;
-    type Action = Action;
-
-    fn handle_event(&mut self, now: Instant, event: Event) {
-        match event {
-            Event::ProviderCame => self.is_here = true,
-            Event::ProviderGone => (self.is_here, self.is_busy) = (false, false),
-            Event::Busy => self.is_busy = true,
-            Event::Idle => self.is_busy = false,
-            Event::Loaded
-            | Event::ConsumerCame
-            | Event::PayloadAnnounced
-            | Event::ConnectionWaits
-            | Event::ScheduledStart
-            | Event::ScheduledStop
-            | Event::ClusterDone { .. } => {}
-        }
-        match self.state {
-            State::Stopped => self.stopped(now, event),
-            State::Starting { unwanted } => self.starting(now, unwanted, event),
-            State::Joining => self.joining(now, event),
-            State::Running => self.running(now, event),
-            State::Stopping { wanted } => self.stopping(now, wanted, event),
-            State::Failed { wanted } => self.failed(now, wanted, event),
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        if let Some(timer) = self.timers.expire(now) {
-            match (timer, self.state) {
-                (ManagedTimer::Idle, _) => {
-                    self.actions.push(Action::CloseProviders);
-                    self.stop();
-                }
-                (ManagedTimer::Retry, State::Failed { wanted: true }) => self.start(),
-                // Who waits for it asks again.
-                (ManagedTimer::Join | ManagedTimer::Retry, _) => self.state = State::Stopped,
-            }
-        }
-    }
-
-    fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(|(at, _)| at)
-    }
-}
-
-impl Inspect for ManagedProvider {
-    const NAME: &'static str = "spn.managed_provider";
-
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::Stopped => "Stopped",
-            State::Starting { .. } => "Starting",
-            State::Joining => "Joining",
-            State::Running => "Running",
-            State::Stopping { .. } => "Stopping",
-            State::Failed { .. } => "Failed",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| timer.name())
-    }
-
-    fn is_overrun(&self) -> bool {
-        self.actions.is_overrun()
+    fn stop(&mut self) -> State {
+        self.parts.timers.stop_all();
+        self.parts.act(Action::ClusterStop);
+        State::Stopping { wanted: false }
     }
 }
 
@@ -451,12 +471,12 @@ impl Describe for ManagedProvider {
 
     // Times that can be told apart.
     fn small() -> Config {
-        Config { idle_ms: 30_000, ..Config::default() }
+        Config { idle: Duration::from_secs(30), ..Config::default() }
     }
 
     fn fingerprint(&self) -> String {
         let facts = (self.is_here, self.is_busy, self.failures);
-        format!("{:?} {facts:?} {:?}", self.state, self.timers.armed().collect::<Vec<_>>())
+        format!("{facts:?} {}", self.parts.fingerprint())
     }
 
     fn alphabet() -> Vec<Event> {
@@ -478,19 +498,17 @@ impl Describe for ManagedProvider {
     }
 
     fn check(&self) -> Result<(), String> {
-        let timer = match self.state {
+        let timer = match self.parts.state() {
             State::Joining => Some(ManagedTimer::Join),
             State::Failed { .. } => Some(ManagedTimer::Retry),
-            State::Running if !self.is_busy && self.config.is_on_demand() && self.config.idle_ms > 0 => {
-                Some(ManagedTimer::Idle)
-            }
+            State::Running if !self.is_busy && self.config.ends_idle() => Some(ManagedTimer::Idle),
             // The cluster manager answers.
             State::Stopped | State::Starting { .. } | State::Running | State::Stopping { .. } => None,
         };
-        if self.timers.armed().collect::<Vec<_>>() != timer.map(Timer::name).into_iter().collect::<Vec<_>>() {
+        if !self.parts.timers.armed().eq(timer.map(Timer::name)) {
             return Err(format!("{}: deadline is {:?}", self.state(), self.due()));
         }
-        let may_be_here = match self.state {
+        let may_be_here = match self.parts.state() {
             State::Stopped | State::Joining | State::Failed { .. } => !self.is_here,
             State::Running => self.is_here,
             State::Starting { .. } | State::Stopping { .. } => true,

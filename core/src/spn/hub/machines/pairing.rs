@@ -360,7 +360,7 @@ impl Pairing {
             self.parts.act(Action::Refuse { sessions: vec![session], code });
             return false;
         }
-        let until = now + self.config.resume_wait;
+        let until = machine::later(now, self.config.resume_wait);
         requests.put(Request { session, end, values, until, paused, sought: BTreeSet::new() }, owners);
         requests.set_paused(end.service, paused);
         self.parts.act(Action::Park { session });

@@ -14,72 +14,135 @@ use serde::{Deserialize, Serialize};
 pub use self::events::{Action, Event, SessionTimer};
 use super::connection::Loss;
 use crate::{
-    machine::{Actions, Machine, Timers},
+    machine::{self, Automaton, Parts},
     spn::{Protocol, record::TerminateReason, wire::code},
 };
 
-/// Times of a session on a hub.
+/// Times of a session on a hub. In JSON a duration is an integer whose name ends in `_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// SESSION_OPEN must come within this after the handshake, in milliseconds.
-    pub open_timeout_ms: u32,
-    /// After SESSION_REJECT or SESSION_CLOSE the endpoint closes; if not, we do after this, in milliseconds.
-    pub close_wait_ms: u32,
-    /// How long a singleton's new provider waits for a sign of life of the old one, in milliseconds.
-    pub hold_ms: u32,
-    /// How long a consumer is let wait for the first provider of its service, in milliseconds: after a hub's restart they come in any order.
-    pub provider_wait_ms: u32,
-    /// What a consumer is told to wait when its service has no provider, in milliseconds.
-    pub no_provider_retry_ms: u32,
-    /// What a singleton's second provider is told to wait, in milliseconds.
-    pub occupied_retry_ms: u32,
+    /// SESSION_OPEN must come within this after the handshake.
+    #[serde(rename = "open_timeout_ms", with = "machine::ms")]
+    pub open_timeout: Duration,
+    /// After SESSION_REJECT or SESSION_CLOSE the endpoint closes; if not, we do after this.
+    #[serde(rename = "close_wait_ms", with = "machine::ms")]
+    pub close_wait: Duration,
+    /// How long a singleton's new provider waits for a sign of life of the old one.
+    #[serde(rename = "hold_ms", with = "machine::ms")]
+    pub hold: Duration,
+    /// How long a consumer is let wait for the first provider of its service: after a hub's restart they come in any order.
+    #[serde(rename = "provider_wait_ms", with = "machine::ms")]
+    pub provider_wait: Duration,
+    /// What a consumer is told to wait when its service has no provider.
+    #[serde(rename = "no_provider_retry_ms", with = "machine::ms")]
+    pub no_provider_retry: Duration,
+    /// What a singleton's second provider is told to wait.
+    #[serde(rename = "occupied_retry_ms", with = "machine::ms")]
+    pub occupied_retry: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            open_timeout_ms: 10_000,
-            close_wait_ms: 3_000,
-            hold_ms: 3_000,
-            provider_wait_ms: 1_000,
-            no_provider_retry_ms: 1_000,
-            occupied_retry_ms: 5_000,
+            open_timeout: Duration::from_secs(10),
+            close_wait: Duration::from_secs(3),
+            hold: Duration::from_secs(3),
+            provider_wait: Duration::from_secs(1),
+            no_provider_retry: Duration::from_secs(1),
+            occupied_retry: Duration::from_secs(5),
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+/// The states of a session on the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
     /// TLS is not done.
     Handshaking,
     /// `sc02`: SESSION_OPEN has not come.
     AwaitOpen,
     /// A singleton's second provider, while the first is asked whether it lives.
     Held {
+        /// What it speaks.
         protocol: Protocol,
+        /// Its weight, once it is let in.
         weight: u16,
     },
     /// A consumer, while its service has no provider.
     Early {
+        /// Its weight, once it is let in.
         weight: u16,
     },
+    /// New connections may be put on it.
     Active {
+        /// What it speaks.
         protocol: Protocol,
+        /// It has said that it has no connection left.
+        drained: bool,
     },
     /// Weight 0: no new connections.
     Retiring {
+        /// What it speaks.
         protocol: Protocol,
+        /// It has said that it has no connection left.
+        drained: bool,
     },
     /// The hub is leaving.
     Draining {
+        /// What it speaks.
         protocol: Protocol,
     },
     /// We have said the last word, and the endpoint closes.
     Closing {
+        /// With this code; so do we if it does not.
         code: u64,
     },
+    /// It is over.
+    #[default]
     Closed,
+}
+
+impl machine::State for State {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Handshaking => "Handshaking",
+            Self::AwaitOpen => "AwaitOpen",
+            Self::Held { .. } => "Held",
+            Self::Early { .. } => "Early",
+            Self::Active { .. } => "Active",
+            Self::Retiring { .. } => "Retiring",
+            Self::Draining { .. } => "Draining",
+            Self::Closing { .. } => "Closing",
+            Self::Closed => "Closed",
+        }
+    }
+}
+
+impl State {
+    fn of_weight(protocol: Protocol, weight: u16) -> Self {
+        match weight {
+            0 => Self::Retiring { protocol, drained: false },
+            _ => Self::Active { protocol, drained: false },
+        }
+    }
+
+    /// Whether an endpoint that leaves leaves in good order: it has said that it has nothing left, or was told to go.
+    fn is_in_order(self) -> bool {
+        matches!(
+            self,
+            Self::Active { drained: true, .. } | Self::Retiring { drained: true, .. } | Self::Draining { .. }
+        )
+    }
+
+    /// Why an endpoint left: of its own accord, or because the hub is leaving.
+    fn left(self) -> TerminateReason {
+        if matches!(self, Self::Draining { .. }) {
+            TerminateReason::Shutdown
+        } else {
+            TerminateReason::TerminatedByPeer
+        }
+    }
 }
 
 /// The weight of a provider that has not said any (PRV-11).
@@ -89,62 +152,103 @@ const DEFAULT_WEIGHT: u16 = 100;
 #[derive(Debug, Clone)]
 pub struct HubSession {
     config: Config,
-    state: State,
-    /// A provider that retires has said that it has no connection left.
-    drained: bool,
-    timers: Timers<SessionTimer>,
-    actions: Actions<Action>,
+    parts: Parts<State, SessionTimer, Action>,
 }
 
 impl HubSession {
     /// A session whose handshake has begun.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let (timers, actions) = (Timers::default(), Actions::default());
-        Self { config, state: State::Handshaking, drained: false, timers, actions }
+        Self { config, parts: Parts::new(State::Handshaking) }
     }
 
     /// Whether new connections may be put on it (for a provider: unless its weight is 0).
     #[must_use]
     pub fn is_active(&self) -> bool {
-        matches!(self.state, State::Active { .. })
+        matches!(self.parts.state(), State::Active { .. })
     }
 
     /// Whether it has begun and not ended.
     #[must_use]
     pub fn is_established(&self) -> bool {
-        matches!(self.state, State::Active { .. } | State::Retiring { .. } | State::Draining { .. })
+        matches!(self.parts.state(), State::Active { .. } | State::Retiring { .. } | State::Draining { .. })
     }
 
     /// Whether SESSION_OPEN is still to come.
     #[must_use]
     pub fn awaits_open(&self) -> bool {
-        matches!(self.state, State::AwaitOpen)
+        *self.parts.state() == State::AwaitOpen
     }
 
     /// Whether it waits for a singleton's first provider.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        matches!(self.state, State::Held { .. })
+        matches!(self.parts.state(), State::Held { .. })
     }
 
     /// Whether it waits for the first provider of its service.
     #[must_use]
     pub fn is_early(&self) -> bool {
-        matches!(self.state, State::Early { .. })
+        matches!(self.parts.state(), State::Early { .. })
     }
 
     /// Whether it is over, but for QUIC's own end.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        matches!(self.state, State::Closing { .. } | State::Closed)
+        matches!(self.parts.state(), State::Closing { .. } | State::Closed)
+    }
+}
+
+impl Automaton for HubSession {
+    const NAME: &'static str = "spn.hub_session";
+    type State = State;
+    type Timer = SessionTimer;
+    type Event = Event;
+    type Action = Action;
+
+    fn parts(&self) -> &Parts<State, SessionTimer, Action> {
+        &self.parts
     }
 
-    fn handshaking(&mut self, now: Instant, event: Event) {
+    fn parts_mut(&mut self) -> &mut Parts<State, SessionTimer, Action> {
+        &mut self.parts
+    }
+
+    fn on_event(&mut self, now: Instant, state: State, event: Event) -> State {
+        match state {
+            State::Handshaking => self.handshaking(now, event),
+            State::AwaitOpen => self.await_open(now, event),
+            State::Held { protocol, weight } => self.held(now, event, protocol, weight),
+            State::Early { weight } => self.early(now, event, weight),
+            State::Active { protocol, .. } | State::Retiring { protocol, .. } | State::Draining { protocol } => {
+                self.established(now, event, state, protocol)
+            }
+            State::Closing { code } => self.closing(event, code),
+            State::Closed => self.parts.ignore(State::Closed),
+        }
+    }
+
+    fn on_timeout(&mut self, now: Instant, state: State, timer: SessionTimer) -> State {
+        match (timer, state) {
+            (SessionTimer::Open, State::AwaitOpen) => self.close(code::OPEN_TIMEOUT),
+            (SessionTimer::Hold, State::Held { protocol, weight }) => {
+                self.parts.act(Action::EvictIncumbent);
+                self.begin(protocol, weight)
+            }
+            (SessionTimer::Provider, State::Early { .. }) => self.reject(now, code::NO_PROVIDER),
+            (SessionTimer::Close, State::Closing { code }) => self.close(code),
+            // Whoever leaves a state stops its timer.
+            (SessionTimer::Open | SessionTimer::Hold | SessionTimer::Provider | SessionTimer::Close, state) => state,
+        }
+    }
+}
+
+impl HubSession {
+    fn handshaking(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::ExtendedHandshake => {
-                self.state = State::AwaitOpen;
-                self.arm(now, SessionTimer::Open, self.config.open_timeout_ms);
+                self.parts.timers.set_after(SessionTimer::Open, now, self.config.open_timeout);
+                State::AwaitOpen
             }
             Event::LegacyAdmitted => self.begin(Protocol::Sc01, DEFAULT_WEIGHT),
             Event::LegacyRefused { code } => self.close(code),
@@ -165,11 +269,11 @@ impl HubSession {
             | Event::EntitlementLost
             | Event::Replaced
             | Event::Idle
-            | Event::SessionClose { .. } => {}
+            | Event::SessionClose { .. } => self.parts.ignore(State::Handshaking),
         }
     }
 
-    fn await_open(&mut self, now: Instant, event: Event) {
+    fn await_open(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::OpenAdmitted { weight } => self.begin(Protocol::Sc02, weight),
             Event::OpenRefused { code } => self.reject(now, code),
@@ -192,11 +296,11 @@ impl HubSession {
             | Event::Drained
             | Event::EntitlementLost
             | Event::Replaced
-            | Event::Idle => {}
+            | Event::Idle => self.parts.ignore(State::AwaitOpen),
         }
     }
 
-    fn held(&mut self, now: Instant, protocol: Protocol, weight: u16, event: Event) {
+    fn held(&mut self, now: Instant, event: Event, protocol: Protocol, weight: u16) -> State {
         match event {
             Event::IncumbentGone => self.begin(protocol, weight),
             Event::IncumbentAlive => self.refuse(now, protocol, code::SINGLETON_OCCUPIED),
@@ -218,11 +322,11 @@ impl HubSession {
             | Event::ProviderCame
             | Event::NotifyShutdown
             | Event::Drained
-            | Event::Idle => {}
+            | Event::Idle => self.parts.ignore(State::Held { protocol, weight }),
         }
     }
 
-    fn early(&mut self, now: Instant, weight: u16, event: Event) {
+    fn early(&mut self, now: Instant, event: Event, weight: u16) -> State {
         match event {
             Event::ProviderCame => self.begin(Protocol::Sc02, weight),
             Event::EntitlementLost => self.reject(now, code::NOT_ENTITLED),
@@ -245,17 +349,17 @@ impl HubSession {
             | Event::NotifyShutdown
             | Event::Drained
             | Event::Replaced
-            | Event::Idle => {}
+            | Event::Idle => self.parts.ignore(State::Early { weight }),
         }
     }
 
-    /// Active, Retiring and Draining.
-    fn established(&mut self, now: Instant, protocol: Protocol, event: Event) {
+    /// Active, Retiring and Draining take the same.
+    fn established(&mut self, now: Instant, event: Event, state: State, protocol: Protocol) -> State {
         match event {
-            Event::SetWeight { weight } => self.set_weight(protocol, weight),
-            Event::NotifyShutdown => self.retire(protocol),
-            Event::Drained => self.drained = true,
-            Event::HubDraining { deadline_ms, resumable } => self.drain(protocol, deadline_ms, resumable),
+            Event::SetWeight { weight } => self.set_weight(state, protocol, weight),
+            Event::NotifyShutdown => self.retire(state),
+            Event::Drained => self.drained(state),
+            Event::HubDraining { deadline, resumable } => self.drain(state, protocol, deadline, resumable),
             Event::EntitlementLost => self.end_by_frame(now, protocol, code::NOT_ENTITLED, Loss::Left),
             Event::Replaced | Event::Idle => self.end_by_frame(now, protocol, code::OK, Loss::Away),
             Event::HubStopping => self.end(code::OK, TerminateReason::Shutdown),
@@ -264,17 +368,14 @@ impl HubSession {
             Event::OpenAdmitted { .. }
             | Event::OpenRefused { .. }
             | Event::OpenOccupied { .. }
-            | Event::OpenEarly { .. } => {
-                self.end(code::MALFORMED, TerminateReason::Error);
-            }
+            | Event::OpenEarly { .. } => self.end(code::MALFORMED, TerminateReason::Error),
             // The receiver of SESSION_CLOSE closes, with its code: the sender's own close would overtake its frame.
             Event::SessionClose { code } => {
-                let in_order = self.drained || matches!(self.state, State::Draining { .. });
-                let loss = if in_order && code == code::OK { Loss::Drained } else { leaving(code) };
-                self.actions.push(Action::End { reason: self.left(), loss });
-                self.close(code);
+                let loss = if state.is_in_order() && code == code::OK { Loss::Drained } else { leaving(code) };
+                self.parts.act(Action::End { reason: state.left(), loss });
+                self.close(code)
             }
-            Event::ClosedByPeer { code } => self.ended(self.left(), leaving(code)),
+            Event::ClosedByPeer { code } => self.ended(state.left(), leaving(code)),
             Event::Lost => self.ended(TerminateReason::Error, Loss::Away),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
@@ -282,11 +383,11 @@ impl HubSession {
             | Event::LegacyOccupied
             | Event::ProviderCame
             | Event::IncumbentAlive
-            | Event::IncumbentGone => {}
+            | Event::IncumbentGone => self.parts.ignore(state),
         }
     }
 
-    fn closing(&mut self, event: &Event) {
+    fn closing(&mut self, event: Event, code: u64) -> State {
         match event {
             Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
             Event::HubStopping => self.close(code::OK),
@@ -309,181 +410,134 @@ impl HubSession {
             | Event::Replaced
             | Event::Idle
             | Event::HubDraining { .. }
-            | Event::SessionClose { .. } => {}
+            | Event::SessionClose { .. } => self.parts.ignore(State::Closing { code }),
         }
     }
 
-    fn arm(&mut self, now: Instant, timer: SessionTimer, ms: u32) {
-        self.timers.set(timer, now + Duration::from_millis(ms.into()));
-    }
-
-    fn begin(&mut self, protocol: Protocol, weight: u16) {
-        self.timers.stop_all();
-        self.state = match weight {
-            0 => State::Retiring { protocol },
-            _ => State::Active { protocol },
-        };
+    fn begin(&mut self, protocol: Protocol, weight: u16) -> State {
+        self.parts.timers.stop_all();
         if protocol == Protocol::Sc02 {
-            self.actions.push(Action::SendAck);
+            self.parts.act(Action::SendAck);
         }
-        self.actions.push(Action::Begin { weight });
+        self.parts.act(Action::Begin { weight });
+        State::of_weight(protocol, weight)
     }
 
-    fn hold(&mut self, now: Instant, protocol: Protocol, weight: u16) {
-        self.timers.stop_all();
-        self.state = State::Held { protocol, weight };
-        self.arm(now, SessionTimer::Hold, self.config.hold_ms);
-        self.actions.push(Action::ProbeIncumbent);
+    fn hold(&mut self, now: Instant, protocol: Protocol, weight: u16) -> State {
+        self.parts.timers.stop_all();
+        self.parts.timers.set_after(SessionTimer::Hold, now, self.config.hold);
+        self.parts.act(Action::ProbeIncumbent);
+        State::Held { protocol, weight }
     }
 
-    fn wait(&mut self, now: Instant, weight: u16) {
-        self.timers.stop_all();
-        self.state = State::Early { weight };
-        self.arm(now, SessionTimer::Provider, self.config.provider_wait_ms);
+    fn wait(&mut self, now: Instant, weight: u16) -> State {
+        self.parts.timers.stop_all();
+        self.parts.timers.set_after(SessionTimer::Provider, now, self.config.provider_wait);
+        State::Early { weight }
     }
 
-    fn set_weight(&mut self, protocol: Protocol, weight: u16) {
-        self.drained = false;
-        if !matches!(self.state, State::Draining { .. }) {
-            self.state = if weight == 0 { State::Retiring { protocol } } else { State::Active { protocol } };
+    fn set_weight(&mut self, state: State, protocol: Protocol, weight: u16) -> State {
+        self.parts.act(Action::SetWeight { weight });
+        self.parts.act(Action::SendWeightAck { weight });
+        if matches!(state, State::Draining { .. }) { state } else { State::of_weight(protocol, weight) }
+    }
+
+    fn retire(&mut self, state: State) -> State {
+        let State::Active { protocol, drained } = state else { return self.parts.ignore(state) };
+        self.parts.act(Action::SetWeight { weight: 0 });
+        State::Retiring { protocol, drained }
+    }
+
+    fn drained(&mut self, state: State) -> State {
+        match state {
+            State::Active { protocol, .. } => State::Active { protocol, drained: true },
+            State::Retiring { protocol, .. } => State::Retiring { protocol, drained: true },
+            // Whoever leaves a hub that is leaving does so in good order anyway.
+            State::Draining { .. } => state,
+            State::Handshaking
+            | State::AwaitOpen
+            | State::Held { .. }
+            | State::Early { .. }
+            | State::Closing { .. }
+            | State::Closed => self.parts.ignore(state),
         }
-        self.actions.push(Action::SetWeight { weight });
-        self.actions.push(Action::SendWeightAck { weight });
     }
 
-    fn retire(&mut self, protocol: Protocol) {
-        if self.is_active() {
-            self.state = State::Retiring { protocol };
-            self.actions.push(Action::SetWeight { weight: 0 });
+    fn drain(&mut self, state: State, protocol: Protocol, deadline: Duration, resumable: bool) -> State {
+        if matches!(state, State::Draining { .. }) {
+            return self.parts.ignore(state);
         }
-    }
-
-    fn drain(&mut self, protocol: Protocol, deadline_ms: u32, resumable: bool) {
-        if matches!(self.state, State::Draining { .. }) {
-            return;
-        }
-        self.state = State::Draining { protocol };
-        self.actions.push(match protocol {
-            Protocol::Sc02 => Action::SendShutdown { deadline_ms, resumable },
+        self.parts.act(match protocol {
+            Protocol::Sc02 => Action::SendShutdown { deadline, resumable },
             Protocol::Sc01 => Action::SendNotifyShutdown,
         });
+        State::Draining { protocol }
     }
 
     /// Refuses with SESSION_REJECT, for which `sc01` has only the close.
-    fn refuse(&mut self, now: Instant, protocol: Protocol, code: u64) {
+    fn refuse(&mut self, now: Instant, protocol: Protocol, code: u64) -> State {
         match protocol {
             Protocol::Sc02 => self.reject(now, code),
             Protocol::Sc01 => self.close(code),
         }
     }
 
-    fn reject(&mut self, now: Instant, code: u64) {
-        let retry_after_ms = match code {
-            code::NO_PROVIDER => self.config.no_provider_retry_ms,
-            code::SINGLETON_OCCUPIED => self.config.occupied_retry_ms,
-            _ => 0,
+    fn reject(&mut self, now: Instant, code: u64) -> State {
+        let retry_after = match code {
+            code::NO_PROVIDER => self.config.no_provider_retry,
+            code::SINGLETON_OCCUPIED => self.config.occupied_retry,
+            _ => Duration::ZERO,
         };
-        self.actions.push(Action::SendReject { code, retry_after_ms });
-        self.await_close(now, code);
+        self.parts.act(Action::SendReject { code, retry_after });
+        self.await_close(now, code)
     }
 
     /// Ends an established session by SESSION_CLOSE, for which `sc01` has only the close.
-    fn end_by_frame(&mut self, now: Instant, protocol: Protocol, code: u64, loss: Loss) {
+    fn end_by_frame(&mut self, now: Instant, protocol: Protocol, code: u64, loss: Loss) -> State {
         let end = Action::End { reason: TerminateReason::Shutdown, loss };
         match protocol {
             Protocol::Sc02 => {
-                self.actions.push(Action::SendClose { code });
-                self.actions.push(end);
-                self.await_close(now, code);
+                self.parts.act(Action::SendClose { code });
+                self.parts.act(end);
+                self.await_close(now, code)
             }
             Protocol::Sc01 => {
-                self.actions.push(end);
-                self.close(code);
+                self.parts.act(end);
+                self.close(code)
             }
         }
     }
 
-    /// Why an endpoint left: of its own accord, or because the hub is leaving.
-    fn left(&self) -> TerminateReason {
-        if matches!(self.state, State::Draining { .. }) {
-            TerminateReason::Shutdown
-        } else {
-            TerminateReason::TerminatedByPeer
-        }
+    fn await_close(&mut self, now: Instant, code: u64) -> State {
+        self.parts.timers.stop_all();
+        self.parts.timers.set_after(SessionTimer::Close, now, self.config.close_wait);
+        State::Closing { code }
     }
 
-    fn await_close(&mut self, now: Instant, code: u64) {
-        self.timers.stop_all();
-        self.state = State::Closing { code };
-        self.arm(now, SessionTimer::Close, self.config.close_wait_ms);
+    fn end(&mut self, code: u64, reason: TerminateReason) -> State {
+        self.parts.act(Action::End { reason, loss: Loss::Away });
+        self.close(code)
     }
 
-    fn end(&mut self, code: u64, reason: TerminateReason) {
-        self.actions.push(Action::End { reason, loss: Loss::Away });
-        self.close(code);
+    fn ended(&mut self, reason: TerminateReason, loss: Loss) -> State {
+        self.parts.act(Action::End { reason, loss });
+        self.closed()
     }
 
-    fn ended(&mut self, reason: TerminateReason, loss: Loss) {
-        self.actions.push(Action::End { reason, loss });
-        self.closed();
+    fn close(&mut self, code: u64) -> State {
+        self.parts.act(Action::Close { code });
+        self.closed()
     }
 
-    fn close(&mut self, code: u64) {
-        self.actions.push(Action::Close { code });
-        self.closed();
-    }
-
-    fn closed(&mut self) {
-        self.timers.stop_all();
-        self.state = State::Closed;
+    fn closed(&mut self) -> State {
+        self.parts.timers.stop_all();
+        State::Closed
     }
 }
 
 /// What it means that an endpoint has closed its session with a code: 0 is its user's wish, everything else is between it and this hub.
 fn leaving(code: u64) -> Loss {
     if matches!(code, code::OK | code::NOT_ENTITLED) { Loss::Left } else { Loss::Away }
-}
-
-impl Machine for HubSession {
-    type Event = Event;
-    type Action = Action;
-
-    fn handle_event(&mut self, now: Instant, event: Event) {
-        match self.state {
-            State::Handshaking => self.handshaking(now, event),
-            State::AwaitOpen => self.await_open(now, event),
-            State::Held { protocol, weight } => self.held(now, protocol, weight, event),
-            State::Early { weight } => self.early(now, weight, event),
-            State::Active { protocol } | State::Retiring { protocol } | State::Draining { protocol } => {
-                self.established(now, protocol, event);
-            }
-            State::Closing { .. } => self.closing(&event),
-            State::Closed => {}
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        if let Some(timer) = self.timers.expire(now) {
-            match (timer, self.state) {
-                (SessionTimer::Open, _) => self.close(code::OPEN_TIMEOUT),
-                (SessionTimer::Hold, State::Held { protocol, weight }) => {
-                    self.actions.push(Action::EvictIncumbent);
-                    self.begin(protocol, weight);
-                }
-                (SessionTimer::Provider, _) => self.reject(now, code::NO_PROVIDER),
-                (SessionTimer::Close, State::Closing { code }) => self.close(code),
-                (SessionTimer::Hold | SessionTimer::Close, _) => {}
-            }
-        }
-    }
-
-    fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next().map(|(at, _)| at)
-    }
 }
 
 #[cfg(test)]

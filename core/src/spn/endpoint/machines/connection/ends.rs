@@ -2,47 +2,54 @@
 
 use std::time::Instant;
 
-use super::{Action, Connection, Event, Sending, State, Timer};
+use super::{Action, Connection, ConnectionTimer, Event, Sending, State};
 use crate::spn::wire::code;
 
 impl Connection {
-    pub(super) fn on_disconnecting(&mut self, event: &Event) {
+    pub(super) fn disconnecting(&mut self, event: Event) -> State {
+        let state = State::Disconnecting;
         match event {
             Event::StreamFinished => {
                 self.flow.receiving = false;
-                self.end_if_over();
+                self.end_if_over(state)
             }
             Event::StreamStopped { code } => {
-                self.reset(*code);
-                self.end_if_over();
+                self.reset(code);
+                self.end_if_over(state)
             }
-            Event::StreamAcked => self.on_delivered(),
+            Event::StreamAcked => self.deliver(state),
             Event::StreamReset { code } => {
                 self.flow.receiving = false;
-                self.cut(*code);
-                self.end();
+                self.cut(code);
+                self.end()
             }
             Event::LocalAbort { code } => {
-                self.cut(*code);
-                self.end();
+                self.cut(code);
+                self.end()
             }
             Event::LocalStop { code } => {
-                self.stop(*code);
-                self.end_if_over();
+                self.stop(code);
+                self.end_if_over(state)
             }
-            Event::CloseReq { .. } => self.actions.push(Action::SendCloseAck),
-            Event::PauseReq if self.flow.resumable => self.actions.push(Action::SendPauseAck),
+            Event::CloseReq { .. } => {
+                self.parts.act(Action::SendCloseAck);
+                state
+            }
+            Event::PauseReq if self.flow.resumable => {
+                self.parts.act(Action::SendPauseAck);
+                state
+            }
             Event::StreamClosed => {
                 self.cut(code::OK);
-                self.end();
+                self.end()
             }
             // A hub answers so when there is no partner to be told: if it comes back, it is to hear of it.
             Event::CloseAck => {
                 self.cut(code::OK);
-                self.leave_closing();
+                self.leave_closing()
             }
             Event::SessionLost => self.leave_closing(),
-            Event::SentOver if self.flow.resumable => self.on_delivered(),
+            Event::SentOver if self.flow.resumable => self.deliver(state),
             Event::Connect
             | Event::Incoming { .. }
             | Event::SessionFound { .. }
@@ -63,77 +70,76 @@ impl Connection {
             | Event::Resumed
             | Event::PartnerResumed
             | Event::SentOver
-            | Event::Mismatch => {}
+            | Event::Mismatch => self.parts.ignore(state),
         }
     }
 
-    pub(super) fn on_close_req(&mut self, now: Instant, code: u64) {
-        self.actions.push(Action::SendCloseAck);
+    /// CLOSE_REQ.
+    pub(super) fn follow_close(&mut self, now: Instant, code: u64) -> State {
+        self.parts.act(Action::SendCloseAck);
         if code == code::OK {
             if self.flow.sending == Sending::Open {
-                self.actions.push(Action::LocalStopped { code });
+                self.parts.act(Action::LocalStopped { code });
             }
             self.finish();
         } else {
             self.cut(code);
-            self.actions.push(Action::LocalReset { code });
+            self.parts.act(Action::LocalReset { code });
         }
-        self.start_closing(now);
+        self.start_closing(now)
     }
 
     /// Ends both directions on the local side's wish. FIN and RESET_STREAM are all that `sc01` has for it.
-    pub(super) fn abort(&mut self, now: Instant, code: u64) {
+    pub(super) fn abort(&mut self, now: Instant, code: u64) -> State {
         if !self.is_sc02() {
             self.cut(code);
             return self.end();
         }
         self.closing = code;
-        self.actions.push(Action::SendCloseReq { code });
+        self.parts.act(Action::SendCloseReq { code });
         if code == code::OK {
             self.finish();
             self.stop(code);
         } else {
             self.cut(code);
         }
-        self.start_closing(now);
+        self.start_closing(now)
     }
 
-    pub(super) fn start_closing(&mut self, now: Instant) {
-        self.timers.stop_all();
-        self.timers.set(Timer::Closing, now + self.config.closing);
-        self.set_state(State::Disconnecting);
+    pub(super) fn start_closing(&mut self, now: Instant) -> State {
+        self.parts.timers.stop_all();
+        self.parts.timers.set(ConnectionTimer::Closing, now + self.config.closing);
+        State::Disconnecting
     }
 
     /// Ends our half in good order, if it is open.
     pub(super) fn finish(&mut self) {
         if self.flow.sending == Sending::Open {
             self.flow.sending = Sending::Finished;
-            self.actions.push(Action::FinishStream);
+            self.parts.act(Action::FinishStream);
         }
     }
 
     /// Our end has arrived where it counts.
-    pub(super) fn on_delivered(&mut self) {
+    pub(super) fn deliver(&mut self, state: State) -> State {
         if self.flow.sending == Sending::Finished {
             self.flow.sending = Sending::Delivered;
         }
-        self.end_if_over();
+        self.end_if_over(state)
     }
 
-    /// Resets what is still open of our half; says whether there was any.
-    pub(super) fn reset(&mut self, code: u64) -> bool {
-        let open = matches!(self.flow.sending, Sending::Open | Sending::Finished);
-        if open {
+    /// Resets what is still open of our half.
+    pub(super) fn reset(&mut self, code: u64) {
+        if matches!(self.flow.sending, Sending::Open | Sending::Finished) {
             self.flow.sending = Sending::Stopped;
-            self.actions.push(Action::ResetStream { code });
+            self.parts.act(Action::ResetStream { code });
         }
-        open
     }
 
     pub(super) fn stop(&mut self, code: u64) {
         if self.flow.receiving {
             self.flow.receiving = false;
-            self.actions.push(Action::StopStream { code });
+            self.parts.act(Action::StopStream { code });
         }
     }
 
@@ -142,20 +148,18 @@ impl Connection {
         self.stop(code);
     }
 
-    pub(super) fn end_if_over(&mut self) {
-        if !self.flow.receiving && matches!(self.flow.sending, Sending::Delivered | Sending::Stopped) {
-            self.end();
-        }
+    pub(super) fn end_if_over(&mut self, state: State) -> State {
+        if self.flow.is_over() { self.end() } else { state }
     }
 
-    pub(super) fn fail(&mut self, code: u64) {
-        self.actions.push(Action::LocalReset { code });
-        self.end();
+    pub(super) fn fail(&mut self, code: u64) -> State {
+        self.parts.act(Action::LocalReset { code });
+        self.end()
     }
 
-    pub(super) fn end(&mut self) {
-        self.timers.stop_all();
-        self.actions.push(Action::Disconnected);
-        self.set_state(State::Disconnected);
+    pub(super) fn end(&mut self) -> State {
+        self.parts.timers.stop_all();
+        self.parts.act(Action::Disconnected);
+        State::Disconnected
     }
 }

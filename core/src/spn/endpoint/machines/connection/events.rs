@@ -1,8 +1,8 @@
-//! What an endpoint connection hears, and what it wants done.
+//! What an endpoint connection hears, what it wants done, and its timers.
 
 use serde::{Deserialize, Serialize};
 
-use crate::spn::Protocol;
+use crate::{machine::Timer, spn::Protocol};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,4 +110,47 @@ pub enum Action {
     LocalStopped { code: u64 },
     /// Final: forget it.
     Disconnected,
+}
+
+/// The timers of an endpoint connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionTimer {
+    /// A session with room should have been found.
+    Lookup,
+    /// The pause before the next try, or the next request to resume, is over.
+    Again,
+    /// The time for tries is over.
+    Total,
+    /// The provider's local side should be there.
+    Dial,
+    /// The hub should have taken it off its stream.
+    Pausing,
+    /// It has been without a stream for too long.
+    Pause,
+    /// A resumed stream has lasted for long enough to be a success.
+    Settled,
+    /// The streams should have ended after CLOSE_REQ.
+    Closing,
+}
+
+impl Timer for ConnectionTimer {
+    const ALL: &'static [Self] =
+        &[Self::Lookup, Self::Again, Self::Total, Self::Dial, Self::Pausing, Self::Pause, Self::Settled, Self::Closing];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lookup => "lookup",
+            Self::Again => "again",
+            Self::Total => "total",
+            Self::Dial => "dial",
+            Self::Pausing => "pausing",
+            Self::Pause => "pause",
+            Self::Settled => "settled",
+            Self::Closing => "closing",
+        }
+    }
 }

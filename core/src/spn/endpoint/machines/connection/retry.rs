@@ -2,37 +2,37 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Connection, Sending, State, Timer};
+use super::{Action, Connection, ConnectionTimer, Sending, State};
 use crate::spn::{Role, wire::code};
 
 impl Connection {
-    /// Makes good on the new stream what the local side and earlier tries have done.
-    pub(super) fn on_opened(&mut self) {
-        self.timers.stop(Timer::Lookup);
-        self.timers.stop(Timer::Dial);
+    /// The stream is there: makes good on it what the local side and earlier tries have done.
+    pub(super) fn open(&mut self) -> State {
+        self.parts.timers.stop(ConnectionTimer::Lookup);
+        self.parts.timers.stop(ConnectionTimer::Dial);
         if self.flow.sent {
-            self.actions.push(Action::SendHeld);
+            self.parts.act(Action::SendHeld);
         }
         if self.flow.sending == Sending::Finished {
-            self.actions.push(Action::FinishStream);
+            self.parts.act(Action::FinishStream);
         }
         if let Some(code) = self.flow.deaf {
             self.stop(code);
         }
-        self.set_state(State::Connected);
-        self.end_if_over();
+        self.end_if_over(State::Connected)
     }
 
-    pub(super) fn on_session_lost(&mut self, now: Instant) {
-        if self.is_unclaimed() {
+    /// The session is gone, in Connecting or Connected.
+    pub(super) fn lose_session(&mut self, now: Instant, state: State) -> State {
+        if self.is_unclaimed(state) {
             self.spent = false;
-            self.timers.set(Timer::Total, now + self.config.total);
+            self.parts.timers.set(ConnectionTimer::Total, now + self.config.total);
             self.forget_stream();
-            self.look_up(now, Duration::ZERO);
+            self.look_up(now, Duration::ZERO)
         } else if self.flow.resumable {
-            self.pause(now);
+            self.pause(now)
         } else {
-            self.fail(code::PARTNER_LOST);
+            self.fail(code::PARTNER_LOST)
         }
     }
 
@@ -44,41 +44,41 @@ impl Connection {
     }
 
     /// On this stream no byte has moved, and it need not be the last one.
-    fn is_untouched(&self) -> bool {
-        self.can_repeat() && (matches!(self.state, State::Connecting) || !self.flow.sent)
+    fn is_untouched(&self, state: State) -> bool {
+        self.can_repeat() && (matches!(state, State::Connecting) || !self.flow.sent)
     }
 
     /// No byte has moved, and no provider has answered: a new connection is as good as this one.
-    pub(super) fn is_unclaimed(&self) -> bool {
-        self.is_untouched() && !(self.flow.resumable && self.flow.confirmed)
+    pub(super) fn is_unclaimed(&self, state: State) -> bool {
+        self.is_untouched(state) && !(self.flow.resumable && self.flow.confirmed)
     }
 
-    pub(super) fn repeat(&mut self, now: Instant, code: u64, pause: Duration) {
+    pub(super) fn repeat(&mut self, now: Instant, code: u64, pause: Duration) -> State {
         let before = self.flow.sending;
         self.cut(code);
         self.flow.sending = before;
         self.forget_stream();
-        self.look_up(now, pause);
+        self.look_up(now, pause)
     }
 
     /// What was said on it is to be said again on the next one.
     pub(super) fn forget_stream(&mut self) {
         self.flow.receiving = false;
         (self.flow.resumable, self.flow.confirmed, self.flow.acked) = (false, false, false);
-        self.timers.stop(Timer::Pause);
-        self.timers.stop(Timer::Settled);
+        self.parts.timers.stop(ConnectionTimer::Pause);
+        self.parts.timers.stop(ConnectionTimer::Settled);
         if self.flow.sending == Sending::Delivered {
             self.flow.sending = Sending::Finished;
         }
     }
 
-    pub(super) fn look_up(&mut self, now: Instant, pause: Duration) {
-        self.timers.set(Timer::Lookup, now + self.config.lookup);
+    pub(super) fn look_up(&mut self, now: Instant, pause: Duration) -> State {
+        self.parts.timers.set(ConnectionTimer::Lookup, now + self.config.lookup);
         if pause.is_zero() {
-            self.actions.push(Action::LookUp);
+            self.parts.act(Action::LookUp);
         } else {
-            self.timers.set(Timer::Again, now + pause);
+            self.parts.timers.set(ConnectionTimer::Again, now + pause);
         }
-        self.set_state(State::LookingUpSession { asked: pause.is_zero() });
+        State::LookingUpSession { asked: pause.is_zero() }
     }
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::machine::Describe as _;
+use crate::machine::{Describe as _, Inspect as _, Machine as _};
 
 /// A machine and its time.
 struct Bench {
@@ -23,7 +23,7 @@ const fn stopped(code: u64) -> Event {
 
 impl Bench {
     fn new() -> Self {
-        Self { machine: Connection::start(Config::default(), 0), now: crate::testing::first_instant() }
+        Self { machine: Connection::new(Config::default(), 0), now: crate::testing::first_instant() }
     }
 
     /// After these events, whatever they caused.

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::machine::Describe as _;
+use crate::machine::{Describe as _, Inspect as _, Machine as _};
 
 /// A machine and its time.
 struct Bench {
@@ -18,7 +18,7 @@ const ACK: Event = Event::SessionAck { standby: false };
 
 impl Bench {
     fn new(config: Config) -> Self {
-        Self { machine: Session::start(config, 7), now: crate::testing::first_instant() }
+        Self { machine: Session::new(config, 7), now: crate::testing::first_instant() }
     }
 
     /// Everything the machine says, with the jitter of delays checked and taken out.
@@ -59,11 +59,11 @@ impl Bench {
     /// Fails one try, and says the delay.
     fn fail(&mut self) -> u64 {
         let actions = self.feed(Event::Lost);
-        let [Action::Waiting { retry_ms }] = actions[..] else { panic!("{actions:?}") };
+        let [Action::Waiting { retry }] = actions[..] else { panic!("{actions:?}") };
         let (waited, actions) = self.fire("retry");
         assert_eq!(actions, [Action::Dial]);
-        assert_eq!(waited, u128::from(retry_ms));
-        retry_ms
+        assert_eq!(waited, retry.as_millis());
+        ms(retry)
     }
 
     fn established(connect: Event, protocol: Protocol) -> Self {
@@ -76,6 +76,10 @@ impl Bench {
         assert_eq!(bench.machine.state(), "Established");
         bench
     }
+}
+
+fn ms(duration: Duration) -> u64 {
+    duration.as_millis() as u64
 }
 
 fn in_range(delay: u64, middle: u64) {
@@ -154,9 +158,9 @@ fn a_missing_session_ack_is_given_up_after_10_s() {
 #[test]
 fn what_comes_instead_of_session_ack() {
     for (event, closed_with) in [
-        (Event::SessionReject { code: code::NOT_ENTITLED, retry_after_ms: 0 }, code::NOT_ENTITLED),
+        (Event::SessionReject { code: code::NOT_ENTITLED, retry_after: Duration::ZERO }, code::NOT_ENTITLED),
         (Event::SessionClose { code: code::HUB_REMOVED }, code::HUB_REMOVED),
-        (Event::SessionShutdown { deadline_ms: 1 }, code::OK),
+        (Event::SessionShutdown { deadline: Duration::from_millis(1) }, code::OK),
         (Event::SessionState { standby: true }, code::MALFORMED),
         (Event::ProviderStopped, code::MALFORMED),
         (Event::SetWeightAck { weight: 1 }, code::MALFORMED),
@@ -180,8 +184,7 @@ fn retries_double_to_30_s_with_jitter() {
     }
     // Another seed waits otherwise.
     let delays = |seed| {
-        let mut bench =
-            Bench { machine: Session::start(Config::default(), seed), now: crate::testing::first_instant() };
+        let mut bench = Bench { machine: Session::new(Config::default(), seed), now: crate::testing::first_instant() };
         bench.feed(CONSUMER);
         [bench.fail(), bench.fail(), bench.fail()]
     };
@@ -198,8 +201,8 @@ fn session_ack_resets_the_retries() {
     }
     bench.expect(&[SC02, ACK], "Established", &[Action::Established { standby: false }]);
     let actions = bench.feed(Event::Lost);
-    let [Action::SessionLost, Action::Waiting { retry_ms }] = actions[..] else { panic!("{actions:?}") };
-    in_range(retry_ms, 500);
+    let [Action::SessionLost, Action::Waiting { retry }] = actions[..] else { panic!("{actions:?}") };
+    in_range(ms(retry), 500);
 }
 
 #[test]
@@ -213,8 +216,8 @@ fn an_sc01_session_counts_only_after_a_second() {
             assert_eq!(bench.fire("settled"), (1_000, vec![]));
         }
         let actions = bench.feed(Event::Lost);
-        let [Action::SessionLost, Action::Waiting { retry_ms }] = actions[..] else { panic!("{actions:?}") };
-        in_range(retry_ms, expected);
+        let [Action::SessionLost, Action::Waiting { retry }] = actions[..] else { panic!("{actions:?}") };
+        in_range(ms(retry), expected);
         bench.fire("retry");
     }
 }
@@ -225,11 +228,12 @@ fn retry_after_counts_when_it_is_longer() {
         let mut bench = Bench::new(Config::default());
         bench.feed(CONSUMER);
         bench.feed(SC02);
-        let actions = bench.feed(Event::SessionReject { code: code::NO_PROVIDER, retry_after_ms });
-        let [Action::Close { code: code::NO_PROVIDER }, Action::Waiting { retry_ms }] = actions[..] else {
+        let actions = bench
+            .feed(Event::SessionReject { code: code::NO_PROVIDER, retry_after: Duration::from_millis(retry_after_ms) });
+        let [Action::Close { code: code::NO_PROVIDER }, Action::Waiting { retry }] = actions[..] else {
             panic!("{actions:?}")
         };
-        assert!((least..=most).contains(&retry_ms), "{retry_ms}");
+        assert!((least..=most).contains(&ms(retry)), "{retry:?}");
     }
 }
 
@@ -388,7 +392,7 @@ fn a_second_signal_forces_it() {
         // The hub's shutdown is no signal of ours.
         let mut bench = Bench::established(CONSUMER, protocol);
         bench.feed(Event::ConnectionOpened);
-        bench.feed(Event::SessionShutdown { deadline_ms: 0 });
+        bench.feed(Event::SessionShutdown { deadline: Duration::ZERO });
         bench.expect(&[Event::LocalShutdown], "Closing", &[]);
         bench.expect(
             &[Event::LocalShutdown],
@@ -403,15 +407,19 @@ fn the_hubs_shutdown_sets_the_deadline() {
     for (deadline_ms, expected) in [(0, 30_000), (7_000, 7_000), (u64::MAX, 600_000)] {
         let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
         bench.feed(Event::ConnectionOpened);
-        bench.expect(&[Event::SessionShutdown { deadline_ms }], "Closing", &[Action::Hide]);
-        bench.expect(&[Event::SessionShutdown { deadline_ms: 1 }], "Closing", &[]);
+        bench.expect(
+            &[Event::SessionShutdown { deadline: Duration::from_millis(deadline_ms) }],
+            "Closing",
+            &[Action::Hide],
+        );
+        bench.expect(&[Event::SessionShutdown { deadline: Duration::from_millis(1) }], "Closing", &[]);
         assert_eq!(bench.fire("closing"), (expected, vec![Action::SessionLost, Action::SendSessionClose { code: 0 }]));
         bench.expect(&[Event::ConnectionEnded], "Closing", &[]);
         bench.expect(&[Event::SessionClose { code: 0 }], "Closed", &[Action::Close { code: 0 }, Action::Closed]);
     }
     let mut empty = Bench::established(PROVIDER, Protocol::Sc02);
     empty.expect(
-        &[Event::SessionShutdown { deadline_ms: 5 }],
+        &[Event::SessionShutdown { deadline: Duration::from_millis(5) }],
         "Closing",
         &[Action::Hide, Action::SendSessionClose { code: 0 }],
     );
@@ -422,7 +430,7 @@ fn the_word_notify_shutdown_is_answered() {
     let mut bench = Bench::established(PROVIDER, Protocol::Sc01);
     bench.feed(Event::ConnectionOpened);
     bench.expect(
-        &[Event::SessionShutdown { deadline_ms: 0 }],
+        &[Event::SessionShutdown { deadline: Duration::ZERO }],
         "Closing",
         &[Action::RefuseStreams, Action::SendNotifyShutdown, Action::Hide],
     );
@@ -493,7 +501,7 @@ fn an_endpoint_that_ends_is_there_for_as_long_as_something_waits_for_it() {
         bench.expect(&[Event::ConnectionOpened, needed(false)], "Closing", &[]);
         let mut other = Bench { machine: bench.machine.clone(), now: bench.now };
         bench.expect(&[Event::ConnectionEnded], "Closing", &leaves(&role)[1..]);
-        other.expect(&[needed(true), Event::SessionShutdown { deadline_ms: 0 }], "Closing", &[]);
+        other.expect(&[needed(true), Event::SessionShutdown { deadline: Duration::ZERO }], "Closing", &[]);
         assert!(!other.machine.is_established());
         other.expect(&[Event::ConnectionEnded], "Closing", &leaves(&role)[1..]);
 
@@ -549,7 +557,7 @@ fn an_established_session_breaks() {
         (Event::SessionClose { code: code::NOT_ENTITLED }, code::NOT_ENTITLED),
         (Event::Violation { code: code::CONTROL_LOST }, code::CONTROL_LOST),
         (ACK, code::MALFORMED),
-        (Event::SessionReject { code: 1, retry_after_ms: 0 }, code::MALFORMED),
+        (Event::SessionReject { code: 1, retry_after: Duration::ZERO }, code::MALFORMED),
     ] {
         let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
         let actions = bench.feed(event.clone());
@@ -611,7 +619,10 @@ fn a_surplus_session_ends_in_good_order_and_goes_into_reserve() {
 fn a_script_reads_and_writes_plain_names() {
     let event: Event = serde_json::from_str(r#"{"connected":{"protocol":"sc02"}}"#).unwrap();
     assert_eq!(event, SC02);
-    assert_eq!(serde_json::to_string(&Action::Waiting { retry_ms: 5 }).unwrap(), r#"{"waiting":{"retry_ms":5}}"#);
+    assert_eq!(
+        serde_json::to_string(&Action::Waiting { retry: Duration::from_millis(5) }).unwrap(),
+        r#"{"waiting":{"retry_ms":5}}"#
+    );
     assert_eq!(serde_json::from_str::<Config>("{}").unwrap(), Config::default());
 }
 

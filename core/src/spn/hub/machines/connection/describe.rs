@@ -2,34 +2,9 @@
 
 use super::{Config, Event, HubConnection, Loss, State};
 use crate::{
-    machine::{Describe, Inspect, Machine, Timer as _},
+    machine::{Describe, Inspect as _, Machine as _},
     spn::{Side, wire::code},
 };
-
-impl Inspect for HubConnection {
-    const NAME: &'static str = "spn.hub_connection";
-
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::Idle => "Idle",
-            State::Choosing => "Choosing",
-            State::Waiting { .. } => "Waiting",
-            State::Relaying { .. } => "Relaying",
-            State::Pausing { .. } => "Pausing",
-            State::Finishing { .. } => "Finishing",
-            State::Closing { .. } => "Closing",
-            State::Ended => "Ended",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| timer.name())
-    }
-
-    fn is_overrun(&self) -> bool {
-        self.actions.is_overrun()
-    }
-}
 
 impl Describe for HubConnection {
     const ABOUT: &'static str = "a connection as its hub sees it: choosing a provider, relaying, pause, end";
@@ -40,7 +15,7 @@ impl Describe for HubConnection {
     }
 
     fn fingerprint(&self) -> String {
-        format!("{:?} {} {:?}", self.state, self.resumable, self.timers.armed().collect::<Vec<_>>())
+        format!("{} {}", self.resumable, self.parts.fingerprint())
     }
 
     fn alphabet() -> Vec<Event> {
@@ -84,8 +59,8 @@ impl Describe for HubConnection {
     }
 
     fn check(&self) -> Result<(), String> {
-        let timed = match self.state {
-            State::Choosing | State::Waiting { .. } | State::Pausing { .. } | State::Closing { .. } => true,
+        let timed = match self.parts.state() {
+            State::Choosing | State::Waiting { .. } | State::Pausing(_) | State::Closing(_) => true,
             // The last ends with its sessions.
             State::Idle | State::Relaying { .. } | State::Finishing { .. } | State::Ended => false,
         };

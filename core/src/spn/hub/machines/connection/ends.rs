@@ -2,93 +2,88 @@
 
 use std::time::Instant;
 
-use super::{Action, Flow, HubConnection, Loss, Sides, State, Timer};
+use super::{Action, Close, Flow, HubConnection, Loss, Pause, Sides, State, Timer};
 use crate::spn::{Side, record::DisconnectReason, wire::code};
 
 impl HubConnection {
-    pub(super) fn close_req(&mut self, now: Instant, flow: Flow, side: Side, code: u64, askable: bool) {
+    pub(super) fn close_req(&mut self, now: Instant, flow: Flow, side: Side, code: u64, askable: bool) -> State {
         if !askable {
             return self.close(flow, code);
         }
-        self.state = State::Closing { flow, asked_by: side, code };
-        self.arm(now, Timer::Closing, self.config.closing_ms);
-        self.actions.push(Action::SendCloseReq { to: side.other(), code });
+        self.parts.timers.set_after(Timer::Closing, now, self.config.closing);
+        self.parts.act(Action::SendCloseReq { to: side.other(), code });
+        State::Closing(Close { flow, asked_by: side, code })
     }
 
     /// CLOSE_REQ has been answered: the provider's stream ends first, then the consumer's.
-    pub(super) fn close(&mut self, flow: Flow, code: u64) {
+    pub(super) fn close(&mut self, flow: Flow, code: u64) -> State {
         for to in [Side::Provider, Side::Consumer] {
             if code != code::OK {
                 self.abort(flow, to, code);
             } else if !flow.over.has(to.other()) {
-                self.actions.push(Action::Finish { to });
+                self.parts.act(Action::Finish { to });
             }
         }
-        self.end(Some(if code == code::OK { DisconnectReason::Closed } else { DisconnectReason::ClosedByPeer }));
+        self.end(Some(if code == code::OK { DisconnectReason::Closed } else { DisconnectReason::ClosedByPeer }))
     }
 
     /// The asked side has gone away without an answer.
-    pub(super) fn leave_closing(&mut self, flow: Flow, asked_by: Side) {
+    pub(super) fn leave_closing(&mut self, flow: Flow, asked_by: Side) -> State {
         self.abort(flow, asked_by, code::PAUSED);
-        self.actions.push(Action::SendCloseAck { to: asked_by });
-        self.end(Some(DisconnectReason::Error));
+        self.parts.act(Action::SendCloseAck { to: asked_by });
+        self.end(Some(DisconnectReason::Error))
     }
 
     /// This side has left its stream, and the other is to wait for the next one.
-    pub(super) fn left(&mut self, now: Instant, flow: Flow, side: Side, reason: DisconnectReason) {
+    pub(super) fn left(&mut self, now: Instant, flow: Flow, side: Side, reason: DisconnectReason) -> State {
         if side == Side::Consumer && !flow.answered {
             // A reset could destroy the preamble on its way, and the provider would never know which connection it was.
-            self.actions.push(Action::SendPauseReq { to: Side::Provider });
-            return self.pausing_for(now, flow, Sides::only(side), Some(side), reason);
+            self.parts.act(Action::SendPauseReq { to: Side::Provider });
+            return self.pause(now, Pause { flow, answered: Sides::only(side), gone: Some(side), reason });
         }
         self.tell(flow, side.other(), code::PAUSED);
-        self.end(Some(reason));
+        self.end(Some(reason))
     }
 
-    pub(super) fn pausing_for(
-        &mut self,
-        now: Instant,
-        flow: Flow,
-        answered: Sides,
-        gone: Option<Side>,
-        reason: DisconnectReason,
-    ) {
-        self.state = State::Pausing { flow, answered, gone, reason };
-        self.arm(now, Timer::Pausing, self.config.pausing_ms);
+    /// PAUSE_REQ is out.
+    pub(super) fn pause(&mut self, now: Instant, pause: Pause) -> State {
+        self.parts.timers.set_after(Timer::Pausing, now, self.config.pausing);
+        State::Pausing(pause)
     }
 
     /// Nobody writes to the streams any more.
-    pub(super) fn paused(&mut self, flow: Flow, gone: Option<Side>, reason: DisconnectReason) {
+    pub(super) fn paused(&mut self, flow: Flow, gone: Option<Side>, reason: DisconnectReason) -> State {
         for side in [Side::Provider, Side::Consumer] {
             if gone != Some(side) {
                 self.abort(flow, side, code::PAUSED);
             }
         }
-        self.end(Some(reason));
+        self.end(Some(reason))
     }
 
     /// The provider has never had it, or is taken for one that has not: the consumer may try another one.
-    pub(super) fn never_had(&mut self, flow: Flow, reason: DisconnectReason) {
+    pub(super) fn never_had(&mut self, flow: Flow, reason: DisconnectReason) -> State {
         self.tell(flow, Side::Consumer, code::NOT_STARTED);
-        self.end(Some(reason));
+        self.end(Some(reason))
     }
 
     /// A session is gone, and the connection with it.
-    pub(super) fn lost(&mut self, flow: Flow, side: Side, loss: Loss) {
+    pub(super) fn lost(&mut self, flow: Flow, side: Side, loss: Loss) -> State {
         let code = if loss == Loss::Unstarted { code::NOT_STARTED } else { code::PARTNER_LOST };
         self.tell(flow, side.other(), code);
-        self.end(Some(DisconnectReason::Error));
+        self.end(Some(DisconnectReason::Error))
     }
 
-    pub(super) fn end_consumer(&mut self, code: u64) {
+    /// There is no provider's stream yet.
+    pub(super) fn end_consumer(&mut self, code: u64) -> State {
         self.abort(Flow::default(), Side::Consumer, code);
-        self.end(None);
+        self.end(None)
     }
 
-    pub(super) fn end_both(&mut self, flow: Flow, code: u64, reason: DisconnectReason) {
+    pub(super) fn end_both(&mut self, flow: Flow, code: u64, reason: DisconnectReason) -> State {
         self.abort(flow, Side::Provider, code);
         self.abort(flow, Side::Consumer, code);
-        self.end(Some(reason));
+        self.end(Some(reason))
     }
 
     /// Aborts what is not over yet of the stream to this side, and makes sure that it hears of it: STOP_SENDING for a direction that has come
@@ -96,7 +91,7 @@ impl HubConnection {
     pub(super) fn tell(&mut self, flow: Flow, to: Side, code: u64) {
         self.abort(flow, to, code);
         if self.resumable && flow.over.has(to.other()) {
-            self.actions.push(match code {
+            self.parts.act(match code {
                 code::PAUSED => Action::SendPauseReq { to },
                 code => Action::SendCloseReq { to, code },
             });
@@ -106,16 +101,21 @@ impl HubConnection {
     /// Aborts what is not over yet of the stream to this side.
     pub(super) fn abort(&mut self, flow: Flow, to: Side, code: u64) {
         if !flow.over.has(to.other()) {
-            self.actions.push(Action::Abort { to, code });
+            self.parts.act(Action::Abort { to, code });
         }
         if !flow.over.has(to) {
-            self.actions.push(Action::StopSending { to, code });
+            self.parts.act(Action::StopSending { to, code });
         }
     }
 
-    pub(super) fn end(&mut self, reason: Option<DisconnectReason>) {
-        self.timers.stop_all();
-        self.state = State::Ended;
-        self.actions.push(Action::End { reason });
+    pub(super) fn end(&mut self, reason: Option<DisconnectReason>) -> State {
+        self.parts.timers.stop_all();
+        self.parts.act(Action::End { reason });
+        State::Ended
     }
+}
+
+/// The code of a connection that one end wants no more, whatever it called it.
+pub(super) fn aborted(code: u64) -> u64 {
+    if code == code::OK { code::PEER_ABORTED } else { code }
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    machine::{Describe, Inspect},
+    machine::{Describe as _, Inspect as _, Machine as _},
     testing::first_instant,
 };
 

@@ -1,8 +1,8 @@
 use super::*;
-use crate::testing::first_instant;
+use crate::{machine::Machine as _, testing::first_instant};
 
 fn on_demand() -> Config {
-    Config { idle_ms: 30_000, ..Config::default() }
+    Config { idle: Duration::from_secs(30), ..Config::default() }
 }
 
 fn from_load_on() -> Config {
@@ -77,7 +77,7 @@ fn it_comes_is_used_and_is_stopped_when_nobody_has_used_it_for_long_enough() {
 fn only_one_that_is_started_on_demand_is_stopped_when_idle() {
     let events = [Event::Loaded, STARTED, Event::ProviderCame, Event::Idle];
     assert_eq!(run(from_load_on(), &events).0.poll_timeout(), None);
-    let never = Config { idle_ms: 0, ..on_demand() };
+    let never = Config { idle: Duration::ZERO, ..on_demand() };
     assert_eq!(run(never, &[Event::ProviderCame]).0.poll_timeout(), None);
     assert!(run(on_demand(), &[Event::ProviderCame]).0.poll_timeout().is_some(), "whoever has started it");
     assert_eq!(run(on_demand(), &[Event::ProviderCame, Event::Busy]).0.poll_timeout(), None);

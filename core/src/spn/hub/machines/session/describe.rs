@@ -1,36 +1,12 @@
 //! The session on the hub for the explorer.
 
+use std::time::Duration;
+
 use super::{Config, Event, HubSession, State};
 use crate::{
-    machine::{Describe, Inspect, Machine, Timer as _},
+    machine::{Describe, Inspect as _, Machine as _},
     spn::wire::code,
 };
-
-impl Inspect for HubSession {
-    const NAME: &'static str = "spn.hub_session";
-
-    fn state(&self) -> &'static str {
-        match self.state {
-            State::Handshaking => "Handshaking",
-            State::AwaitOpen => "AwaitOpen",
-            State::Held { .. } => "Held",
-            State::Early { .. } => "Early",
-            State::Active { .. } => "Active",
-            State::Retiring { .. } => "Retiring",
-            State::Draining { .. } => "Draining",
-            State::Closing { .. } => "Closing",
-            State::Closed => "Closed",
-        }
-    }
-
-    fn due(&self) -> Option<&'static str> {
-        self.timers.next().map(|(_, timer)| timer.name())
-    }
-
-    fn is_overrun(&self) -> bool {
-        self.actions.is_overrun()
-    }
-}
 
 impl Describe for HubSession {
     const ABOUT: &'static str = "a session as its hub sees it: admission, weight, drain, end";
@@ -41,7 +17,7 @@ impl Describe for HubSession {
     }
 
     fn fingerprint(&self) -> String {
-        format!("{:?} {} {:?}", self.state, self.drained, self.timers.armed().collect::<Vec<_>>())
+        self.parts.fingerprint()
     }
 
     fn alphabet() -> Vec<Event> {
@@ -67,7 +43,7 @@ impl Describe for HubSession {
             E::EntitlementLost,
             E::Replaced,
             E::Idle,
-            E::HubDraining { deadline_ms: 30_000, resumable: true },
+            E::HubDraining { deadline: Duration::from_secs(30), resumable: true },
             E::HubStopping,
             E::SessionClose { code: code::OK },
             E::SessionClose { code: code::PAUSED },
@@ -77,7 +53,7 @@ impl Describe for HubSession {
     }
 
     fn check(&self) -> Result<(), String> {
-        let timed = match self.state {
+        let timed = match self.parts.state() {
             State::AwaitOpen | State::Held { .. } | State::Early { .. } | State::Closing { .. } => true,
             // QUIC's own handshake and idle timers end the others.
             State::Handshaking

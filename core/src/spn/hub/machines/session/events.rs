@@ -1,9 +1,11 @@
 //! What happens to a session on the hub, and what follows.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    machine::Timer,
+    machine::{self, Timer},
     spn::{hub::machines::connection::Loss, record::TerminateReason},
 };
 
@@ -71,7 +73,8 @@ pub enum Event {
     /// The hub is leaving.
     HubDraining {
         /// How long it gives its sessions.
-        deadline_ms: u32,
+        #[serde(rename = "deadline_ms", with = "machine::ms")]
+        deadline: Duration,
         /// Connections are to be resumed elsewhere.
         resumable: bool,
     },
@@ -118,7 +121,8 @@ pub enum Action {
         /// Why.
         code: u64,
         /// When to try again.
-        retry_after_ms: u32,
+        #[serde(rename = "retry_after_ms", with = "machine::ms")]
+        retry_after: Duration,
     },
     /// Send SESSION_CLOSE.
     SendClose {
@@ -128,7 +132,8 @@ pub enum Action {
     /// Send SESSION_SHUTDOWN.
     SendShutdown {
         /// How long the hub waits.
-        deadline_ms: u32,
+        #[serde(rename = "deadline_ms", with = "machine::ms")]
+        deadline: Duration,
         /// Connections are to be resumed elsewhere.
         resumable: bool,
     },

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    machine::{Describe, Inspect},
+    machine::{Describe as _, Inspect as _, Machine as _},
     testing::first_instant,
 };
 
@@ -37,8 +37,8 @@ const OPEN: &[Event] = &[E::ExtendedHandshake];
 const ACTIVE: &[Event] = &[E::ExtendedHandshake, E::OpenAdmitted { weight: 100 }];
 const LEGACY: &[Event] = &[E::LegacyAdmitted];
 const HELD: &[Event] = &[E::ExtendedHandshake, E::OpenOccupied { weight: 100 }];
-const DRAINING: &[Event] =
-    &[E::ExtendedHandshake, E::OpenAdmitted { weight: 100 }, E::HubDraining { deadline_ms: 30_000, resumable: true }];
+const DRAINING: &[Event] = &[E::ExtendedHandshake, E::OpenAdmitted { weight: 100 }, HUB_DRAINING];
+const HUB_DRAINING: Event = E::HubDraining { deadline: Duration::from_secs(30), resumable: true };
 
 /// The session ends, and may come back.
 fn end(reason: TerminateReason) -> Action {
@@ -58,7 +58,7 @@ fn handshaking() {
         assert_eq!(step(&[], E::LegacyRefused { code }), ("Closed", vec![A::Close { code }]));
     }
     assert_eq!(step(&[], E::LegacyOccupied), ("Held", vec![A::ProbeIncumbent]));
-    assert_eq!(step(&[], E::HubDraining { deadline_ms: 1, resumable: true }), ("Closed", vec![A::Close { code: 0 }]));
+    assert_eq!(step(&[], HUB_DRAINING), ("Closed", vec![A::Close { code: 0 }]));
     assert_eq!(step(&[], E::Lost), ("Closed", vec![]), "nothing began, nothing is recorded");
 }
 
@@ -67,22 +67,22 @@ fn session_open() {
     let begun = vec![A::SendAck, A::Begin { weight: 7 }];
     assert_eq!(step(OPEN, E::OpenAdmitted { weight: 7 }), ("Active", begun));
     assert_eq!(step(OPEN, E::OpenAdmitted { weight: 0 }).0, "Retiring");
-    for (code, retry_after_ms) in [(0x14, 0), (0x15, 0), (0x16, 0), (100, 1000), (0x19, 0)] {
-        let reject = vec![A::SendReject { code, retry_after_ms }];
+    for (code, secs) in [(0x14, 0), (0x15, 0), (0x16, 0), (100, 1), (0x19, 0)] {
+        let reject = vec![A::SendReject { code, retry_after: Duration::from_secs(secs) }];
         assert_eq!(step(OPEN, E::OpenRefused { code }), ("Closing", reject));
     }
     for code in [0x10, 0x12, 0x13] {
         assert_eq!(step(OPEN, E::ControlViolation { code }), ("Closed", vec![A::Close { code }]));
     }
     assert_eq!(expire(OPEN), ("Closed", vec![A::Close { code: 0x11 }]));
-    let reject = vec![A::SendReject { code: 0x18, retry_after_ms: 0 }];
-    assert_eq!(step(OPEN, E::HubDraining { deadline_ms: 1, resumable: true }), ("Closing", reject));
+    let reject = vec![A::SendReject { code: 0x18, retry_after: Duration::ZERO }];
+    assert_eq!(step(OPEN, HUB_DRAINING), ("Closing", reject));
 }
 
 #[test]
 fn a_singletons_second_provider_is_refused() {
     assert_eq!(step(OPEN, E::OpenOccupied { weight: 100 }), ("Held", vec![A::ProbeIncumbent]));
-    let reject = vec![A::SendReject { code: 0x17, retry_after_ms: 5000 }];
+    let reject = vec![A::SendReject { code: 0x17, retry_after: Duration::from_secs(5) }];
     assert_eq!(step(HELD, E::IncumbentAlive), ("Closing", reject));
     assert_eq!(step(&[E::LegacyOccupied], E::IncumbentAlive), ("Closed", vec![A::Close { code: 0x17 }]));
 }
@@ -100,10 +100,10 @@ fn a_consumer_waits_a_moment_for_the_first_provider() {
     let early = [OPEN, &[E::OpenEarly { weight: 100 }]].concat();
     assert_eq!(step(OPEN, E::OpenEarly { weight: 100 }), ("Early", vec![]));
     assert_eq!(step(&early, E::ProviderCame), ("Active", vec![A::SendAck, A::Begin { weight: 100 }]));
-    let reject = |code, retry_after_ms| ("Closing", vec![A::SendReject { code, retry_after_ms }]);
-    assert_eq!(expire(&early), reject(100, 1000));
+    let reject = |code, secs| ("Closing", vec![A::SendReject { code, retry_after: Duration::from_secs(secs) }]);
+    assert_eq!(expire(&early), reject(100, 1));
     assert_eq!(step(&early, E::EntitlementLost), reject(0x15, 0));
-    assert_eq!(step(&early, E::HubDraining { deadline_ms: 1, resumable: true }), reject(0x18, 0));
+    assert_eq!(step(&early, HUB_DRAINING), reject(0x18, 0));
     for event in [E::SetWeight { weight: 1 }, E::OpenEarly { weight: 1 }, E::OpenAdmitted { weight: 1 }] {
         assert_eq!(step(&early, event), ("Closed", vec![A::Close { code: 0x10 }]));
     }
@@ -161,13 +161,10 @@ fn ends() {
 
 #[test]
 fn drain() {
-    let shutdown = vec![A::SendShutdown { deadline_ms: 30_000, resumable: true }];
-    assert_eq!(step(ACTIVE, E::HubDraining { deadline_ms: 30_000, resumable: true }), ("Draining", shutdown));
-    assert_eq!(
-        step(LEGACY, E::HubDraining { deadline_ms: 30_000, resumable: true }),
-        ("Draining", vec![A::SendNotifyShutdown])
-    );
-    assert_eq!(step(DRAINING, E::HubDraining { deadline_ms: 1, resumable: true }), ("Draining", vec![]), "said once");
+    let shutdown = vec![A::SendShutdown { deadline: Duration::from_secs(30), resumable: true }];
+    assert_eq!(step(ACTIVE, HUB_DRAINING), ("Draining", shutdown));
+    assert_eq!(step(LEGACY, HUB_DRAINING), ("Draining", vec![A::SendNotifyShutdown]));
+    assert_eq!(step(DRAINING, HUB_DRAINING), ("Draining", vec![]), "said once");
     let drained = |reason| A::End { reason, loss: Loss::Drained };
     assert_eq!(
         step(DRAINING, E::SessionClose { code: 0 }),
