@@ -179,7 +179,7 @@ impl Greet {
     fn start(&mut self, now: Instant, event: Event) -> State {
         match event {
             Event::Accepted => {
-                self.parts.timers.set(Timer::Name, now + self.config.name_timeout);
+                self.parts.timers.set_after(Timer::Name, now, self.config.name_timeout);
                 self.read_on(BytesMut::new())
             }
             Event::ClientData { .. } | Event::ClientEof | Event::ClientSent { .. } | Event::ClientError => {
@@ -199,7 +199,7 @@ impl Greet {
         match name.iter().position(|&byte| byte == b'\n') {
             Some(end) if (1..=self.config.name_max).contains(&end) => {
                 self.parts.timers.stop(Timer::Name);
-                self.parts.timers.set(Timer::Write, now + self.config.write_timeout);
+                self.parts.timers.set_after(Timer::Write, now, self.config.write_timeout);
                 name.truncate(end);
                 let bytes = Bytes::from([b"hello ", &name[..], b"\n"].concat());
                 let left = bytes.len();

@@ -358,7 +358,7 @@ impl Accept {
             Event::AcceptFailed { kind } => match kind {
                 AcceptFault::Aborted | AcceptFault::Interrupted => self.accept_more(now),
                 AcceptFault::Files | AcceptFault::Memory => {
-                    self.parts.timers.set(Timer::Backoff, now + self.config.accept_backoff);
+                    self.parts.timers.set_after(Timer::Backoff, now, self.config.accept_backoff);
                     State::BackingOff
                 }
                 AcceptFault::Other => {
@@ -421,7 +421,7 @@ impl Accept {
         if self.yields.is_none()
             && let Some((&nth, &(conn, came))) = self.heads.first_key_value()
         {
-            let due = came + self.config.slow_head;
+            let due = machine::later(came, self.config.slow_head);
             if due > now {
                 self.parts.timers.set(Timer::SlowHead, due);
             } else {
@@ -452,7 +452,7 @@ impl Accept {
         if self.live.is_empty() {
             return self.finish(None);
         }
-        self.parts.timers.set(Timer::Drain, now + self.config.drain_timeout);
+        self.parts.timers.set_after(Timer::Drain, now, self.config.drain_timeout);
         State::Draining
     }
 

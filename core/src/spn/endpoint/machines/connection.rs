@@ -228,13 +228,13 @@ impl Connection {
         let state = State::LookingUpSession { asked };
         match event {
             Event::Connect if !self.parts.timers.is_set(ConnectionTimer::Lookup) => {
-                self.parts.timers.set(ConnectionTimer::Total, now + self.config.total);
+                self.parts.timers.set_after(ConnectionTimer::Total, now, self.config.total);
                 self.look_up(now, Duration::ZERO)
             }
             Event::Incoming { protocol } if !self.parts.timers.is_set(ConnectionTimer::Lookup) => {
                 self.role = Role::Provider;
                 self.protocol = protocol;
-                self.parts.timers.set(ConnectionTimer::Dial, now + self.config.dial);
+                self.parts.timers.set_after(ConnectionTimer::Dial, now, self.config.dial);
                 self.flow.receiving = true;
                 self.parts.act(Action::Announce);
                 State::Connecting

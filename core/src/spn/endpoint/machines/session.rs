@@ -346,7 +346,7 @@ impl Session {
         match protocol {
             Protocol::Sc02 => {
                 self.parts.timers.stop(SessionTimer::Handshake);
-                self.parts.timers.set(SessionTimer::Ack, now + self.config.ack);
+                self.parts.timers.set_after(SessionTimer::Ack, now, self.config.ack);
                 let weight = self.wanted();
                 self.parts.act(Action::SendSessionOpen { weight });
                 State::SessionConnecting { asked: Some(weight) }
@@ -356,7 +356,7 @@ impl Session {
             // `sc01` has no answer, and a refusal comes after the handshake's end: this success is provisional (Legacy protocol, TLS).
             Protocol::Sc01 => {
                 self.parts.timers.stop(SessionTimer::Handshake);
-                self.parts.timers.set(SessionTimer::Settled, now + self.config.settled);
+                self.parts.timers.set_after(SessionTimer::Settled, now, self.config.settled);
                 self.establish(Protocol::Sc01, false, self.weight)
             }
         }

@@ -30,8 +30,8 @@ impl Transaction {
                 return self.unexpected(State::Start, &other);
             }
         }
-        self.parts.timers.set(Timer::Head, now + self.config.head_timeout);
-        self.parts.timers.set(Timer::Transaction, now + self.config.transaction_timeout);
+        self.parts.timers.set_after(Timer::Head, now, self.config.head_timeout);
+        self.parts.timers.set_after(Timer::Transaction, now, self.config.transaction_timeout);
         self.parts.act(Action::ReadClient { max: self.config.head_max });
         State::ReadRequest(HeadReader::new(self.config.head_max, self.config.strict_head))
     }
@@ -70,7 +70,7 @@ impl Transaction {
     fn look_up(&mut self, now: Instant, lookup: Lookup) -> State {
         let seq = self.next_seq();
         self.parts.act(Action::OpenCacheRead { key: lookup.key.clone(), seq });
-        self.parts.timers.set(Timer::Cache, now + self.config.cache_timeout);
+        self.parts.timers.set_after(Timer::Cache, now, self.config.cache_timeout);
         State::CacheLookup(lookup)
     }
 
@@ -101,7 +101,7 @@ impl Transaction {
     fn read_on(&mut self, now: Instant, read: CacheRead) -> State {
         let left = usize::try_from(read.left).unwrap_or(usize::MAX);
         self.parts.act(Action::ReadCache { max: left.min(self.config.chunk) });
-        self.parts.timers.set(Timer::Cache, now + self.config.cache_timeout);
+        self.parts.timers.set_after(Timer::Cache, now, self.config.cache_timeout);
         State::CacheRead(read)
     }
 
@@ -140,7 +140,7 @@ impl Transaction {
     fn prepare_write(&mut self, now: Instant, fetch: Fetch) -> State {
         let seq = self.next_seq();
         self.parts.act(Action::OpenCacheWrite { key: fetch.key.clone(), seq });
-        self.parts.timers.set(Timer::Cache, now + self.config.cache_timeout);
+        self.parts.timers.set_after(Timer::Cache, now, self.config.cache_timeout);
         State::CachePrepareWrite(fetch)
     }
 
@@ -160,7 +160,7 @@ impl Transaction {
             (WriteRefusal::Locked, serve) if self.config.single_flight => {
                 // It goes on when the flight is abandoned and another one leads the next.
                 if serve == Serve::Streamed && !self.parts.timers.is_set(Timer::Flight) {
-                    self.parts.timers.set(Timer::Flight, now + self.config.flight_timeout);
+                    self.parts.timers.set_after(Timer::Flight, now, self.config.flight_timeout);
                 }
                 State::WaitFlight(fetch)
             }
@@ -207,7 +207,7 @@ impl Transaction {
         }
         let seq = self.next_seq();
         self.parts.act(Action::Resolve { name: fetch.request.server.clone(), seq });
-        self.parts.timers.set(Timer::Resolve, now + self.config.resolve_timeout);
+        self.parts.timers.set_after(Timer::Resolve, now, self.config.resolve_timeout);
         State::Resolve(fetch)
     }
 
@@ -242,7 +242,7 @@ impl Transaction {
         };
         let seq = self.next_seq();
         self.parts.act(Action::Connect { addr, port: self.config.origin_port, seq });
-        self.parts.timers.set(Timer::Connect, now + self.config.connect_timeout);
+        self.parts.timers.set_after(Timer::Connect, now, self.config.connect_timeout);
         State::Connect(connecting)
     }
 
@@ -254,7 +254,7 @@ impl Transaction {
                 let head = if self.config.forward_as_spaced { request.head_as_spaced() } else { request.head() };
                 let unsent = head.len() as u64;
                 self.parts.act(Action::WriteOrigin { bytes: head });
-                self.parts.timers.set(Timer::Origin, now + self.config.origin_idle_timeout);
+                self.parts.timers.set_after(Timer::Origin, now, self.config.origin_idle_timeout);
                 State::SendRequest(Sending { fetch: connecting.fetch, unsent })
             }
             Event::ConnectFailed { .. } => self.connect_next(now, connecting, Outcome::ConnectFailed),
@@ -291,7 +291,7 @@ impl Transaction {
     /// Asks the origin for the next piece.
     fn ask_origin(&mut self, now: Instant, reading: Reading) -> State {
         self.parts.act(Action::ReadOrigin { max: self.config.chunk });
-        self.parts.timers.set(Timer::Origin, now + self.config.origin_idle_timeout);
+        self.parts.timers.set_after(Timer::Origin, now, self.config.origin_idle_timeout);
         State::ReadOrigin(reading)
     }
 
@@ -312,7 +312,7 @@ impl Transaction {
                 if reading.fetch.is_stored {
                     reading.unstored = bytes.len() as u64;
                     self.parts.act(Action::WriteCache { bytes });
-                    self.parts.timers.set(Timer::Cache, now + self.config.cache_timeout);
+                    self.parts.timers.set_after(Timer::Cache, now, self.config.cache_timeout);
                 }
                 self.go_on(now, reading)
             }
@@ -371,7 +371,7 @@ impl Transaction {
         self.parts.act(Action::CloseOrigin { how: Close::Fin });
         if is_stored {
             self.parts.act(Action::CommitCache);
-            self.parts.timers.set(Timer::Cache, now + self.config.cache_timeout);
+            self.parts.timers.set_after(Timer::Cache, now, self.config.cache_timeout);
         }
         if self.config.serve == Serve::Streamed {
             self.close_client(Close::Fin);
@@ -532,7 +532,7 @@ impl Transaction {
         self.client.given += bytes.len() as u64;
         self.client.owed += bytes.len() as u64;
         self.parts.act(Action::WriteClient { bytes });
-        self.parts.timers.set(Timer::ClientWrite, now + self.config.client_write_timeout);
+        self.parts.timers.set_after(Timer::ClientWrite, now, self.config.client_write_timeout);
     }
 
     /// The client took bytes; says whether it has taken all of them now.

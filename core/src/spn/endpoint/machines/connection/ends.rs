@@ -108,7 +108,7 @@ impl Connection {
 
     pub(super) fn start_closing(&mut self, now: Instant) -> State {
         self.parts.timers.stop_all();
-        self.parts.timers.set(ConnectionTimer::Closing, now + self.config.closing);
+        self.parts.timers.set_after(ConnectionTimer::Closing, now, self.config.closing);
         State::Disconnecting
     }
 

@@ -9,7 +9,7 @@ impl Connection {
     pub(super) fn start_pausing(&mut self, now: Instant) -> State {
         self.parts.act(Action::SendPauseAck);
         self.parts.timers.stop(ConnectionTimer::Settled);
-        self.parts.timers.set(ConnectionTimer::Pausing, now + self.config.pausing);
+        self.parts.timers.set_after(ConnectionTimer::Pausing, now, self.config.pausing);
         State::Pausing
     }
 
@@ -55,7 +55,7 @@ impl Connection {
             Event::StreamReset { code: code::NOT_STARTED } if self.can_repeat() => {
                 self.flow.receiving = false;
                 self.parts.timers.stop(ConnectionTimer::Pausing);
-                self.parts.timers.set(ConnectionTimer::Total, now + self.config.total);
+                self.parts.timers.set_after(ConnectionTimer::Total, now, self.config.total);
                 self.repeat(now, code::NOT_STARTED, Duration::ZERO)
             }
             Event::StreamReset { code } => {
@@ -119,7 +119,7 @@ impl Connection {
             // The providers will say what became of it: they are waited for like any partner.
             Event::Sought => {
                 if !std::mem::replace(&mut self.flow.confirmed, true) {
-                    self.parts.timers.set(ConnectionTimer::Pause, now + self.config.pause);
+                    self.parts.timers.set_after(ConnectionTimer::Pause, now, self.config.pause);
                 }
                 state
             }
@@ -180,7 +180,7 @@ impl Connection {
         if !self.parts.timers.is_set(ConnectionTimer::Pause) {
             let claimed = self.role == Role::Provider || self.flow.confirmed;
             let pause = if claimed { self.config.pause } else { self.config.unclaimed };
-            self.parts.timers.set(ConnectionTimer::Pause, now + pause);
+            self.parts.timers.set_after(ConnectionTimer::Pause, now, pause);
         }
         if self.refused == 0 {
             self.parts.act(Action::AskResume);
@@ -191,7 +191,7 @@ impl Connection {
     }
 
     fn begin_again(&mut self, now: Instant) -> State {
-        self.parts.timers.set(ConnectionTimer::Total, now + self.config.total);
+        self.parts.timers.set_after(ConnectionTimer::Total, now, self.config.total);
         self.parts.timers.stop(ConnectionTimer::Again);
         self.forget_stream();
         self.look_up(now, Duration::ZERO)
@@ -199,7 +199,7 @@ impl Connection {
 
     fn ask_later(&mut self, now: Instant) {
         let pause = self.back_off();
-        self.parts.timers.set(ConnectionTimer::Again, now + pause);
+        self.parts.timers.set_after(ConnectionTimer::Again, now, pause);
     }
 
     /// How long the next try waits: longer after each that came to nothing.
@@ -222,10 +222,10 @@ impl Connection {
         }
         // The partner has asked for it, so it has it: not only a hub that died.
         if !std::mem::replace(&mut self.flow.confirmed, true) && self.parts.timers.is_set(ConnectionTimer::Pause) {
-            self.parts.timers.set(ConnectionTimer::Pause, now + self.config.pause);
+            self.parts.timers.set_after(ConnectionTimer::Pause, now, self.config.pause);
         }
         self.refused = self.refused.saturating_add(1);
-        self.parts.timers.set(ConnectionTimer::Settled, now + self.config.settled);
+        self.parts.timers.set_after(ConnectionTimer::Settled, now, self.config.settled);
         self.parts.act(Action::SendKept);
         if self.flow.sending != Sending::Open {
             self.parts.act(Action::FinishStream);

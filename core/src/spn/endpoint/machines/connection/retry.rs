@@ -26,7 +26,7 @@ impl Connection {
     pub(super) fn lose_session(&mut self, now: Instant, state: State) -> State {
         if self.is_unclaimed(state) {
             self.spent = false;
-            self.parts.timers.set(ConnectionTimer::Total, now + self.config.total);
+            self.parts.timers.set_after(ConnectionTimer::Total, now, self.config.total);
             self.forget_stream();
             self.look_up(now, Duration::ZERO)
         } else if self.flow.resumable {
@@ -73,11 +73,11 @@ impl Connection {
     }
 
     pub(super) fn look_up(&mut self, now: Instant, pause: Duration) -> State {
-        self.parts.timers.set(ConnectionTimer::Lookup, now + self.config.lookup);
+        self.parts.timers.set_after(ConnectionTimer::Lookup, now, self.config.lookup);
         if pause.is_zero() {
             self.parts.act(Action::LookUp);
         } else {
-            self.parts.timers.set(ConnectionTimer::Again, now + pause);
+            self.parts.timers.set_after(ConnectionTimer::Again, now, pause);
         }
         State::LookingUpSession { asked: pause.is_zero() }
     }

@@ -26,7 +26,7 @@ impl Session {
         let stays = self.needed && !self.leaving;
         if stays {
             self.leaving = true;
-            self.parts.timers.set(SessionTimer::Closing, now + self.config.closing);
+            self.parts.timers.set_after(SessionTimer::Closing, now, self.config.closing);
         }
         stays
     }
@@ -73,7 +73,7 @@ impl Session {
         match live.protocol {
             Protocol::Sc01 => {
                 self.parts.act(Action::SendNotifyShutdown);
-                self.parts.timers.set(SessionTimer::Linger, now + self.config.word);
+                self.parts.timers.set_after(SessionTimer::Linger, now, self.config.word);
             }
             Protocol::Sc02 => live = self.weigh(Live { retiring: self.role == Role::Provider, ..live }),
         }
@@ -87,7 +87,7 @@ impl Session {
         }
         self.parts.timers.stop(SessionTimer::Settled);
         if !self.leaving {
-            self.parts.timers.set(SessionTimer::Closing, now + closing);
+            self.parts.timers.set_after(SessionTimer::Closing, now, closing);
         }
         self.drain(now, Closing { live, left: false, signalled: signalled || self.leaving })
     }
@@ -117,7 +117,7 @@ impl Session {
                 }
                 let code = if live.moving { code::PAUSED } else { code::OK };
                 self.parts.act(Action::SendSessionClose { code });
-                self.parts.timers.set(SessionTimer::Linger, now + self.config.close);
+                self.parts.timers.set_after(SessionTimer::Linger, now, self.config.close);
                 State::Closing(Closing { left: true, ..closing })
             }
             // A close would overtake the word (Endpoint session).

@@ -8,7 +8,7 @@ use crate::spn::wire::code;
 impl Session {
     pub(super) fn dial(&mut self, now: Instant) -> State {
         self.parts.timers.stop(SessionTimer::Reserve);
-        self.parts.timers.set(SessionTimer::Handshake, now + self.config.handshake);
+        self.parts.timers.set_after(SessionTimer::Handshake, now, self.config.handshake);
         self.parts.act(Action::Dial);
         State::SessionConnecting { asked: None }
     }
@@ -43,7 +43,7 @@ impl Session {
         let retry = self.back_off().max(at_least.min(self.config.retry_after_max));
         self.retries = self.retries.saturating_add(1);
         self.stop_tries();
-        self.parts.timers.set(SessionTimer::Retry, now + retry);
+        self.parts.timers.set_after(SessionTimer::Retry, now, retry);
         self.parts.act(Action::Waiting { retry });
         State::Waiting
     }
@@ -72,7 +72,7 @@ impl Session {
         self.retries = 0;
         self.stop_tries();
         let pause = self.jitter.scatter(self.config.reserve);
-        self.parts.timers.set(SessionTimer::Reserve, now + pause);
+        self.parts.timers.set_after(SessionTimer::Reserve, now, pause);
         self.parts.act(Action::Reserved);
         State::Reserve
     }
