@@ -85,7 +85,7 @@
 //! - `txn` (default): transactions, by way of a caching proxy.
 //! - `host`: the loops that carry bytes between bindings and sockets, generic over a runtime.
 //!
-//! Without any, the pattern ([`machine`]) and its [`tools`] remain, for machines of your own.
+//! Without any, the pattern ([`machine`]), its [`tools`] and the vocabulary of byte streams ([`net`]) remain, for protocols of your own.
 
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, reason = "a test may panic on all the rest"))]
 
@@ -99,6 +99,7 @@ pub mod fuzzing;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod machine;
+pub mod net;
 #[cfg(feature = "spn")]
 pub mod quic;
 #[cfg(feature = "spn")]

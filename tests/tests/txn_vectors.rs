@@ -11,8 +11,9 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use towline_core::{
+    net::Hosts,
     quic::Epoch,
-    txn::{hosts::Hosts, proxy::Notice},
+    txn::proxy::Notice,
 };
 use towline_tests::{
     needs,
