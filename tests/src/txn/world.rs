@@ -324,9 +324,10 @@ impl<O: Outside> World<O> {
                     self.fates[client].end = Some((End::Left, self.time()));
                     self.inbox(client, |inbox| inbox.is_broken = true);
                     // A write is what tells a host of it, too.
-                    let writing =
-                        self.links.iter_mut().find(|(_, link)| link.is_of(client) && link.writing.take().is_some());
-                    if let Some((&conn, _)) = writing {
+                    let link = self.links.iter_mut().find(|(_, link)| link.is_of(client));
+                    if let Some((&conn, link)) = link
+                        && link.writing.take().is_some()
+                    {
                         self.tell(conn, Event::Error { fault: Fault::Reset });
                     }
                 }
@@ -341,7 +342,7 @@ impl<O: Outside> World<O> {
                         origin.head.extend_from_slice(&bytes);
                         if origin.head.ends_with(b"\r\n\r\n") {
                             origin.steps = self.outside.reply(&origin.head).into();
-                            self.heads.push(origin.head.clone());
+                            self.heads.push(std::mem::take(&mut origin.head));
                             self.plan_in(Duration::ZERO, Happening::OriginActs(conn));
                         }
                     }

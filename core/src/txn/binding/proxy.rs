@@ -184,7 +184,9 @@ struct Conn {
 enum Side {
     Client,
     /// With the number of the machine's question: for the name, or for the connection.
-    Origin { seq: u64 },
+    Origin {
+        seq: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
