@@ -2,5 +2,6 @@
 
 pub mod binding;
 pub mod fuzz;
+pub mod hex;
 pub mod host;
 pub mod machine;

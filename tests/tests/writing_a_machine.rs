@@ -26,7 +26,9 @@ use towline_smol::Smol;
 use towline_tests::{
     greet::{
         binding::{Ended, Greeter},
-        fuzz, host,
+        fuzz,
+        hex::Hex,
+        host,
         machine::{Action, Config, Event, Greet, Outcome},
     },
     random::Random,
@@ -168,6 +170,27 @@ fn the_binding_has_the_deadlines_of_its_machines() {
     greeter.handle_timeout(start + Duration::from_secs(10));
     assert_eq!(greeter.poll_notice().map(|ended| ended.outcome), Some(Outcome::TimedOut));
     assert_eq!(greeter.clients(), 0);
+}
+
+/// The same binding over another transport: neither it nor its host knows of the adaptor between them.
+#[test]
+fn an_adaptor_changes_the_bytes_and_keeps_the_connections() {
+    let now = first_instant();
+    let mut hex = Hex::new(Greeter::new(Config::default()));
+    let data = |digits: &'static str| net::Event::Data { bytes: digits.into() };
+    let conn = hex.handle_incoming(now, ([192, 0, 2, 1], 1).into());
+    assert_eq!(hex.poll_command(), Some(Command::Read { conn, max: 202 }));
+    let mut commands = |event| {
+        hex.handle_event(now, conn, event);
+        std::iter::from_fn(|| hex.poll_command()).collect::<Vec<_>>()
+    };
+    assert_eq!(commands(data("4")), [Command::Read { conn, max: 201 }]);
+    assert_eq!(commands(data("164")), [Command::Read { conn, max: 198 }]);
+    let bytes = "68656c6c6f204164610a".into();
+    assert_eq!(commands(data("610a")), [Command::Write { conn, bytes }]);
+    let close = Command::Close { conn, how: Close::Fin, unread: 4096 };
+    assert_eq!(commands(net::Event::Sent { len: 20 }), [close]);
+    assert_eq!(hex.poll_notice(), Some(Ended { conn, outcome: Outcome::Greeted }));
 }
 
 /// How a greeter on a runtime ends with two clients, one after the other, and what they were told.
