@@ -240,12 +240,14 @@ pub enum Close {
 ///    [`poll_notice`](Self::poll_notice).
 /// 4. It sleeps until [`poll_timeout`](Self::poll_timeout), or until something happens.
 ///
+/// Orders of the owner, as to end, are methods of the binding itself; step 3 follows them as well.
+///
 /// `now` may repeat; if it goes backwards, timers fire late, and nothing else happens.
 pub trait StreamBinding {
     /// What the owner of the host must know: a log record, the end of a service.
     type Notice;
 
-    /// Whether one more connection may be accepted. Its answer changes only in `handle_*` calls.
+    /// Whether one more connection may be accepted. The answer changes only in `handle_*` calls, and with an order of the owner.
     #[must_use]
     fn wants_accept(&self) -> bool;
 
@@ -262,7 +264,7 @@ pub trait StreamBinding {
     /// Fires what is due at `now`. An early call does nothing.
     fn handle_timeout(&mut self, now: Instant);
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) next. Its answer changes only in `handle_*` calls.
+    /// When to call [`handle_timeout`](Self::handle_timeout) next. The answer changes only in `handle_*` calls, and with an order of the owner.
     #[must_use]
     fn poll_timeout(&self) -> Option<Instant>;
 
