@@ -7,7 +7,7 @@ use std::{
 };
 
 use towline_core::{
-    machine::{Armed, Deadlines, Describe, Machine},
+    machine::{Deadlines, Describe, Hosted, Machine},
     net::{self, AcceptFault, Close, Command, ConnId, StreamBinding, Table},
 };
 
@@ -24,18 +24,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Greeter {
     config: Config,
-    clients: Table<ConnId, Client>,
+    clients: Table<ConnId, Hosted<Greet>>,
     deadlines: Deadlines<Due>,
     commands: VecDeque<Command>,
     notices: VecDeque<Ended>,
     is_pausing: bool,
     is_ending: bool,
-}
-
-#[derive(Debug)]
-struct Client {
-    machine: Greet,
-    armed: Armed,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,16 +70,15 @@ impl Greeter {
 
     fn handle(&mut self, now: Instant, conn: ConnId, event: Event) {
         if let Some(client) = self.clients.get_mut(conn) {
-            client.machine.handle_event(now, event);
+            client.handle_event(now, event);
             self.drain(conn);
         }
     }
 
     fn drain(&mut self, conn: ConnId) {
-        let Some(client) = self.clients.get_mut(conn) else { return };
         // A client that broke its connection off is not closed by the machine.
         let mut how = Close::Abort;
-        while let Some(action) = client.machine.poll_action() {
+        while let Some(action) = self.next_action(conn) {
             match action {
                 Action::ReadClient { max } => self.commands.push_back(Command::Read { conn, max }),
                 Action::WriteClient { bytes } => self.commands.push_back(Command::Write { conn, bytes }),
@@ -94,11 +87,15 @@ impl Greeter {
                     self.commands.push_back(Command::Close { conn, how, unread: UNREAD_MAX });
                     self.notices.push_back(Ended { conn, outcome });
                     self.clients.remove(conn);
-                    return self.stop_after_the_last();
+                    self.stop_after_the_last();
                 }
             }
         }
-        self.deadlines.arm(&mut client.armed, client.machine.poll_timeout(), Due::Client(conn));
+    }
+
+    /// What a client's machine wants. When there is nothing more, its deadline is noted.
+    fn next_action(&mut self, conn: ConnId) -> Option<Action> {
+        self.clients.get_mut(conn)?.next_action(&mut self.deadlines, Due::Client(conn))
     }
 
     fn stop_after_the_last(&mut self) {
@@ -122,7 +119,7 @@ impl StreamBinding for Greeter {
 
     fn handle_incoming(&mut self, now: Instant, _peer: SocketAddr) -> ConnId {
         let machine = Greet::start(self.config.clone(), 0);
-        let conn = self.clients.insert(Client { machine, armed: Armed::default() });
+        let conn = self.clients.insert(Hosted::new(machine));
         self.handle(now, conn, Event::Accepted);
         conn
     }
@@ -157,10 +154,7 @@ impl StreamBinding for Greeter {
             match due {
                 Due::Accept => self.is_pausing = false,
                 Due::Client(conn) => {
-                    if let Some(client) = self.clients.get_mut(conn)
-                        && client.armed.take(at)
-                    {
-                        client.machine.handle_timeout(now);
+                    if self.clients.get_mut(conn).is_some_and(|client| client.expire(now, at)) {
                         self.drain(conn);
                     }
                 }

@@ -43,7 +43,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    machine::{Armed, Deadlines, Machine},
+    machine::{Armed, Deadlines, Hosted},
     net::{self, AcceptFault, Command, ConnId, StreamBinding, Table},
     txn::{
         accept::{self, Accept},
@@ -154,8 +154,7 @@ impl From<TxnId> for u64 {
 }
 
 struct Txn {
-    machine: Transaction,
-    armed: Armed,
+    machine: Hosted<Transaction>,
     /// The number of its client's connection, also when that is closed.
     client: ConnId,
     client_ip: IpAddr,
@@ -200,8 +199,7 @@ enum Due {
 pub struct Proxy {
     max_per_client: usize,
     transaction: Arc<transaction::Config>,
-    accept: Accept,
-    armed: Armed,
+    accept: Hosted<Accept>,
     /// A connection may be accepted.
     wants_accept: bool,
     txns: Table<TxnId, Txn>,
@@ -235,8 +233,7 @@ impl Proxy {
     pub fn new(config: Config) -> Self {
         Self {
             max_per_client: config.max_per_client,
-            accept: Accept::new(config.accept),
-            armed: Armed::default(),
+            accept: Hosted::new(Accept::new(config.accept)),
             wants_accept: false,
             txns: Table::default(),
             conns: Table::default(),
@@ -343,8 +340,7 @@ impl StreamBinding for Proxy {
         while let Some((at, due)) = self.deadlines.expire(now) {
             match due {
                 Due::Accept => {
-                    if self.armed.take(at) {
-                        self.accept.handle_timeout(now);
+                    if self.accept.expire(now, at) {
                         self.perform_accept();
                         self.settle(now);
                     }
@@ -355,10 +351,7 @@ impl StreamBinding for Proxy {
                     }
                 }
                 Due::Txn(id) => {
-                    if let Some(txn) = self.txns.get_mut(id)
-                        && txn.armed.take(at)
-                    {
-                        txn.machine.handle_timeout(now);
+                    if self.txns.get_mut(id).is_some_and(|txn| txn.machine.expire(now, at)) {
                         self.perform(now, id);
                         self.settle(now);
                     }

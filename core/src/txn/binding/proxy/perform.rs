@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Instant};
 
 use super::{Conn, Due, Notice, Proxy, REFUSED_UNREAD, Side, Txn, TxnId};
 use crate::{
-    machine::{Armed, Machine},
+    machine::{Hosted, Machine},
     net::{self, Close, Command, ConnId},
     txn::{
         accept,
@@ -21,8 +21,7 @@ impl Proxy {
         let txns = &mut self.txns;
         self.conns.insert_with(|client| {
             let txn = txns.insert(Txn {
-                machine: Transaction::new(self.transaction.clone()),
-                armed: Armed::default(),
+                machine: Hosted::new(Transaction::new(self.transaction.clone())),
                 client,
                 client_ip,
                 origin: None,
@@ -111,7 +110,7 @@ impl Proxy {
     }
 
     pub(super) fn perform_accept(&mut self) {
-        while let Some(action) = self.accept.poll_action() {
+        while let Some(action) = self.accept.next_action(&mut self.deadlines, Due::Accept) {
             match action {
                 // The host has opened its listeners before it started this.
                 accept::Action::Listen { .. } => {}
@@ -134,8 +133,6 @@ impl Proxy {
                 }
             }
         }
-        let due = self.accept.poll_timeout();
-        self.deadlines.arm(&mut self.armed, due, Due::Accept);
     }
 
     pub(super) fn kill_all(&mut self) {
@@ -187,9 +184,9 @@ impl Proxy {
         // A write that was given up in this turn: what its waiters are told depends on how the turn ends.
         let mut aborted = None;
         let finished = loop {
-            let Some(txn) = self.txn(id) else { break None };
+            let Some(txn) = self.txns.get_mut(id) else { break None };
             let (client, origin) = (txn.client, txn.origin);
-            let Some(action) = txn.machine.poll_action() else { break None };
+            let Some(action) = txn.machine.next_action(&mut self.deadlines, Due::Txn(id)) else { break None };
             match action {
                 Action::ReadClient { max } => self.commands.push_back(Command::Read { conn: client, max }),
                 Action::WriteClient { bytes } => {
@@ -295,13 +292,8 @@ impl Proxy {
         if let Some(key) = aborted {
             self.land(id, &key, &finished.map_or(Flight::Abandoned, shared));
         }
-        match finished {
-            Some(outcome) => self.finish(now, id, outcome),
-            None => {
-                if let Some(txn) = self.txns.get_mut(id) {
-                    self.deadlines.arm(&mut txn.armed, txn.machine.poll_timeout(), Due::Txn(id));
-                }
-            }
+        if let Some(outcome) = finished {
+            self.finish(now, id, outcome);
         }
     }
 
