@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | run a hub in your own loop | [`spn::hub::Hub`] | a datagram binding |
 //! | use or provide a service through hubs | [`spn::endpoint::Endpoint`] | a datagram binding |
-//! | run the caching proxy | [`txn::proxy::Proxy`] | a byte-stream binding |
+//! | run the caching proxy | [`txn::proxy::Proxy`] | a byte-stream binding ([`net::StreamBinding`]) |
 //! | fuzz, replay or explore a protocol | [`tools`], the machines in [`spn::hub::machines`], [`spn::endpoint::machines`], [`txn`] | a [`Machine`] |
 //! | write a protocol of your own | [`machine`], and `docs/writing-a-machine.md` | |
 //! | leave the loop to us | the crates `towline-tokio` and `towline-smol` | |
