@@ -61,10 +61,9 @@ pub fn clients(data: &[u8]) {
                 now += Duration::from_millis(much as u64 * 100);
                 greeter.handle_timeout(now);
             }
-            (4, Some((conn, client))) if much < 50 => {
-                if client.credit.take().is_some() {
-                    greeter.handle_event(now, conn, Event::End);
-                }
+            (4, Some((conn, client))) if much < 50 && client.credit.is_some() => {
+                client.credit = None;
+                greeter.handle_event(now, conn, Event::End);
             }
             (5, Some((conn, _))) if much < 50 => {
                 greeter.handle_event(now, conn, Event::Error { fault: Fault::Reset });
