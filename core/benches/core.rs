@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
 use towline_core::{
     machine::Machine,
+    net::{Command, Event, StreamBinding},
     quic::{Epoch, Identity, ReadOutcome, Received, Roots, Transmit, WriteOutcome},
     spn::{
         Role,
@@ -29,8 +30,7 @@ use towline_core::{
     testing::first_instant,
     txn::{
         allow::Allow,
-        proxy::{self, Command, Proxy},
-        transaction::Event,
+        proxy::{self, Proxy},
     },
 };
 
@@ -86,21 +86,20 @@ fn transactions() {
             let began = clock();
             for nth in 0..TRANSACTIONS {
                 let head = format!("192.0.2.9 {} \r\n\r\n", if is_hit { 0 } else { nth });
-                let conn = proxy.handle_incoming(now, ([192, 0, 2, 1], 999).into()).expect("there is room");
-                let mut origin = vec![Event::OriginEof, Event::OriginData { bytes: body.clone() }];
+                let client = proxy.handle_incoming(now, ([192, 0, 2, 1], 999).into());
+                let mut origin = vec![Event::End, Event::Data { bytes: body.clone() }];
                 // A host that does at once what it is told.
-                let mut happened = vec![Event::ClientData { bytes: head.into() }];
-                while let Some(event) = happened.pop() {
+                let mut happened = vec![(client, Event::Data { bytes: head.into() })];
+                while let Some((conn, event)) = happened.pop() {
                     proxy.handle_event(now, conn, event);
                     while let Some(command) = proxy.poll_command() {
                         match command {
-                            Command::Connect { seq, .. } => happened.push(Event::Connected { seq: Some(seq) }),
-                            Command::WriteOrigin { bytes, .. } => {
-                                happened.push(Event::OriginSent { len: bytes.len() as u64 });
+                            Command::Connect { conn, .. } => happened.push((conn, Event::Connected)),
+                            Command::Write { conn, bytes } => {
+                                happened.push((conn, Event::Sent { len: bytes.len() as u64 }));
                             }
-                            Command::ReadOrigin { .. } => happened.extend(origin.pop()),
-                            Command::WriteClient { bytes, .. } => {
-                                happened.push(Event::ClientSent { len: bytes.len() as u64 });
+                            Command::Read { conn, .. } if conn != client => {
+                                happened.extend(origin.pop().map(|event| (conn, event)));
                             }
                             _ => {}
                         }

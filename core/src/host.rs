@@ -1,4 +1,5 @@
-//! What every host does alike (feature `host`): the loops of hubs, endpoints and proxies, generic over one [`Runtime`], and their parts.
+//! What every host does alike (feature `host`): two loops, one for datagram bindings and one for byte-stream bindings, generic
+//! over one [`Runtime`], and their parts.
 //!
 //! These are plain `poll` functions. A runtime's crate brings sockets, an alarm, clocks, tasks and a transport for DNS, and names the types.
 
@@ -10,12 +11,14 @@ pub mod endpoint;
 pub mod hub;
 #[cfg(feature = "log-limit")]
 mod log_limit;
+mod names;
 mod pipe;
 pub mod proxy;
 mod reactor;
 mod repeats;
 pub mod resolve;
 mod runtime;
+mod streams;
 mod tcp;
 mod time;
 mod udp;
@@ -28,8 +31,10 @@ pub use bridge::{Bridge, LocalEnd, LocalTcp, Turn};
 pub use buffer::ReadBuffer;
 #[cfg(feature = "log-limit")]
 pub use log_limit::{Held, LogLimit};
+pub use names::Names;
 pub use pipe::{Local, LoopHalf, UserHalf, pair};
 pub use repeats::{Repeated, Repeats};
 pub use runtime::{Alarm, Runtime, TcpListener, TcpStream, UdpSocket};
+pub use streams::{ListenError, StreamLoop, listen};
 pub use wakes::{ConnWaker, Wakes};
 pub use wall::Wall;

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | run a hub in your own loop | [`spn::hub::Hub`] | a datagram binding |
 //! | use or provide a service through hubs | [`spn::endpoint::Endpoint`] | a datagram binding |
-//! | run the caching proxy | [`txn::proxy::Proxy`] | a byte-stream binding |
+//! | run the caching proxy | [`txn::proxy::Proxy`] | a byte-stream binding ([`net::StreamBinding`]) |
 //! | fuzz, replay or explore a protocol | [`tools`], the machines in [`spn::hub::machines`], [`spn::endpoint::machines`], [`txn`] | a [`Machine`] |
 //! | write a protocol of your own | [`machine`], and `docs/writing-a-machine.md` | |
 //! | leave the loop to us | the crates `towline-tokio` and `towline-smol` | |
@@ -85,7 +85,7 @@
 //! - `txn` (default): transactions, by way of a caching proxy.
 //! - `host`: the loops that carry bytes between bindings and sockets, generic over a runtime.
 //!
-//! Without any, the pattern ([`machine`]) and its [`tools`] remain, for machines of your own.
+//! Without any, the pattern ([`machine`]), its [`tools`] and the vocabulary of byte streams ([`net`]) remain, for protocols of your own.
 
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, reason = "a test may panic on all the rest"))]
 
@@ -99,6 +99,7 @@ pub mod fuzzing;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod machine;
+pub mod net;
 #[cfg(feature = "spn")]
 pub mod quic;
 #[cfg(feature = "spn")]

@@ -6,7 +6,6 @@
 //! transactions; [`cache`], what they share; [`lookups`], who may ask for a name; [`proxy`], the binding that a host drives.
 
 mod binding;
-pub mod hosts;
 mod machines;
 mod policy;
 pub mod record;

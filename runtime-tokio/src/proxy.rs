@@ -2,16 +2,16 @@
 
 use std::{future::Future, net::SocketAddr};
 
-pub use towline_core::host::proxy::{Control, ListenError};
+pub use towline_core::host::{ListenError, proxy::Control};
 use towline_core::{
-    host::{Runtime, proxy},
+    host::{self, Runtime, proxy},
     txn::proxy::{Config, Notice, Proxy},
 };
 
 use crate::runtime::Tokio;
 
 /// Where the addresses of names come from.
-pub type Names = proxy::Names<<Tokio as Runtime>::Dns>;
+pub type Names = host::Names<<Tokio as Runtime>::Dns>;
 
 /// A proxy that listens: its control, where it listens, and its task. `notices` is called in the task and must not block.
 ///

@@ -21,7 +21,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use towline_core::txn::{allow::Allow, hosts::Hosts, proxy::Config};
+use towline_core::{
+    net::Hosts,
+    txn::{allow::Allow, proxy::Config},
+};
 
 const FILES: [(&str, usize); 2] = [("19", 19), ("32768", 32_768)];
 const CONNECTIONS: [usize; 4] = [1, 64, 256, 512];

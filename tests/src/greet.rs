@@ -1,7 +1,7 @@
-//! The code of docs/writing-a-machine.md: a protocol of one question and one answer, from the machine to both runtimes.
+//! The code of docs/writing-a-machine.md: a protocol of one question and one answer, from the machine to any runtime.
 
 pub mod binding;
 pub mod fuzz;
+pub mod hex;
+pub mod host;
 pub mod machine;
-pub mod on_smol;
-pub mod on_tokio;

@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use towline_core::txn::{allow::Allow, hosts::Hosts, proxy::Config};
+use towline_core::{
+    net::Hosts,
+    txn::{allow::Allow, proxy::Config},
+};
 use towline_tests::servers::{NameServer, abort, connect, serve as serve_tcp};
 
 /// What a test needs of a proxy that runs.

@@ -10,10 +10,7 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use towline_core::{
-    quic::Epoch,
-    txn::{hosts::Hosts, proxy::Notice},
-};
+use towline_core::{net::Hosts, quic::Epoch, txn::proxy::Notice};
 use towline_tests::{
     needs,
     programs::{PATIENCE, Program, free_tcp_address},

@@ -3,32 +3,39 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{Shutdown, SocketAddr},
+    net::Shutdown,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use towline_core::{
+    host::Runtime,
     machine::{Describe, Machine},
+    net::{self, Close, Command, StreamBinding},
     testing::first_instant,
     tools::{
         explore::{Bounds, explore_with},
         script,
     },
 };
+use towline_smol::Smol;
 use towline_tests::{
     greet::{
+        binding::{Ended, Greeter},
         fuzz,
+        hex::Hex,
+        host,
         machine::{Action, Config, Event, Greet, Outcome},
-        on_smol, on_tokio,
     },
     random::Random,
     servers::connect,
     tables::Table,
 };
+use towline_tokio::Tokio;
 
 fn on(machine: &mut Greet, now: Instant, event: Event) -> Vec<Action> {
     machine.handle_event(now, event);
@@ -123,44 +130,110 @@ fn it_runs_from_a_script() {
     assert_eq!(output.last().map(String::as_str), Some(finished), "{output:?}");
 }
 
-fn greeted_by(serve: impl FnOnce(std::net::TcpListener) -> Outcome + Send + 'static) -> (Outcome, String) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address: SocketAddr = listener.local_addr().unwrap();
-    listener.set_nonblocking(true).unwrap();
+/// What the binding wants of its host, after something has happened.
+fn commands(greeter: &mut Greeter) -> Vec<Command> {
+    std::iter::from_fn(|| greeter.poll_command()).collect()
+}
+
+#[test]
+fn each_client_has_a_machine_of_its_own() {
+    let now = first_instant();
+    let mut greeter = Greeter::new(Config::default());
+    let [ada, bob] = [1, 2].map(|port| greeter.handle_incoming(now, ([192, 0, 2, 1], port).into()));
+    let reads = [ada, bob].map(|conn| Command::Read { conn, max: 101 });
+    assert_eq!(commands(&mut greeter), reads);
+    greeter.handle_event(now, bob, net::Event::Data { bytes: "Bob\n".into() });
+    assert_eq!(commands(&mut greeter), [Command::Write { conn: bob, bytes: "hello Bob\n".into() }]);
+    greeter.handle_event(now, bob, net::Event::Sent { len: 10 });
+    assert_eq!(commands(&mut greeter), [Command::Close { conn: bob, how: Close::Fin, unread: 4096 }]);
+    assert_eq!(greeter.poll_notice(), Some(Ended { conn: bob, outcome: Outcome::Greeted }));
+    // It is over, and its number means nothing any more.
+    greeter.handle_event(now, bob, net::Event::Data { bytes: "Bob\n".into() });
+    assert_eq!(commands(&mut greeter), []);
+    greeter.end();
+    assert_eq!(commands(&mut greeter), [Command::StopListening]);
+    greeter.handle_event(now, ada, net::Event::Error { fault: net::Fault::Reset });
+    let close = Command::Close { conn: ada, how: Close::Abort, unread: 4096 };
+    assert_eq!(commands(&mut greeter), [close, Command::Stop]);
+}
+
+#[test]
+fn the_binding_has_the_deadlines_of_its_machines() {
+    let start = first_instant();
+    let mut greeter = Greeter::new(Config::default());
+    greeter.handle_incoming(start, ([192, 0, 2, 1], 1).into());
+    assert_eq!(greeter.poll_timeout(), Some(start + Duration::from_secs(10)));
+    greeter.handle_accept_failed(start, net::AcceptFault::Files);
+    assert!(!greeter.wants_accept());
+    greeter.handle_timeout(start + Duration::from_millis(100));
+    assert!(greeter.wants_accept());
+    greeter.handle_timeout(start + Duration::from_secs(10));
+    assert_eq!(greeter.poll_notice().map(|ended| ended.outcome), Some(Outcome::TimedOut));
+    assert_eq!(greeter.clients(), 0);
+}
+
+/// The same binding over another transport: neither it nor its host knows of the adaptor between them.
+#[test]
+fn an_adaptor_changes_the_bytes_and_keeps_the_connections() {
+    let now = first_instant();
+    let mut hex = Hex::new(Greeter::new(Config::default()));
+    let data = |digits: &'static str| net::Event::Data { bytes: digits.into() };
+    let conn = hex.handle_incoming(now, ([192, 0, 2, 1], 1).into());
+    assert_eq!(hex.poll_command(), Some(Command::Read { conn, max: 202 }));
+    let mut commands = |event| {
+        hex.handle_event(now, conn, event);
+        std::iter::from_fn(|| hex.poll_command()).collect::<Vec<_>>()
+    };
+    assert_eq!(commands(data("4")), [Command::Read { conn, max: 201 }]);
+    assert_eq!(commands(data("164")), [Command::Read { conn, max: 198 }]);
+    let bytes = "68656c6c6f204164610a".into();
+    assert_eq!(commands(data("610a")), [Command::Write { conn, bytes }]);
+    let close = Command::Close { conn, how: Close::Fin, unread: 4096 };
+    assert_eq!(commands(net::Event::Sent { len: 20 }), [close]);
+    assert_eq!(hex.poll_notice(), Some(Ended { conn, outcome: Outcome::Greeted }));
+}
+
+/// How a greeter on a runtime ends with two clients, one after the other, and what they were told.
+fn greeted_by<R: Runtime>(run: impl FnOnce(Pin<Box<dyn Future<Output = ()>>>) + Send + 'static) {
     let (tell, told) = mpsc::channel();
-    thread::spawn(move || tell.send(serve(listener)));
-    let mut tcp = connect(address);
-    let greeting = (|| {
-        tcp.write_all(b"Ada")?;
-        tcp.write_all(b" Lovelace\n")?;
+    let (address_to, address_from) = mpsc::channel();
+    let greeter = thread::spawn(move || {
+        run(Box::pin(async move {
+            let ended = move |greeter: &mut Greeter, ended: Ended| {
+                tell.send(ended.outcome).unwrap();
+                if ended.outcome == Outcome::Malformed {
+                    greeter.end();
+                }
+            };
+            let (local, task) = host::serve::<R>(Config::default(), ([127, 0, 0, 1], 0).into(), ended).unwrap();
+            address_to.send(local[0]).unwrap();
+            task.await;
+        }));
+    });
+    let address = address_from.recv().expect("it listens");
+    let ask = |pieces: &[&[u8]]| {
+        let mut tcp = connect(address);
+        for piece in pieces {
+            tcp.write_all(piece)?;
+        }
         tcp.shutdown(Shutdown::Write)?;
         let mut greeting = String::new();
         tcp.read_to_string(&mut greeting)?;
         io::Result::Ok(greeting)
-    })();
-    (told.recv().expect("an outcome"), greeting.expect("a greeting"))
+    };
+    assert_eq!(ask(&[b"Ada", b" Lovelace\n"]).expect("a greeting"), "hello Ada Lovelace\n");
+    assert_eq!(ask(&[&[b'x'; 1000]]).expect("an end in good order"), "");
+    assert_eq!(told.iter().collect::<Vec<_>>(), [Outcome::Greeted, Outcome::Malformed]);
+    greeter.join().expect("it stops after the last client");
 }
 
 #[test]
 fn both_runtimes_greet() {
-    let expected = (Outcome::Greeted, "hello Ada Lovelace\n".to_owned());
-    let by_tokio = greeted_by(|listener| {
+    greeted_by::<Tokio>(|task| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let (tcp, _) = listener.accept().await.unwrap();
-            on_tokio::serve(tcp, Config::default()).await
-        })
+        runtime.block_on(task);
     });
-    assert_eq!(by_tokio, expected);
-    let by_smol = greeted_by(|listener| {
-        smol::block_on(async {
-            let listener = smol::net::TcpListener::try_from(listener).unwrap();
-            let (tcp, _) = listener.accept().await.unwrap();
-            on_smol::serve(tcp, Config::default()).await
-        })
-    });
-    assert_eq!(by_smol, expected);
+    greeted_by::<Smol>(smol::block_on);
 }
 
 #[test]
@@ -169,6 +242,6 @@ fn any_bytes_are_a_life() {
     for _ in 0..10_000 {
         let length = random.below(200);
         let life: Vec<u8> = (0..length).map(|_| random.number() as u8).collect();
-        fuzz::connection(&life);
+        fuzz::clients(&life);
     }
 }

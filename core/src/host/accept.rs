@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::txn::accept::AcceptFault;
+use crate::net::AcceptFault;
 
 /// The first pause,
 const FIRST: Duration = Duration::from_millis(100);

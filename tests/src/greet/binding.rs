@@ -1,101 +1,176 @@
-//! The machine on a byte stream: bytes in, bytes out, still no I/O.
+//! The machine on byte streams: one machine for each client, still no I/O.
 
-use std::time::Instant;
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use bytes::{Buf, Bytes};
-use towline_core::machine::{Describe, Machine};
+use towline_core::{
+    machine::{Deadlines, Describe, Hosted, Machine},
+    net::{self, AcceptFault, Close, Command, ConnId, StreamBinding, Table},
+};
 
 use super::machine::{Action, Config, Event, Greet, Outcome};
 
-/// One connection.
-///
-/// While [`wants_input`](Self::wants_input), hand in what comes, at most so many bytes; write what [`poll_output`](Self::poll_output) gives, and say how much of
-/// it was taken; call [`handle_timeout`](Self::handle_timeout) when it is due. With an [`outcome`](Self::outcome), close.
-#[derive(Debug)]
-pub struct Connection {
-    machine: Greet,
-    credit: Option<usize>,
-    output: Bytes,
-    outcome: Option<Outcome>,
+/// Clients at once; others wait in the queue of the listener.
+const CLIENTS_MAX: usize = 1000;
+/// Bytes behind the name that are discarded, so that the client sees an end in good order.
+const UNREAD_MAX: usize = 4096;
+/// The pause after an accept that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Greets all clients.
+#[derive(Debug, Default)]
+pub struct Greeter {
+    config: Config,
+    clients: Table<ConnId, Hosted<Greet>>,
+    deadlines: Deadlines<Due>,
+    commands: VecDeque<Command>,
+    notices: VecDeque<Ended>,
+    is_pausing: bool,
+    is_ending: bool,
 }
 
-impl Connection {
-    /// A client has connected.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Accept,
+    Client(ConnId),
+}
+
+/// What the owner is told: a client is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Its connection.
+    pub conn: ConnId,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Greeter {
+    /// Greets nobody yet.
     #[must_use]
-    pub fn new(now: Instant, config: Config) -> Self {
-        let machine = Greet::start(config, 0);
-        let mut connection = Self { machine, credit: None, output: Bytes::new(), outcome: None };
-        connection.handle(now, Event::Accepted);
-        connection
+    pub fn new(config: Config) -> Self {
+        Self { config, ..Self::default() }
     }
 
-    /// How much may be read now.
+    /// Accepts no more clients, and stops after the last one.
+    pub fn end(&mut self) {
+        if !std::mem::replace(&mut self.is_ending, true) {
+            self.commands.push_back(Command::StopListening);
+            self.stop_after_the_last();
+        }
+    }
+
+    /// Clients at the moment.
     #[must_use]
-    pub fn wants_input(&self) -> Option<usize> {
-        self.credit
+    pub fn clients(&self) -> usize {
+        self.clients.len()
     }
 
-    /// Bytes from the client: not more than it [wants](Self::wants_input).
-    pub fn handle_input(&mut self, now: Instant, bytes: Bytes) {
-        self.credit = None;
-        self.handle(now, Event::ClientData { bytes });
+    fn handle(&mut self, now: Instant, conn: ConnId, event: Event) {
+        if let Some(client) = self.clients.get_mut(conn) {
+            client.handle_event(now, event);
+            self.drain(conn);
+        }
     }
 
-    /// The client has ended its direction.
-    pub fn handle_eof(&mut self, now: Instant) {
-        self.credit = None;
-        self.handle(now, Event::ClientEof);
-    }
-
-    /// The connection broke.
-    pub fn handle_error(&mut self, now: Instant) {
-        self.handle(now, Event::ClientError);
-    }
-
-    /// What is to be written; the same again, until it is said to be taken.
-    #[must_use]
-    pub fn poll_output(&self) -> Option<&[u8]> {
-        Some(&self.output[..]).filter(|output| !output.is_empty())
-    }
-
-    /// The socket took so many bytes of the output.
-    pub fn handle_written(&mut self, now: Instant, len: usize) {
-        self.output.advance(len.min(self.output.len()));
-        self.handle(now, Event::ClientSent { len });
-    }
-
-    /// Fires what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.machine.handle_timeout(now);
-        self.drain();
-    }
-
-    /// When to call [`handle_timeout`](Self::handle_timeout).
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.machine.poll_timeout()
-    }
-
-    /// How it ended, if it has: close the socket.
-    #[must_use]
-    pub fn outcome(&self) -> Option<Outcome> {
-        self.outcome
-    }
-
-    fn handle(&mut self, now: Instant, event: Event) {
-        self.machine.handle_event(now, event);
-        self.drain();
-    }
-
-    fn drain(&mut self) {
-        while let Some(action) = self.machine.poll_action() {
+    fn drain(&mut self, conn: ConnId) {
+        // A client that broke its connection off is not closed by the machine.
+        let mut how = Close::Abort;
+        while let Some(action) = self.next_action(conn) {
             match action {
-                Action::ReadClient { max } => self.credit = Some(max),
-                Action::WriteClient { bytes } => self.output = bytes,
-                // Whoever hosts it closes when there is an outcome.
-                Action::CloseClient => {}
-                Action::Finished { outcome } => (self.credit, self.outcome) = (None, Some(outcome)),
+                Action::ReadClient { max } => self.commands.push_back(Command::Read { conn, max }),
+                Action::WriteClient { bytes } => self.commands.push_back(Command::Write { conn, bytes }),
+                Action::CloseClient => how = Close::Fin,
+                Action::Finished { outcome } => {
+                    self.commands.push_back(Command::Close { conn, how, unread: UNREAD_MAX });
+                    self.notices.push_back(Ended { conn, outcome });
+                    self.clients.remove(conn);
+                    self.stop_after_the_last();
+                }
             }
         }
+    }
+
+    /// What a client's machine wants. When there is nothing more, its deadline is noted.
+    fn next_action(&mut self, conn: ConnId) -> Option<Action> {
+        self.clients.get_mut(conn)?.next_action(&mut self.deadlines, Due::Client(conn))
+    }
+
+    fn stop_after_the_last(&mut self) {
+        let clients = &self.clients;
+        self.deadlines.sweep(clients.len(), |due| match due {
+            Due::Accept => true,
+            Due::Client(conn) => clients.contains(*conn),
+        });
+        if self.is_ending && self.clients.is_empty() {
+            self.commands.push_back(Command::Stop);
+        }
+    }
+}
+
+impl StreamBinding for Greeter {
+    type Notice = Ended;
+
+    fn wants_accept(&self) -> bool {
+        !self.is_pausing && !self.is_ending && self.clients.len() < CLIENTS_MAX
+    }
+
+    fn handle_incoming(&mut self, now: Instant, _peer: SocketAddr) -> ConnId {
+        let machine = Greet::start(self.config.clone(), 0);
+        let conn = self.clients.insert(Hosted::new(machine));
+        self.handle(now, conn, Event::Accepted);
+        conn
+    }
+
+    fn handle_accept_failed(&mut self, now: Instant, fault: AcceptFault) {
+        match fault {
+            AcceptFault::Aborted | AcceptFault::Interrupted => {}
+            AcceptFault::Files | AcceptFault::Memory | AcceptFault::Other => {
+                self.is_pausing = true;
+                self.deadlines.push(now + PAUSE, Due::Accept);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, now: Instant, conn: ConnId, event: net::Event) {
+        let event = match event {
+            net::Event::Data { bytes } => Event::ClientData { bytes },
+            net::Event::End => Event::ClientEof,
+            net::Event::Sent { len } => Event::ClientSent { len: usize::try_from(len).unwrap_or(usize::MAX) },
+            net::Event::Error { .. } => Event::ClientError,
+            // No name is looked up, and nobody is dialled.
+            net::Event::Resolved { .. }
+            | net::Event::ResolveFailed { .. }
+            | net::Event::Connected
+            | net::Event::ConnectFailed { .. } => return,
+        };
+        self.handle(now, conn, event);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, due)) = self.deadlines.expire(now) {
+            match due {
+                Due::Accept => self.is_pausing = false,
+                Due::Client(conn) => {
+                    if self.clients.get_mut(conn).is_some_and(|client| client.expire(now, at)) {
+                        self.drain(conn);
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    fn poll_notice(&mut self) -> Option<Ended> {
+        self.notices.pop_front()
     }
 }

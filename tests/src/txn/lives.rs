@@ -218,8 +218,9 @@ pub fn run(seed: u64) -> Result<Vec<String>, String> {
         return Err(format!("told to end: {drains:?}, ended: {}", world.is_over));
     }
     let counters = world.proxy().counters();
-    if counters.live != 0 || counters.longest_queue != 0 || world.proxy().cache().bytes() > config.cache.max_bytes {
-        return Err(format!("something is left: {counters:?}"));
+    let is_open = counters.live != 0 || counters.longest_queue != 0 || world.open() != 0;
+    if is_open || world.proxy().cache().bytes() > config.cache.max_bytes {
+        return Err(format!("something is left: {counters:?}, {} connections", world.open()));
     }
     let roomy = config.cache.max_bytes > 1_000_000 && config.cache.max_entries > 100;
     // Each object is fetched once, as long as nothing is evicted and nothing fails.

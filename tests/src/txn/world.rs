@@ -1,7 +1,7 @@
 //! A proxy in a box: clients, origins and a resolver in one thread, on virtual time, around the binding.
 //!
-//! The host played here does what a host must, and checks that it is asked for no more than a host can do: no second read or write before the
-//! first is answered, no reply that ends in good order before it is given.
+//! The host played here does what a host must, and checks that it is asked for no more than a host can do (`towline_core::net`): no second read
+//! or write before the first is answered, no reply that ends in good order before it is given, each connection closed once.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -11,12 +11,12 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use towline_core::{
+    net::{Close, Command, ConnId, Event, Fault, StreamBinding},
     quic::Epoch,
     testing::first_instant,
     txn::{
-        proxy::{Command, Config, ConnId, Notice, Proxy},
+        proxy::{Config, Notice, Proxy},
         record::Record,
-        transaction::{Close, Event, Fault},
     },
 };
 
@@ -111,25 +111,19 @@ struct Inbox {
     credit: Option<usize>,
 }
 
-enum Read {
-    Data(Bytes),
-    Eof,
-    Broken,
-}
-
 impl Inbox {
     fn allow(&mut self, max: usize) {
         assert!(max > 0 && self.credit.replace(max).is_none(), "one read at a time, of at least a byte");
     }
 
-    fn poll(&mut self) -> Option<Read> {
+    fn poll(&mut self) -> Option<Event> {
         let max = self.credit?;
         let read = if self.is_broken {
-            Read::Broken
+            Event::Error { fault: Fault::Reset }
         } else if !self.bytes.is_empty() {
-            Read::Data(self.bytes.split_to(max.min(self.bytes.len())).freeze())
+            Event::Data { bytes: self.bytes.split_to(max.min(self.bytes.len())).freeze() }
         } else if self.is_ended {
-            Read::Eof
+            Event::End
         } else {
             return None;
         };
@@ -138,23 +132,46 @@ impl Inbox {
     }
 }
 
+#[derive(Default)]
 struct Origin {
-    /// Which fetch it serves: numbers are not used again.
-    fetch: u64,
     inbox: Inbox,
-    is_written: bool,
     head: Vec<u8>,
     steps: VecDeque<Step>,
 }
 
+/// Whom a connection leads to.
+enum Far {
+    Client(usize),
+    /// Nobody yet: its name is asked for,
+    Asked,
+    /// or has been answered,
+    Known,
+    /// or its address is dialled.
+    Dialled,
+    Origin(Origin),
+}
+
 /// A connection, as its host sees it.
 struct Link {
-    client: usize,
+    far: Far,
     writing: Option<Bytes>,
-    is_closed: bool,
-    asked: Option<u64>,
-    dialled: Option<u64>,
-    origin: Option<Origin>,
+}
+
+impl Link {
+    fn new(far: Far) -> Self {
+        Self { far, writing: None }
+    }
+
+    fn is_of(&self, nth: usize) -> bool {
+        matches!(self.far, Far::Client(client) if client == nth)
+    }
+
+    fn origin(&mut self) -> Option<&mut Origin> {
+        match &mut self.far {
+            Far::Origin(origin) => Some(origin),
+            Far::Client(_) | Far::Asked | Far::Known | Far::Dialled => None,
+        }
+    }
 }
 
 enum Happening {
@@ -163,10 +180,9 @@ enum Happening {
     Ends(usize),
     Breaks(usize),
     Takes(ConnId),
-    Answers(ConnId, u64, Vec<IpAddr>),
-    Dialled(ConnId, u64, bool),
-    OriginTakes(ConnId, u64, Bytes),
-    OriginActs(ConnId, u64),
+    Answers(ConnId, Vec<IpAddr>),
+    Dialled(ConnId, bool),
+    OriginActs(ConnId),
     Drain,
 }
 
@@ -181,10 +197,11 @@ pub struct World<O> {
     /// Those that the proxy has not accepted yet; none, when it does not listen any more.
     backlog: Option<VecDeque<usize>>,
     links: BTreeMap<ConnId, Link>,
+    /// Whose connections they are, also when they are closed.
+    clients_by_conn: BTreeMap<ConnId, usize>,
     ready: BTreeSet<ConnId>,
     agenda: BTreeMap<(Instant, u64), Happening>,
     numbers: u64,
-    records: VecDeque<Record>,
     /// What became of each client.
     pub fates: Vec<Fate>,
     /// Lookups: `file server 1` or `0`.
@@ -214,10 +231,10 @@ impl<O: Outside> World<O> {
             inboxes: clients.iter().map(|_| Inbox::default()).collect(),
             backlog: Some(VecDeque::new()),
             links: BTreeMap::new(),
+            clients_by_conn: BTreeMap::new(),
             ready: BTreeSet::new(),
             agenda: BTreeMap::new(),
             numbers: 0,
-            records: VecDeque::new(),
             fates: clients.iter().map(|_| Fate::default()).collect(),
             clients: Vec::new(),
             lookups: Vec::new(),
@@ -252,6 +269,12 @@ impl<O: Outside> World<O> {
     #[must_use]
     pub fn proxy(&self) -> &Proxy {
         &self.proxy
+    }
+
+    /// Connections that are not closed.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.links.len()
     }
 
     /// What time it is.
@@ -301,69 +324,55 @@ impl<O: Outside> World<O> {
                     self.fates[client].end = Some((End::Left, self.time()));
                     self.inbox(client, |inbox| inbox.is_broken = true);
                     // A write is what tells a host of it, too.
-                    let writing = self.links.iter().find(|(_, link)| link.client == client && link.writing.is_some());
-                    if let Some((&conn, _)) = writing {
-                        self.tell(conn, Event::ClientError { kind: Fault::Reset });
+                    let link = self.links.iter_mut().find(|(_, link)| link.is_of(client));
+                    if let Some((&conn, link)) = link
+                        && link.writing.take().is_some()
+                    {
+                        self.tell(conn, Event::Error { fault: Fault::Reset });
                     }
                 }
             }
             Happening::Takes(conn) => {
                 let Some(link) = self.links.get_mut(&conn) else { return };
                 let Some(bytes) = link.writing.take() else { return };
-                let client = link.client;
-                if self.fates[client].end.is_some() {
-                    return;
-                }
-                self.fates[client].received.extend_from_slice(&bytes);
-                self.tell(conn, Event::ClientSent { len: bytes.len() as u64 });
-            }
-            Happening::Answers(conn, seq, addrs) => {
-                if self.links.get_mut(&conn).is_some_and(|link| link.asked.take_if(|asked| *asked == seq).is_some()) {
-                    let seq = Some(seq);
-                    self.tell(
-                        conn,
-                        if addrs.is_empty() {
-                            Event::ResolveFailed { why: Fault::NoSuchName, seq }
-                        } else {
-                            Event::Resolved { addrs, seq }
-                        },
-                    );
-                }
-            }
-            Happening::Dialled(conn, seq, accepts) => {
-                let Some(link) = self.links.get_mut(&conn) else { return };
-                if link.dialled.take_if(|dialled| *dialled == seq).is_none() {
-                    return;
-                }
-                let seq = Some(seq);
-                if !accepts {
-                    return self.tell(conn, Event::ConnectFailed { why: Fault::Refused, seq });
-                }
-                self.numbers += 1;
-                let (fetch, inbox) = (self.numbers, Inbox::default());
-                link.origin =
-                    Some(Origin { fetch, inbox, is_written: false, head: Vec::new(), steps: VecDeque::new() });
-                let fetches = self.links.values().filter(|link| link.origin.is_some()).count();
-                self.most_fetches = self.most_fetches.max(fetches);
-                self.tell(conn, Event::Connected { seq });
-            }
-            Happening::OriginTakes(conn, fetch, bytes) => {
-                let Some(origin) = self.origin(conn, fetch) else { return };
-                origin.is_written = false;
-                origin.head.extend_from_slice(&bytes);
-                let head = origin.head.ends_with(b"\r\n\r\n").then(|| origin.head.clone());
-                if let Some(head) = head {
-                    let steps = self.outside.reply(&head).into();
-                    self.heads.push(head);
-                    if let Some(origin) = self.origin(conn, fetch) {
-                        origin.steps = steps;
+                match &mut link.far {
+                    Far::Client(client) if self.fates[*client].end.is_some() => return,
+                    Far::Client(client) => self.fates[*client].received.extend_from_slice(&bytes),
+                    Far::Origin(origin) => {
+                        origin.head.extend_from_slice(&bytes);
+                        if origin.head.ends_with(b"\r\n\r\n") {
+                            origin.steps = self.outside.reply(&origin.head).into();
+                            self.heads.push(std::mem::take(&mut origin.head));
+                            self.plan_in(Duration::ZERO, Happening::OriginActs(conn));
+                        }
                     }
-                    self.plan_in(Duration::ZERO, Happening::OriginActs(conn, fetch));
+                    Far::Asked | Far::Known | Far::Dialled => unreachable!("nobody takes anything there"),
                 }
-                self.tell(conn, Event::OriginSent { len: bytes.len() as u64 });
+                self.tell(conn, Event::Sent { len: bytes.len() as u64 });
             }
-            Happening::OriginActs(conn, fetch) => {
-                let Some(origin) = self.origin(conn, fetch) else { return };
+            Happening::Answers(conn, addresses) => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.far = Far::Known;
+                    let event = if addresses.is_empty() {
+                        Event::ResolveFailed { fault: Fault::NoSuchName }
+                    } else {
+                        Event::Resolved { addresses }
+                    };
+                    self.tell(conn, event);
+                }
+            }
+            Happening::Dialled(conn, accepts) => {
+                let Some(link) = self.links.get_mut(&conn) else { return };
+                if !accepts {
+                    return self.tell(conn, Event::ConnectFailed { fault: Fault::Refused });
+                }
+                link.far = Far::Origin(Origin::default());
+                let fetches = self.links.values().filter(|link| matches!(link.far, Far::Origin(_))).count();
+                self.most_fetches = self.most_fetches.max(fetches);
+                self.tell(conn, Event::Connected);
+            }
+            Happening::OriginActs(conn) => {
+                let Some(origin) = self.links.get_mut(&conn).and_then(Link::origin) else { return };
                 let Some(step) = origin.steps.pop_front() else { return };
                 let mut wait = Duration::ZERO;
                 match step {
@@ -373,19 +382,15 @@ impl<O: Outside> World<O> {
                     Step::Reset => origin.inbox.is_broken = true,
                 }
                 self.ready.insert(conn);
-                self.plan_in(wait, Happening::OriginActs(conn, fetch));
+                self.plan_in(wait, Happening::OriginActs(conn));
             }
             Happening::Drain => self.proxy.drain(self.now),
         }
     }
 
-    fn origin(&mut self, conn: ConnId, fetch: u64) -> Option<&mut Origin> {
-        self.links.get_mut(&conn)?.origin.as_mut().filter(|origin| origin.fetch == fetch)
-    }
-
     fn inbox(&mut self, client: usize, change: impl FnOnce(&mut Inbox)) {
         change(&mut self.inboxes[client]);
-        self.ready.extend(self.links.iter().filter(|(_, link)| link.client == client).map(|(&conn, _)| conn));
+        self.ready.extend(self.links.iter().filter(|(_, link)| link.is_of(client)).map(|(&conn, _)| conn));
     }
 
     fn tell(&mut self, conn: ConnId, event: Event) {
@@ -401,15 +406,9 @@ impl<O: Outside> World<O> {
                 && let Some(client) = self.backlog.as_mut().and_then(VecDeque::pop_front)
             {
                 let from = SocketAddr::new(self.clients[client].from, 999);
-                match self.proxy.handle_incoming(self.now, from) {
-                    Some(conn) => {
-                        let (asked, dialled, origin) = (None, None, None);
-                        let link = Link { client, writing: None, is_closed: false, asked, dialled, origin };
-                        self.links.insert(conn, link);
-                        self.ready.insert(conn);
-                    }
-                    None => self.end(client, End::Fin),
-                }
+                let conn = self.proxy.handle_incoming(self.now, from);
+                self.links.insert(conn, Link::new(Far::Client(client)));
+                self.clients_by_conn.insert(conn, client);
                 continue;
             }
             let Some(conn) = self.ready.pop_first() else { return };
@@ -420,19 +419,11 @@ impl<O: Outside> World<O> {
     }
 
     fn read(&mut self, conn: ConnId) -> Option<Event> {
-        let link = self.links.get_mut(&conn)?;
-        if let Some(read) = self.inboxes[link.client].poll() {
-            return Some(match read {
-                Read::Data(bytes) => Event::ClientData { bytes },
-                Read::Eof => Event::ClientEof,
-                Read::Broken => Event::ClientError { kind: Fault::Reset },
-            });
+        match &mut self.links.get_mut(&conn)?.far {
+            Far::Client(client) => self.inboxes[*client].poll(),
+            Far::Origin(origin) => origin.inbox.poll(),
+            Far::Asked | Far::Known | Far::Dialled => None,
         }
-        Some(match link.origin.as_mut()?.inbox.poll()? {
-            Read::Data(bytes) => Event::OriginData { bytes },
-            Read::Eof => Event::OriginEof,
-            Read::Broken => Event::OriginError { kind: Fault::Reset },
-        })
     }
 
     fn end(&mut self, client: usize, end: End) {
@@ -443,8 +434,6 @@ impl<O: Outside> World<O> {
     fn obey(&mut self) {
         while let Some(command) = self.proxy.poll_command() {
             self.journal.push(format!("{:?} {command:?}", self.time()));
-            // Notices of an end come with its last command.
-            self.listen();
             self.perform(command);
         }
         self.listen();
@@ -461,14 +450,12 @@ impl<O: Outside> World<O> {
                     self.journal.push(entry.clone());
                     self.lookups.push(entry);
                 }
-                Notice::Finished(record) => {
+                Notice::Finished { client, record } => {
                     self.journal.push(record.json(epoch));
-                    self.records.push_back(record);
-                }
-                Notice::StopListening => {
-                    for client in self.backlog.take().into_iter().flatten() {
-                        self.end(client, End::Reset);
-                    }
+                    assert!(!self.links.contains_key(&client), "its connection is closed");
+                    let nth = self.clients_by_conn[&client];
+                    assert!(self.fates[nth].end.is_some(), "a client that is there is told");
+                    assert!(self.fates[nth].record.replace(record).is_none(), "a record of each end");
                 }
                 Notice::Stopped { error } => {
                     assert_eq!(error, None);
@@ -480,80 +467,61 @@ impl<O: Outside> World<O> {
     }
 
     fn perform(&mut self, command: Command) {
-        let of = match &command {
-            Command::ReadClient { conn, .. }
-            | Command::WriteClient { conn, .. }
-            | Command::CloseClient { conn, .. }
-            | Command::Resolve { conn, .. }
-            | Command::CancelResolve { conn }
-            | Command::Connect { conn, .. }
-            | Command::CancelConnect { conn }
-            | Command::WriteOrigin { conn, .. }
-            | Command::ReadOrigin { conn, .. }
-            | Command::CloseOrigin { conn, .. }
-            | Command::Forget { conn } => *conn,
-        };
-        let link = self.links.get_mut(&of).expect("a connection that is there");
-        let client = link.client;
-        self.ready.insert(of);
         match command {
-            Command::ReadClient { max, .. } => self.inboxes[client].allow(max),
-            Command::WriteClient { bytes, .. } => {
-                assert!(!bytes.is_empty() && !link.is_closed, "something, to somebody");
-                assert!(link.writing.replace(bytes).is_none(), "one write at a time");
-                if let Some(time) = self.clients[client].takes {
-                    self.plan_in(time, Happening::Takes(of));
+            Command::Resolve { conn, name } => {
+                assert!(self.links.insert(conn, Link::new(Far::Asked)).is_none(), "a new connection");
+                if let Some((wait, addresses)) = self.outside.name(&name) {
+                    self.plan_in(wait, Happening::Answers(conn, addresses));
                 }
             }
-            Command::CloseClient { how, .. } => {
-                assert!(!std::mem::replace(&mut link.is_closed, true), "once");
+            Command::Connect { conn, address } => {
+                let was = self.links.insert(conn, Link::new(Far::Dialled));
+                assert!(was.is_none_or(|link| matches!(link.far, Far::Known)), "a new connection, or a known name");
+                match self.outside.dial(address) {
+                    Dial::Accepts(wait) => self.plan_in(wait, Happening::Dialled(conn, true)),
+                    Dial::Refuses(wait) => self.plan_in(wait, Happening::Dialled(conn, false)),
+                    Dial::Silent => {}
+                }
+            }
+            Command::Read { conn, max } => {
+                match &mut self.links.get_mut(&conn).expect("a connection that is there").far {
+                    Far::Client(client) => self.inboxes[*client].allow(max),
+                    Far::Origin(origin) => origin.inbox.allow(max),
+                    Far::Asked | Far::Known | Far::Dialled => panic!("it is not open"),
+                }
+                self.ready.insert(conn);
+            }
+            Command::Write { conn, bytes } => {
+                let link = self.links.get_mut(&conn).expect("a connection that is there");
+                assert!(!bytes.is_empty(), "something");
+                assert!(link.writing.replace(bytes).is_none(), "one write at a time");
+                let takes = match link.far {
+                    Far::Client(client) => self.clients[client].takes,
+                    Far::Origin(_) => Some(Duration::ZERO),
+                    Far::Asked | Far::Known | Far::Dialled => panic!("it is not open"),
+                };
+                if let Some(time) = takes {
+                    self.plan_in(time, Happening::Takes(conn));
+                }
+            }
+            Command::Close { conn, how, .. } => {
+                let link = self.links.remove(&conn).expect("a connection that is there");
+                let Far::Client(client) = link.far else { return };
                 self.inboxes[client].credit = None;
-                let left = link.writing.take();
                 match how {
                     Close::Fin => {
-                        assert_eq!(left, None, "not before everything is written");
+                        assert_eq!(link.writing, None, "not before everything is written");
                         self.end(client, End::Fin);
                     }
                     Close::Abort => self.end(client, End::Reset),
                 }
             }
-            Command::Resolve { name, seq, .. } => {
-                assert!(link.asked.replace(seq).is_none() && link.origin.is_none(), "one question at a time");
-                if let Some((wait, addrs)) = self.outside.name(&name) {
-                    self.plan_in(wait, Happening::Answers(of, seq, addrs));
+            Command::StopListening => {
+                for client in self.backlog.take().into_iter().flatten() {
+                    self.end(client, End::Reset);
                 }
             }
-            Command::CancelResolve { .. } => assert!(link.asked.take().is_some(), "what was asked"),
-            Command::Connect { address, seq, .. } => {
-                assert!(link.dialled.replace(seq).is_none() && link.origin.is_none(), "one connection at a time");
-                match self.outside.dial(address) {
-                    Dial::Accepts(wait) => self.plan_in(wait, Happening::Dialled(of, seq, true)),
-                    Dial::Refuses(wait) => self.plan_in(wait, Happening::Dialled(of, seq, false)),
-                    Dial::Silent => {}
-                }
-            }
-            Command::CancelConnect { .. } => assert!(link.dialled.take().is_some(), "what was dialled"),
-            Command::WriteOrigin { bytes, .. } => {
-                let origin = link.origin.as_mut().expect("an origin");
-                assert!(!std::mem::replace(&mut origin.is_written, true), "one write at a time");
-                let fetch = origin.fetch;
-                self.plan_in(Duration::ZERO, Happening::OriginTakes(of, fetch, bytes));
-            }
-            Command::ReadOrigin { max, .. } => link.origin.as_mut().expect("an origin").inbox.allow(max),
-            Command::CloseOrigin { .. } => assert!(link.origin.take().is_some(), "an origin"),
-            Command::Forget { .. } => {
-                let record = self.records.pop_front().expect("a record of each end");
-                self.fates[client].record = Some(record);
-                let link = self.links.remove(&of).expect("it was there");
-                assert!(
-                    link.origin.is_none() && link.asked.is_none() && link.dialled.is_none(),
-                    "nothing is left open"
-                );
-                assert!(
-                    link.is_closed || self.fates[client].end.is_some_and(|(end, _)| end == End::Left),
-                    "a client that is there is told"
-                );
-            }
+            Command::Stop => assert!(self.links.is_empty(), "nothing is left open"),
         }
     }
 }

@@ -1,17 +1,15 @@
-//! A whole caching proxy, as a binding: what its sockets and its resolver say goes in, what they are to do comes out.
+//! A whole caching proxy, as a byte-stream binding (see [`net`]).
 //!
-//! One [`Proxy`] is the accept machine, a transaction machine for each connection, and what they share: the cache, and who waits for whom.
-//! It answers the machines' questions to the cache itself; the host is left with sockets and names.
+//! One [`Proxy`] is the accept machine, a transaction machine for each client, and what they share: the cache, and who waits for whom.
+//! It answers the machines' questions to the cache itself; the host is left with connections and names. A transaction has up to two
+//! connections, its client's and its origin's; each has a number of its own. The origin's begins with the question for its name.
 //!
 //! # Call contract
 //!
-//! 1. While [`wants_accept`](Proxy::wants_accept), accept a connection, and hand it in with [`handle_incoming`](Proxy::handle_incoming).
-//! 2. Hand in what has happened with [`handle_event`](Proxy::handle_event), and [`handle_timeout`](Proxy::handle_timeout) when it is due.
-//! 3. After each of these, [`poll_command`](Proxy::poll_command) until `None`, and do what it says; then [`poll_notice`](Proxy::poll_notice) until `None`.
-//! 4. Sleep until [`poll_timeout`](Proxy::poll_timeout), or until something happens.
+//! [`start`](Proxy::start) it; then the contract is that of [`StreamBinding`].
 //!
 //! ```
-//! use towline_core::txn::{allow::Allow, proxy::{Command, Config, Proxy}, transaction::Event};
+//! use towline_core::{net::{Command, Event, StreamBinding}, txn::{allow::Allow, proxy::{Config, Proxy}}};
 //!
 //! let now = towline_core::testing::first_instant(); // a real host's clock: `Instant::now()`
 //! let mut config = Config::default();
@@ -19,14 +17,14 @@
 //! let mut proxy = Proxy::new(config);
 //! proxy.start(now);
 //! assert!(proxy.wants_accept());
-//! let conn = proxy.handle_incoming(now, ([192, 0, 2, 7], 1234).into()).expect("there is room");
-//! assert_eq!(proxy.poll_command(), Some(Command::ReadClient { conn, max: 2050 }));
+//! let client = proxy.handle_incoming(now, ([192, 0, 2, 7], 1234).into());
+//! assert_eq!(proxy.poll_command(), Some(Command::Read { conn: client, max: 2050 }));
 //!
 //! let bytes = b"origin.test hello.txt \r\n\r\n"[..].into();
-//! proxy.handle_event(now, conn, Event::ClientData { bytes });
-//! assert_eq!(proxy.poll_command(), Some(Command::ReadClient { conn, max: 65536 }));
-//! let name = b"origin.test"[..].into();
-//! assert_eq!(proxy.poll_command(), Some(Command::Resolve { conn, name, seq: 3 }));
+//! proxy.handle_event(now, client, Event::Data { bytes });
+//! assert_eq!(proxy.poll_command(), Some(Command::Read { conn: client, max: 65536 }));
+//! let Some(Command::Resolve { conn: origin, name }) = proxy.poll_command() else { panic!("a name is to be looked up") };
+//! assert!(origin != client && name == b"origin.test"[..]);
 //! assert_eq!(proxy.poll_command(), None);
 //! ```
 
@@ -45,15 +43,19 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    machine::{Armed, Deadlines, Machine},
+    machine::{Armed, Deadlines, Hosted},
+    net::{self, AcceptFault, Command, ConnId, StreamBinding, Table},
     txn::{
-        accept::{self, Accept, AcceptFault},
+        accept::{self, Accept},
         cache::{self, Cache, Flights, Reader},
         lookups::{self, Lookups},
         record::{Lookup, Record},
-        transaction::{self, Close, Event, Transaction},
+        transaction::{self, Event, Transaction},
     },
 };
+
+/// Bytes of a client that is refused that are discarded, so that it sees FIN (P9): more than any head has.
+const REFUSED_UNREAD: usize = 4096;
 
 /// Limits, times and choices of a proxy. The defaults are what ships, and allow no origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,105 +86,6 @@ impl Default for Config {
     }
 }
 
-/// A connection, for as long as it lasts; numbers are not used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(u64);
-
-impl ConnId {
-    fn new(index: u32, generation: u32) -> Self {
-        Self(u64::from(generation) << 32 | u64::from(index))
-    }
-
-    /// Small numbers, used again: for tables of the host's own.
-    #[must_use]
-    pub fn index(self) -> usize {
-        (self.0 & u64::from(u32::MAX)) as usize
-    }
-}
-
-/// What the host is to do. Each is answered by events of the same name; see [`Event`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// Read once from the client: at most `max` bytes.
-    ReadClient {
-        /// Whose.
-        conn: ConnId,
-        /// Bytes.
-        max: usize,
-    },
-    /// Write to the client.
-    WriteClient {
-        /// Whose.
-        conn: ConnId,
-        /// These.
-        bytes: Bytes,
-    },
-    /// Close the client's connection. Before it is closed in good order, throw away up to `unread` bytes that have come in the meantime:
-    /// what is left unread when a socket is closed turns the end into a reset (RFC 9293 §3.10.4).
-    CloseClient {
-        /// Whose.
-        conn: ConnId,
-        /// How.
-        how: Close,
-        /// Bytes.
-        unread: usize,
-    },
-    /// Ask for the addresses of a name.
-    Resolve {
-        /// For whom.
-        conn: ConnId,
-        /// The name.
-        name: Bytes,
-        /// To be given back with the answer.
-        seq: u64,
-    },
-    /// They are not wanted any more.
-    CancelResolve {
-        /// For whom.
-        conn: ConnId,
-    },
-    /// Connect to the origin.
-    Connect {
-        /// For whom.
-        conn: ConnId,
-        /// Where to.
-        address: SocketAddr,
-        /// To be given back with the answer.
-        seq: u64,
-    },
-    /// That is not wanted any more.
-    CancelConnect {
-        /// For whom.
-        conn: ConnId,
-    },
-    /// Write to the origin.
-    WriteOrigin {
-        /// Whose.
-        conn: ConnId,
-        /// These.
-        bytes: Bytes,
-    },
-    /// Read once from the origin: at most `max` bytes.
-    ReadOrigin {
-        /// Whose.
-        conn: ConnId,
-        /// Bytes.
-        max: usize,
-    },
-    /// Close the origin's connection.
-    CloseOrigin {
-        /// Whose.
-        conn: ConnId,
-        /// How.
-        how: Close,
-    },
-    /// It is over: forget it, and close what is still open.
-    Forget {
-        /// Whom.
-        conn: ConnId,
-    },
-}
-
 /// What the host must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -190,9 +93,12 @@ pub enum Notice {
     /// A lookup ended.
     Lookup(Lookup),
     /// A transaction ended.
-    Finished(Record),
-    /// Close the listeners.
-    StopListening,
+    Finished {
+        /// The connection of its client.
+        client: ConnId,
+        /// What is recorded of it.
+        record: Record,
+    },
     /// It is all over, and this is the last notice; unless it was told to end, the listener has failed.
     Stopped {
         /// Why.
@@ -231,10 +137,29 @@ pub struct Counters {
     pub longest_queue: usize,
 }
 
-struct Conn {
-    machine: Transaction,
-    armed: Armed,
-    client: IpAddr,
+/// The number of a transaction; not used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct TxnId(u64);
+
+impl From<u64> for TxnId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl From<TxnId> for u64 {
+    fn from(id: TxnId) -> Self {
+        id.0
+    }
+}
+
+struct Txn {
+    machine: Hosted<Transaction>,
+    /// The number of its client's connection, also when that is closed.
+    client: ConnId,
+    client_ip: IpAddr,
+    /// The connection to its origin, from the question for its name on.
+    origin: Option<ConnId>,
     began: Instant,
     /// How the first lookup ended.
     hit: Option<bool>,
@@ -247,36 +172,47 @@ struct Conn {
     has_open_head: bool,
 }
 
-#[derive(Default)]
-struct Slot {
-    generation: u32,
-    conn: Option<Conn>,
+/// What a connection is to its transaction.
+#[derive(Debug, Clone, Copy)]
+struct Conn {
+    txn: TxnId,
+    side: Side,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Client,
+    /// With the number of the machine's question: for the name, or for the connection.
+    Origin {
+        seq: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
     Accept,
     Lookups,
-    Conn(ConnId),
+    Txn(TxnId),
 }
 
 /// A caching proxy. See the top of the file for how to drive it.
 pub struct Proxy {
     max_per_client: usize,
     transaction: Arc<transaction::Config>,
-    accept: Accept,
-    armed: Armed,
+    accept: Hosted<Accept>,
     /// A connection may be accepted.
     wants_accept: bool,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    txns: Table<TxnId, Txn>,
+    /// All that are not closed.
+    conns: Table<ConnId, Conn>,
+    /// Transactions by the addresses of their clients.
     clients: BTreeMap<IpAddr, usize>,
     cache: Cache,
-    flights: Flights<ConnId>,
-    lookups: Lookups<ConnId>,
+    flights: Flights<TxnId>,
+    lookups: Lookups<TxnId>,
     lookups_armed: Armed,
     /// What one machine's actions mean to itself and to others; done one by one, so that no machine is called from within another.
-    work: VecDeque<(ConnId, Event)>,
+    work: VecDeque<(TxnId, Event)>,
     deadlines: Deadlines<Due>,
     commands: VecDeque<Command>,
     notices: VecDeque<Notice>,
@@ -297,11 +233,10 @@ impl Proxy {
     pub fn new(config: Config) -> Self {
         Self {
             max_per_client: config.max_per_client,
-            accept: Accept::new(config.accept),
-            armed: Armed::default(),
+            accept: Hosted::new(Accept::new(config.accept)),
             wants_accept: false,
-            slots: Vec::new(),
-            free: Vec::new(),
+            txns: Table::default(),
+            conns: Table::default(),
             clients: BTreeMap::new(),
             flights: Flights::new(config.cache.max_waiters),
             lookups: Lookups::new(config.lookups),
@@ -326,65 +261,6 @@ impl Proxy {
         self.accept_event(now, accept::Event::Start);
     }
 
-    /// Whether a connection may be accepted. Otherwise leave it in the kernel's queue.
-    #[must_use]
-    pub fn wants_accept(&self) -> bool {
-        self.wants_accept
-    }
-
-    /// Takes an accepted connection; `None` means: close it at once.
-    pub fn handle_incoming(&mut self, now: Instant, client: SocketAddr) -> Option<ConnId> {
-        let client = client.ip().to_canonical();
-        let of_client = self.clients.get(&client).copied().unwrap_or(0);
-        if of_client >= self.max_per_client && !client.is_loopback() {
-            self.counters.refused += 1;
-            return None;
-        }
-        self.clients.insert(client, of_client + 1);
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            self.slots.len() as u32 - 1
-        });
-        let slot = self.slots.get_mut(index as usize)?;
-        let id = ConnId::new(index, slot.generation);
-        slot.conn = Some(Conn {
-            machine: Transaction::new(self.transaction.clone()),
-            armed: Armed::default(),
-            client,
-            began: now,
-            hit: None,
-            reader: None,
-            writes: None,
-            waits: None,
-            has_open_head: true,
-        });
-        self.wants_accept = false;
-        self.accept_event(now, accept::Event::Incoming { conn: id.0 });
-        // Unless the accept machine refused it.
-        self.conn(id).is_some().then_some(id)
-    }
-
-    /// No connection could be accepted.
-    pub fn handle_accept_failed(&mut self, now: Instant, kind: AcceptFault) {
-        self.wants_accept = false;
-        self.accept_event(now, accept::Event::AcceptFailed { kind });
-    }
-
-    /// Takes what has happened to a connection: the events of sockets and names. Those of a connection that is over mean nothing.
-    pub fn handle_event(&mut self, now: Instant, conn: ConnId, event: Event) {
-        if let Event::OriginData { bytes } = &event {
-            self.counters.bytes_in += bytes.len() as u64;
-        }
-        if let Event::Resolved { addrs, .. } = &event {
-            self.end_lookup(conn, !addrs.is_empty());
-        }
-        if let Event::ResolveFailed { .. } = &event {
-            self.end_lookup(conn, false);
-        }
-        self.work.push_back((conn, event));
-        self.settle(now);
-    }
-
     /// Accepts nothing more, and ends with the last transaction, or when the drain time is over. [`Notice::Stopped`] follows.
     pub fn drain(&mut self, now: Instant) {
         self.accept_event(now, accept::Event::Drain);
@@ -395,53 +271,6 @@ impl Proxy {
         self.drain(now);
         self.kill_all();
         self.settle(now);
-    }
-
-    /// Fires what is due at `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some((at, due)) = self.deadlines.expire(now) {
-            match due {
-                Due::Accept => {
-                    if self.armed.take(at) {
-                        self.accept.handle_timeout(now);
-                        self.perform_accept();
-                        self.settle(now);
-                    }
-                }
-                Due::Lookups => {
-                    if self.lookups_armed.take(at) {
-                        self.settle(now);
-                    }
-                }
-                Due::Conn(id) => {
-                    if let Some(conn) = self.conn(id)
-                        && conn.armed.take(at)
-                    {
-                        conn.machine.handle_timeout(now);
-                        self.perform(now, id);
-                        self.settle(now);
-                    }
-                }
-            }
-        }
-    }
-
-    /// When to call [`handle_timeout`](Self::handle_timeout) next.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.next()
-    }
-
-    /// The next thing to do, until there is none.
-    #[must_use]
-    pub fn poll_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
-    }
-
-    /// The next thing the host must know, until there is none.
-    #[must_use]
-    pub fn poll_notice(&mut self) -> Option<Notice> {
-        self.notices.pop_front()
     }
 
     /// What has been.
@@ -464,5 +293,96 @@ impl Proxy {
     /// Forgets a stored object, by its key ([`transaction::KeyMode::key`]); says whether there was one.
     pub fn purge(&mut self, key: &Bytes) -> bool {
         self.cache.purge(key)
+    }
+}
+
+impl StreamBinding for Proxy {
+    type Notice = Notice;
+
+    fn wants_accept(&self) -> bool {
+        self.wants_accept
+    }
+
+    fn handle_incoming(&mut self, now: Instant, peer: SocketAddr) -> ConnId {
+        let client_ip = peer.ip().to_canonical();
+        let of_client = self.clients.entry(client_ip).or_default();
+        *of_client += 1;
+        let is_over_its_share = *of_client > self.max_per_client && !client_ip.is_loopback();
+        let conn = self.begin(now, client_ip);
+        let Some(&Conn { txn, .. }) = self.conns.get(conn) else { return conn };
+        if is_over_its_share {
+            self.refuse(txn);
+        } else {
+            self.wants_accept = false;
+            self.accept_event(now, accept::Event::Incoming { conn: txn.0 });
+        }
+        conn
+    }
+
+    fn handle_accept_failed(&mut self, now: Instant, kind: AcceptFault) {
+        self.wants_accept = false;
+        self.accept_event(now, accept::Event::AcceptFailed { kind });
+    }
+
+    fn handle_event(&mut self, now: Instant, conn: ConnId, event: net::Event) {
+        let Some(&Conn { txn, side }) = self.conns.get(conn) else { return };
+        let event = match side {
+            Side::Client => on_client(event),
+            Side::Origin { seq } => self.on_origin(txn, seq, event),
+        };
+        if let Some(event) = event {
+            self.work.push_back((txn, event));
+            self.settle(now);
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, due)) = self.deadlines.expire(now) {
+            match due {
+                Due::Accept => {
+                    if self.accept.expire(now, at) {
+                        self.perform_accept();
+                        self.settle(now);
+                    }
+                }
+                Due::Lookups => {
+                    if self.lookups_armed.take(at) {
+                        self.settle(now);
+                    }
+                }
+                Due::Txn(id) => {
+                    if self.txns.get_mut(id).is_some_and(|txn| txn.machine.expire(now, at)) {
+                        self.perform(now, id);
+                        self.settle(now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+}
+
+/// What happened to a client's connection, as the transaction sees it. Nobody looks up or dials a client.
+fn on_client(event: net::Event) -> Option<Event> {
+    match event {
+        net::Event::Data { bytes } => Some(Event::ClientData { bytes }),
+        net::Event::End => Some(Event::ClientEof),
+        net::Event::Sent { len } => Some(Event::ClientSent { len }),
+        net::Event::Error { fault } => Some(Event::ClientError { kind: fault }),
+        net::Event::Resolved { .. }
+        | net::Event::ResolveFailed { .. }
+        | net::Event::Connected
+        | net::Event::ConnectFailed { .. } => None,
     }
 }

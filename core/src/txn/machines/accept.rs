@@ -9,11 +9,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
+
+pub use crate::net::AcceptFault;
 
 use crate::machine::{self, Automaton, Describe, Inspect as _, Parts, ms};
 
@@ -118,52 +119,6 @@ pub enum Event {
     },
     /// Accept nothing more, and end with the last transaction.
     Drain,
-}
-
-/// Why no connection could be accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AcceptFault {
-    /// The connection was over before it was accepted, or a firewall forbids it.
-    Aborted,
-    /// A signal came in between.
-    Interrupted,
-    /// No file descriptor is left.
-    Files,
-    /// No memory is left.
-    Memory,
-    /// Anything else: the listener is broken.
-    #[serde(other)]
-    Other,
-}
-
-impl From<&io::Error> for AcceptFault {
-    fn from(error: &io::Error) -> Self {
-        // The numbers are those of Linux and of the BSDs alike, but for ENOBUFS.
-        const ENOMEM: i32 = 12;
-        const ENFILE: i32 = 23;
-        const EMFILE: i32 = 24;
-        const ENOBUFS: [i32; 2] = [55, 105];
-        // On Linux, accept(2) also tells what has become of the new connection, as EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET or EOPNOTSUPP too.
-        const OF_THE_CONNECTION: [i32; 5] = [71, 92, 112, 64, 95];
-        use io::ErrorKind::{
-            ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, PermissionDenied,
-            TimedOut,
-        };
-        match (error.kind(), error.raw_os_error()) {
-            (
-                ConnectionAborted | ConnectionReset | HostUnreachable | NetworkDown | NetworkUnreachable
-                | PermissionDenied | TimedOut,
-                _,
-            ) => Self::Aborted,
-            (_, Some(number)) if cfg!(target_os = "linux") && OF_THE_CONNECTION.contains(&number) => Self::Aborted,
-            (io::ErrorKind::Interrupted, _) => Self::Interrupted,
-            (_, Some(ENFILE | EMFILE)) => Self::Files,
-            (io::ErrorKind::OutOfMemory, _) | (_, Some(ENOMEM)) => Self::Memory,
-            (_, Some(number)) if ENOBUFS.contains(&number) => Self::Memory,
-            _ => Self::Other,
-        }
-    }
 }
 
 /// What to do about it.

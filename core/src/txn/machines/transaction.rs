@@ -38,7 +38,9 @@ mod tests;
 use std::{sync::Arc, time::Instant};
 
 pub use config::{Config, KeyMode, Serve};
-pub use events::{Action, Close, Event, Fault, Flight, Limit, Outcome, WriteRefusal};
+pub use events::{Action, Event, Flight, Limit, Outcome, WriteRefusal};
+
+pub use crate::net::{Close, Fault};
 
 use self::state::{CacheRead, Committing, Connecting, Fetch, Held, Lookup, Reading, Sending, Source, State};
 use crate::{

@@ -11,13 +11,15 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
-use towline_core::txn::{
-    accept,
-    allow::{Allow, Name, Net},
-    hosts::{Hosts, HostsError},
-    proxy::{Config, Counters, Notice},
-    record::{self, Lookup, Record},
-    transaction::{KeyMode, Serve},
+use towline_core::{
+    net::{Hosts, HostsError},
+    txn::{
+        accept,
+        allow::{Allow, Name, Net},
+        proxy::{Config, Counters, Notice},
+        record::{self, Lookup, Record},
+        transaction::{KeyMode, Serve},
+    },
 };
 use towline_tokio::{
     cli::{
@@ -201,7 +203,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     let (control, local, proxy) = serve(config, &arguments.listen, names, move |proxy, notice| {
         let entry = match notice {
             Notice::Lookup(lookup) if !is_json => Entry::Lookup(lookup),
-            Notice::Finished(record) if is_json => Entry::Finished(record),
+            Notice::Finished { record, .. } if is_json => Entry::Finished(record),
             Notice::Stopped { error } => {
                 teller = None;
                 if let Some(ended) = ended.take() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
+    net::Close,
     testing::first_instant,
     txn::{
         allow::Allow,
@@ -19,6 +20,19 @@ struct Bench {
     proxy: Proxy,
     now: Instant,
     notices: Vec<Notice>,
+    /// Connections, whose transactions they are of, and what they are.
+    seen: BTreeMap<ConnId, (usize, Seen)>,
+}
+
+/// What a connection is, as far as the host has come with it.
+#[derive(Clone, Copy)]
+enum Seen {
+    Client,
+    Asked,
+    Dialled,
+    Origin,
+    /// Its question was answered, and it is not open.
+    Answered,
 }
 
 fn config() -> Config {
@@ -34,28 +48,113 @@ impl Bench {
         let mut proxy = Proxy::new(config);
         proxy.start(now);
         assert!(proxy.wants_accept());
-        Self { proxy, now, notices: Vec::new() }
+        Self { proxy, now, notices: Vec::new(), seen: BTreeMap::new() }
     }
 
-    /// A client comes; its connection, which has been told to read its head.
-    fn come(&mut self) -> ConnId {
+    /// A client comes; its transaction, which has been told to read its head.
+    fn come(&mut self) -> TxnId {
         self.come_from([192, 0, 2, 1]).expect("there is room")
     }
 
-    fn come_from(&mut self, ip: [u8; 4]) -> Option<ConnId> {
-        let conn = self.proxy.handle_incoming(self.now, (ip, 999).into())?;
-        assert_eq!(self.does(), [format!("{} read_client 2050", conn.index())]);
-        Some(conn)
+    fn come_from(&mut self, ip: [u8; 4]) -> Option<TxnId> {
+        let id = self.incoming((ip, 999).into())?;
+        assert_eq!(self.does(), [format!("{} read_client 2050", nth(id))]);
+        Some(id)
+    }
+
+    /// A client comes; nothing, if it is refused, with an end in good order.
+    fn incoming(&mut self, address: SocketAddr) -> Option<TxnId> {
+        let conn = self.proxy.handle_incoming(self.now, address);
+        if let Some(&Conn { txn, .. }) = self.proxy.conns.get(conn) {
+            self.seen.insert(conn, (nth(txn), Seen::Client));
+            return Some(txn);
+        }
+        let close = Command::Close { conn, how: Close::Fin, unread: 4096 };
+        assert_eq!((self.proxy.poll_command(), self.proxy.poll_command()), (Some(close), None));
+        None
+    }
+
+    /// The client's connection, and the origin's.
+    fn conns(&mut self, id: TxnId) -> (ConnId, Option<ConnId>) {
+        let txn = self.proxy.txn(id).expect("it lives");
+        (txn.client, txn.origin)
     }
 
     /// What the host is to do, as text.
     fn does(&mut self) -> Vec<String> {
-        let commands: Vec<_> = std::iter::from_fn(|| self.proxy.poll_command()).map(|command| say(&command)).collect();
+        let commands: Vec<_> = std::iter::from_fn(|| self.proxy.poll_command()).collect();
         self.notices.extend(std::iter::from_fn(|| self.proxy.poll_notice()));
-        commands
+        commands.iter().filter_map(|command| self.say(command)).collect()
     }
 
-    fn on(&mut self, conn: ConnId, event: Event) -> Vec<String> {
+    fn say(&mut self, command: &Command) -> Option<String> {
+        let text = |bytes: &Bytes| bytes.escape_ascii().to_string();
+        let (of, seen) = match command {
+            Command::Resolve { conn, .. } => (conn, Some(Seen::Asked)),
+            Command::Connect { conn, .. } => (conn, Some(Seen::Dialled)),
+            Command::Read { conn, .. } | Command::Write { conn, .. } | Command::Close { conn, .. } => (conn, None),
+            Command::StopListening => return Some("stop_listening".to_owned()),
+            Command::Stop => return Some("stop".to_owned()),
+        };
+        let mut question = 0;
+        if let Some(seen) = seen {
+            let &Conn { txn, side: Side::Origin { seq } } = self.proxy.conns.get(*of).expect("it is new") else {
+                panic!("a client is neither asked for nor dialled");
+            };
+            question = seq;
+            self.seen.insert(*of, (nth(txn), seen));
+        }
+        let (nth, seen) = self.seen[of];
+        let side = if matches!(seen, Seen::Client) { "client" } else { "origin" };
+        Some(match command {
+            Command::Read { max, .. } => format!("{nth} read_{side} {max}"),
+            Command::Write { bytes, .. } => format!("{nth} write_{side} {}", text(bytes)),
+            Command::Resolve { name, .. } => format!("{nth} resolve {} #{question}", text(name)),
+            Command::Connect { address, .. } => format!("{nth} connect {address} #{question}"),
+            Command::Close { how, unread, .. } => {
+                let how = if *how == Close::Fin { "fin" } else { "abort" };
+                match seen {
+                    Seen::Client => format!("{nth} close_client {how} {unread}"),
+                    Seen::Asked => format!("{nth} cancel_resolve"),
+                    Seen::Dialled => format!("{nth} cancel_connect"),
+                    Seen::Origin => format!("{nth} close_origin {how}"),
+                    Seen::Answered => return None,
+                }
+            }
+            Command::StopListening | Command::Stop => return None,
+        })
+    }
+
+    /// Something has happened to a connection of a transaction; what the host is to do then.
+    fn on(&mut self, id: TxnId, event: Event) -> Vec<String> {
+        let (client, origin) = self.conns(id);
+        let to_client = |event| (client, event);
+        let to_origin = |event| (origin.expect("an origin"), event);
+        let (conn, event) = match event {
+            Event::ClientData { bytes } => to_client(net::Event::Data { bytes }),
+            Event::ClientEof => to_client(net::Event::End),
+            Event::ClientError { kind } => to_client(net::Event::Error { fault: kind }),
+            Event::ClientSent { len } => to_client(net::Event::Sent { len }),
+            Event::Resolved { addrs, .. } => to_origin(net::Event::Resolved { addresses: addrs }),
+            Event::ResolveFailed { why, .. } => to_origin(net::Event::ResolveFailed { fault: why }),
+            Event::Connected { .. } => to_origin(net::Event::Connected),
+            Event::ConnectFailed { why, .. } => to_origin(net::Event::ConnectFailed { fault: why }),
+            Event::OriginSent { len } => to_origin(net::Event::Sent { len }),
+            Event::OriginData { bytes } => to_origin(net::Event::Data { bytes }),
+            Event::OriginEof => to_origin(net::Event::End),
+            Event::OriginError { kind } => to_origin(net::Event::Error { fault: kind }),
+            other => panic!("no event of a connection: {other:?}"),
+        };
+        let seen = match event {
+            net::Event::Connected => Some(Seen::Origin),
+            net::Event::Resolved { .. } | net::Event::ResolveFailed { .. } | net::Event::ConnectFailed { .. } => {
+                Some(Seen::Answered)
+            }
+            net::Event::Data { .. } | net::Event::End | net::Event::Sent { .. } | net::Event::Error { .. } => None,
+        };
+        if let Some(seen) = seen {
+            self.seen.insert(conn, (nth(id), seen));
+        }
         self.proxy.handle_event(self.now, conn, event);
         self.does()
     }
@@ -67,15 +166,15 @@ impl Bench {
     }
 
     /// A client comes and asks for `file` of the server 192.0.2.9.
-    fn ask(&mut self, file: &str) -> (ConnId, Vec<String>) {
+    fn ask(&mut self, file: &str) -> (TxnId, Vec<String>) {
         let conn = self.come();
         let does = self.on(conn, head(file));
         (conn, does)
     }
 
     /// Its fetch, up to the credit for the first piece.
-    fn fetch(&mut self, conn: ConnId) {
-        let nth = conn.index();
+    fn fetch(&mut self, conn: TxnId) {
+        let nth = nth(conn);
         let does = self.on(conn, Event::Connected { seq: None });
         assert!(does[0].starts_with(&format!("{nth} write_origin 192.0.2.9 ")), "{does:?}");
         assert_eq!(self.on(conn, Event::OriginSent { len: 2050 }), [format!("{nth} read_origin 65536")]);
@@ -94,8 +193,8 @@ impl Bench {
     /// How transactions ended since the last time this was asked.
     fn outcomes(&mut self) -> Vec<Outcome> {
         let outcomes = self.notices.iter().filter_map(|notice| match notice {
-            Notice::Finished(record) => Some(record.outcome),
-            Notice::Lookup(_) | Notice::StopListening | Notice::Stopped { .. } => None,
+            Notice::Finished { record, .. } => Some(record.outcome),
+            Notice::Lookup(_) | Notice::Stopped { .. } => None,
         });
         let outcomes = outcomes.collect();
         self.notices.clear();
@@ -115,22 +214,9 @@ fn sent(body: &str) -> Event {
     Event::ClientSent { len: body.len() as u64 }
 }
 
-fn say(command: &Command) -> String {
-    let text = |bytes: &Bytes| bytes.escape_ascii().to_string();
-    let how = |how: &Close| if *how == Close::Fin { "fin" } else { "abort" };
-    match command {
-        Command::ReadClient { conn, max } => format!("{} read_client {max}", conn.index()),
-        Command::WriteClient { conn, bytes } => format!("{} write_client {}", conn.index(), text(bytes)),
-        Command::CloseClient { conn, how: h, unread } => format!("{} close_client {} {unread}", conn.index(), how(h)),
-        Command::Resolve { conn, name, seq } => format!("{} resolve {} #{seq}", conn.index(), text(name)),
-        Command::CancelResolve { conn } => format!("{} cancel_resolve", conn.index()),
-        Command::Connect { conn, address, seq } => format!("{} connect {address} #{seq}", conn.index()),
-        Command::CancelConnect { conn } => format!("{} cancel_connect", conn.index()),
-        Command::WriteOrigin { conn, bytes } => format!("{} write_origin {}", conn.index(), text(bytes)),
-        Command::ReadOrigin { conn, max } => format!("{} read_origin {max}", conn.index()),
-        Command::CloseOrigin { conn, how: h } => format!("{} close_origin {}", conn.index(), how(h)),
-        Command::Forget { conn } => format!("{} forget", conn.index()),
-    }
+/// The place of a transaction in its table.
+fn nth(id: TxnId) -> usize {
+    (id.0 & u64::from(u32::MAX)) as usize
 }
 
 #[test]
@@ -138,26 +224,29 @@ fn a_miss_and_a_hit() {
     let mut bench = Bench::new(config());
     let start = bench.now;
     let (conn, does) = bench.ask("f");
+    let client = bench.conns(conn).0;
     assert_eq!(does, ["0 read_client 65536", "0 connect 192.0.2.9:8080 #3"]);
     assert_eq!(bench.on(conn, Event::Connected { seq: Some(3) }), [r"0 write_origin 192.0.2.9 f \r\n\r\n"]);
     assert_eq!(bench.on(conn, Event::OriginSent { len: 16 }), ["0 read_origin 65536"]);
     assert_eq!(bench.on(conn, origin("hello")), ["0 write_client hello"]);
     assert_eq!(bench.on(conn, sent("hello")), ["0 read_origin 65536"]);
     bench.now += Duration::from_millis(7);
-    assert_eq!(bench.on(conn, Event::OriginEof), ["0 close_origin fin", "0 close_client fin 65536", "0 forget"]);
+    assert_eq!(bench.on(conn, Event::OriginEof), ["0 close_origin fin", "0 close_client fin 65536"]);
     let key = (Bytes::from_static(b"f"), Bytes::from_static(b"192.0.2.9"));
     let lookup = |at, hit| Notice::Lookup(Lookup { at, file: key.0.clone(), server: key.1.clone(), hit });
-    let record = |at, hit, ms| {
+    let record = |client, at, hit, ms| {
         let outcome = Outcome::Served { hit, bytes: 5 };
-        Notice::Finished(Record { at, file: key.0.clone(), server: key.1.clone(), hit, outcome, bytes: 5, ms })
+        let (file, server) = (key.0.clone(), key.1.clone());
+        Notice::Finished { client, record: Record { at, file, server, hit, outcome, bytes: 5, ms } }
     };
-    assert_eq!(bench.notices, [lookup(start, false), record(bench.now, false, 7)]);
+    assert_eq!(bench.notices, [lookup(start, false), record(client, bench.now, false, 7)]);
     bench.notices.clear();
 
     let (conn, does) = bench.ask("f");
+    let client = bench.conns(conn).0;
     assert_eq!(does, ["0 read_client 65536", "0 write_client hello"]);
-    assert_eq!(bench.on(conn, sent("hello")), ["0 close_client fin 65536", "0 forget"]);
-    assert_eq!(bench.notices, [lookup(bench.now, true), record(bench.now, true, 0)]);
+    assert_eq!(bench.on(conn, sent("hello")), ["0 close_client fin 65536"]);
+    assert_eq!(bench.notices, [lookup(bench.now, true), record(client, bench.now, true, 0)]);
     let counters = bench.proxy.counters();
     assert_eq!((counters.accepted, counters.misses, counters.hits, counters.fetches), (2, 1, 1, 1));
     assert_eq!((counters.bytes_in, counters.bytes_out, counters.live), (5, 10, 0));
@@ -173,10 +262,10 @@ fn stored_is_looked_up_twice() {
     bench.fetch(conn);
     assert_eq!(bench.on(conn, origin("hello")), ["0 read_origin 65536"]);
     assert_eq!(bench.on(conn, Event::OriginEof), ["0 close_origin fin", "0 write_client hello"]);
-    assert_eq!(bench.on(conn, sent("hello")), ["0 close_client fin 65536", "0 forget"]);
+    assert_eq!(bench.on(conn, sent("hello")), ["0 close_client fin 65536"]);
     let hits = bench.notices.iter().filter_map(|notice| match notice {
         Notice::Lookup(lookup) => Some(lookup.hit),
-        Notice::Finished(_) | Notice::StopListening | Notice::Stopped { .. } => None,
+        Notice::Finished { .. } | Notice::Stopped { .. } => None,
     });
     assert_eq!(hits.collect::<Vec<_>>(), [false, true]);
     // K1: of another server, the same file.
@@ -214,12 +303,18 @@ fn failures_are_counted_by_name() {
 fn events_of_the_dead_mean_nothing() {
     let mut bench = Bench::new(config());
     let (dead, _) = bench.ask("f");
+    let (client, origin) = bench.conns(dead);
     bench.on(dead, Event::ConnectFailed { why: Fault::Refused, seq: None });
     let (living, _) = bench.ask("g");
-    assert_eq!((dead.index(), living.index()), (0, 0));
+    assert_eq!((nth(dead), nth(living)), (0, 0));
     assert_ne!(dead, living);
-    for event in [Event::Connected { seq: None }, Event::ClientError { kind: Fault::Reset }, Event::Shutdown] {
-        assert!(bench.on(dead, event).is_empty());
+    for (conn, event) in [
+        (origin.unwrap(), net::Event::Connected),
+        (client, net::Event::Error { fault: Fault::Reset }),
+        (client, net::Event::Data { bytes: "x".into() }),
+    ] {
+        bench.proxy.handle_event(bench.now, conn, event);
+        assert!(bench.does().is_empty());
     }
     bench.fetch(living);
 }
@@ -236,7 +331,7 @@ fn one_client_has_its_share() {
     assert_eq!(closed.come_from([192, 0, 2, 1]), None);
     assert!(closed.proxy.clients.is_empty(), "who is refused is not remembered");
     // The same machine by its other name.
-    assert_eq!(bench.proxy.handle_incoming(bench.now, "[::ffff:192.0.2.1]:5".parse().unwrap()), None);
+    assert_eq!(bench.incoming("[::ffff:192.0.2.1]:5".parse().unwrap()), None);
     bench.on(first, Event::ClientEof);
     bench.come_from([192, 0, 2, 1]).unwrap();
     let local = std::iter::repeat_with(|| bench.come_from([127, 0, 0, 1]).expect("this machine may be many"));
@@ -257,7 +352,7 @@ fn no_more_than_there_may_be() {
     bench.come();
     assert!(!bench.proxy.wants_accept());
     // A host that accepts all the same is rid of it.
-    assert_eq!(bench.proxy.handle_incoming(bench.now, ([192, 0, 2, 9], 1).into()), None);
+    assert_eq!(bench.incoming(([192, 0, 2, 9], 1).into()), None);
     assert_eq!(bench.proxy.counters().live, 2);
     bench.on(first, Event::ClientEof);
     assert!(bench.proxy.wants_accept());
@@ -307,7 +402,7 @@ fn eviction_and_purge_leave_readers_alone() {
     bench.on(other, Event::OriginEof);
     assert_eq!((bench.proxy.counters().evictions, bench.proxy.cache().entries()), (1, 1));
     assert_eq!(bench.on(reader, sent("ab")), ["0 write_client cd"], "the evicted object is still there for its reader");
-    assert_eq!(bench.on(reader, sent("cd")), ["0 close_client fin 65536", "0 forget"]);
+    assert_eq!(bench.on(reader, sent("cd")), ["0 close_client fin 65536"]);
     let (_, does) = bench.ask("f");
     assert_eq!(does.last().unwrap(), "0 connect 192.0.2.9:8080 #3", "and gone for others");
     let key = bench.proxy.transaction.key_mode.key(&request("g"));
@@ -331,7 +426,7 @@ fn the_cache_stays_within_its_bounds() {
     // What is larger than everything is served, and not kept.
     bench.store("large", &"x".repeat(2000));
     assert!(bench.proxy.cache().bytes() <= 1000);
-    assert!(bench.proxy.slots.len() == 1 && bench.proxy.clients.is_empty(), "nobody is remembered");
+    assert!(bench.proxy.txns.is_empty() && bench.proxy.clients.is_empty(), "nobody is remembered");
 }
 
 /// Nothing is kept of a connection that is over: neither a deadline, nor a slot, nor a client's share.
@@ -343,7 +438,7 @@ fn connections_leave_nothing_behind() {
         bench.on(conn, Event::ClientEof);
         bench.notices.clear();
     }
-    assert_eq!((bench.proxy.slots.len(), bench.proxy.free.len()), (1, 1));
+    assert!(bench.proxy.txns.is_empty() && bench.proxy.conns.is_empty());
     assert!(bench.proxy.clients.is_empty() && bench.proxy.work.is_empty());
     while let Some(due) = bench.proxy.poll_timeout() {
         bench.now = bench.now.max(due);
@@ -361,6 +456,6 @@ fn the_smaller_bound_of_an_object_counts() {
     let mut bench = Bench::new(config);
     let (conn, _) = bench.ask("f");
     bench.fetch(conn);
-    assert_eq!(bench.on(conn, origin("abcd")), ["0 close_origin abort", "0 close_client fin 65536", "0 forget"]);
+    assert_eq!(bench.on(conn, origin("abcd")), ["0 close_origin abort", "0 close_client fin 65536"]);
     assert_eq!(bench.outcomes(), [Outcome::OriginFailed]);
 }

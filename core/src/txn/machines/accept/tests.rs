@@ -229,18 +229,3 @@ fn the_drain_time_ends() {
     assert_eq!(play.machine.state(), "stopped");
     assert_eq!(play.on(ended(1)), vec![], "it ends afterwards");
 }
-
-#[test]
-fn faults_of_accept() {
-    let of = |number| AcceptFault::from(&io::Error::from_raw_os_error(number));
-    assert_eq!(AcceptFault::from(&io::Error::from(io::ErrorKind::ConnectionAborted)), AcceptFault::Aborted);
-    assert_eq!(AcceptFault::from(&io::Error::from(io::ErrorKind::Interrupted)), AcceptFault::Interrupted);
-    assert_eq!((of(24), of(23), of(12)), (AcceptFault::Files, AcceptFault::Files, AcceptFault::Memory));
-    if cfg!(target_os = "linux") {
-        // accept(2): ENETDOWN, EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, EPERM, ECONNABORTED.
-        for number in [100, 71, 92, 112, 64, 113, 95, 101, 1, 103] {
-            assert_eq!(of(number), AcceptFault::Aborted, "{number}");
-        }
-        assert_eq!((of(105), of(9), of(22)), (AcceptFault::Memory, AcceptFault::Other, AcceptFault::Other));
-    }
-}

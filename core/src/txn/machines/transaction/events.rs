@@ -1,11 +1,15 @@
 //! What happens to a transaction, what it wants done, and how it ends.
 
-use std::{fmt, io, net::IpAddr};
+use std::{fmt, net::IpAddr};
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{machine::text, txn::request::Malformed};
+use crate::{
+    machine::text,
+    net::{Close, Fault},
+    txn::request::Malformed,
+};
 
 /// What happened. A read is a credit: one `read_*` action, one `*_data`, `*_eof` or `*_error`. A write is answered when all of it was taken.
 ///
@@ -165,43 +169,6 @@ impl<'de> Deserialize<'de> for Event {
     }
 }
 
-/// What went wrong with a socket or a name, as far as anybody cares.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// The peer reset the connection.
-    Reset,
-    /// The peer refused it.
-    Refused,
-    /// There is no way there.
-    Unreachable,
-    /// No answer in time.
-    TimedOut,
-    /// There is no such name.
-    NoSuchName,
-    /// Anything else.
-    #[default]
-    #[serde(other)]
-    Other,
-}
-
-impl From<&io::Error> for Fault {
-    fn from(error: &io::Error) -> Self {
-        let is = |kinds: &[io::ErrorKind]| kinds.contains(&error.kind());
-        if is(&[io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionAborted, io::ErrorKind::BrokenPipe]) {
-            Self::Reset
-        } else if is(&[io::ErrorKind::ConnectionRefused]) {
-            Self::Refused
-        } else if is(&[io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable]) {
-            Self::Unreachable
-        } else if is(&[io::ErrorKind::TimedOut]) {
-            Self::TimedOut
-        } else {
-            Self::Other
-        }
-    }
-}
-
 /// Why an object may not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -335,16 +302,6 @@ pub enum Action {
         /// How it ended.
         outcome: Outcome,
     },
-}
-
-/// How a connection is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Close {
-    /// In good order, after everything that was written.
-    Fin,
-    /// With a reset: what was sent is not all of it.
-    Abort,
 }
 
 /// How a transaction ended (docs/protocols/txn.md, Endings).

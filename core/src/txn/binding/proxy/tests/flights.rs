@@ -3,7 +3,7 @@
 use super::*;
 
 /// A leader that is fetching `f`, and so many who wait for it.
-fn queue(config: Config, waiting: usize) -> (Bench, ConnId, Vec<ConnId>) {
+fn queue(config: Config, waiting: usize) -> (Bench, TxnId, Vec<TxnId>) {
     let mut bench = Bench::new(config);
     let (leader, _) = bench.ask("f");
     let mut waiters = Vec::new();
@@ -27,7 +27,6 @@ fn one_fetch_for_all_who_ask_meanwhile() {
         [
             "0 close_origin fin",
             "0 close_client fin 65536",
-            "0 forget",
             "1 write_client hello",
             "2 write_client hello",
             "3 write_client hello"
@@ -46,11 +45,11 @@ fn one_fetch_for_all_who_ask_meanwhile() {
 #[test]
 fn who_leaves_the_queue_is_not_told() {
     let (mut bench, leader, waiters) = queue(config(), 2);
-    assert_eq!(bench.on(waiters[0], Event::ClientError { kind: Fault::Reset }), ["1 forget"]);
+    assert_eq!(bench.on(waiters[0], Event::ClientError { kind: Fault::Reset }), ["1 close_client abort 0"]);
     bench.on(leader, origin("hello"));
     bench.on(leader, sent("hello"));
     let does = bench.on(leader, Event::OriginEof);
-    assert_eq!(does[3..], ["2 write_client hello"]);
+    assert_eq!(does[2..], ["2 write_client hello"]);
 }
 
 #[test]
@@ -59,15 +58,7 @@ fn a_failure_is_everybodys() {
     let does = bench.on(leader, Event::OriginError { kind: Fault::Reset });
     assert_eq!(
         does,
-        [
-            "0 close_origin abort",
-            "0 close_client fin 65536",
-            "0 forget",
-            "1 close_client fin 65536",
-            "1 forget",
-            "2 close_client fin 65536",
-            "2 forget"
-        ]
+        ["0 close_origin abort", "0 close_client fin 65536", "1 close_client fin 65536", "2 close_client fin 65536"]
     );
     assert_eq!(bench.outcomes(), [Outcome::OriginFailed; 3]);
     assert_eq!(bench.proxy.counters().fetches, 1, "a broken origin is asked once");
@@ -87,7 +78,10 @@ fn a_leader_that_leaves_leaves_its_fetch() {
     let (mut bench, leader, waiters) = queue(config(), 1);
     bench.on(leader, origin("hello"));
     assert_eq!(bench.on(leader, Event::ClientError { kind: Fault::Reset }), ["0 read_origin 65536"]);
-    assert_eq!(bench.on(leader, Event::OriginEof), ["0 close_origin fin", "0 forget", "1 write_client hello"]);
+    assert_eq!(
+        bench.on(leader, Event::OriginEof),
+        ["0 close_origin fin", "0 close_client abort 0", "1 write_client hello"]
+    );
     bench.on(waiters[0], sent("hello"));
     assert_eq!(bench.outcomes(), [Outcome::ClientLeft, Outcome::Served { hit: true, bytes: 5 }]);
 }
@@ -99,13 +93,13 @@ fn a_leader_that_takes_its_fetch_along_is_followed() {
     config.transaction.finish_fetch = false;
     let (mut bench, leader, waiters) = queue(config, 3);
     let does = bench.on(leader, Event::ClientError { kind: Fault::Reset });
-    assert_eq!(does, ["0 close_origin abort", "0 forget", "1 connect 192.0.2.9:8080 #4"]);
+    assert_eq!(does, ["0 close_origin abort", "0 close_client abort 0", "1 connect 192.0.2.9:8080 #4"]);
     assert_eq!(bench.proxy.counters().longest_queue, 2);
     bench.fetch(waiters[0]);
     bench.on(waiters[0], origin("hello"));
     bench.on(waiters[0], sent("hello"));
     let does = bench.on(waiters[0], Event::OriginEof);
-    assert_eq!(does[3..], ["2 write_client hello", "3 write_client hello"], "in their old order");
+    assert_eq!(does[2..], ["2 write_client hello", "3 write_client hello"], "in their old order");
 }
 
 /// What is not kept helps nobody: the next one fetches while the first is still being served.
@@ -134,7 +128,7 @@ fn a_queue_has_an_end() {
     config.cache.max_waiters = 2;
     let (mut bench, ..) = queue(config, 2);
     let (_, does) = bench.ask("f");
-    assert_eq!(does, ["3 read_client 65536", "3 close_client fin 65536", "3 forget"]);
+    assert_eq!(does, ["3 read_client 65536", "3 close_client fin 65536"]);
     assert_eq!(bench.outcomes(), [Outcome::Busy]);
 }
 
@@ -146,7 +140,7 @@ fn without_single_flight_nobody_waits() {
     let mut bench = Bench::new(config);
     let (leader, _) = bench.ask("f");
     let (_, does) = bench.ask("f");
-    assert_eq!(does, ["1 read_client 65536", "1 close_client fin 65536", "1 forget"]);
+    assert_eq!(does, ["1 read_client 65536", "1 close_client fin 65536"]);
     assert_eq!(bench.outcomes(), [Outcome::Busy]);
     bench.fetch(leader);
 }
@@ -164,8 +158,8 @@ fn a_waiter_has_its_own_deadline() {
     bench.on(leader, origin("hello"));
     let does = bench.wait(Duration::from_secs(6));
     // The leader's time is over first; the waiter is next, and has four seconds left.
-    assert_eq!(does, ["0 close_origin abort", "0 close_client abort 65536", "0 forget", "1 connect 192.0.2.9:8080 #4"]);
-    assert_eq!(bench.wait(Duration::from_secs(4)), ["1 cancel_connect", "1 close_client fin 65536", "1 forget"]);
+    assert_eq!(does, ["0 close_origin abort", "0 close_client abort 65536", "1 connect 192.0.2.9:8080 #4"]);
+    assert_eq!(bench.wait(Duration::from_secs(4)), ["1 cancel_connect", "1 close_client fin 65536"]);
 }
 
 /// A client that takes its time with what it leads must not make others wait.
@@ -182,7 +176,7 @@ fn a_slow_leader_holds_up_nobody() {
     bench.fetch(waiters[0]);
     bench.on(waiters[0], origin("hello"));
     bench.on(waiters[0], sent("hello"));
-    assert_eq!(bench.on(waiters[0], Event::OriginEof), ["1 close_origin fin", "1 close_client fin 65536", "1 forget"]);
+    assert_eq!(bench.on(waiters[0], Event::OriginEof), ["1 close_origin fin", "1 close_client fin 65536"]);
     assert_eq!(bench.proxy.cache().entries(), 0);
     bench.on(leader, sent("hello"));
     bench.on(leader, Event::OriginEof);
@@ -200,8 +194,5 @@ fn another_servers_failure_is_not_ones_own() {
     assert_eq!(bench.on(other, Event::ClientData { bytes: "192.0.2.8 f\r\n\r\n".into() }), ["1 read_client 65536"]);
     bench.ask("f");
     let does = bench.on(leader, Event::ConnectFailed { why: Fault::Refused, seq: None });
-    assert_eq!(
-        does,
-        ["0 close_client fin 65536", "0 forget", "2 close_client fin 65536", "2 forget", "1 connect 192.0.2.8:8080 #4"]
-    );
+    assert_eq!(does, ["0 close_client fin 65536", "2 close_client fin 65536", "1 connect 192.0.2.8:8080 #4"]);
 }
