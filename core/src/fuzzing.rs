@@ -13,8 +13,6 @@ mod transaction;
 
 use arbitrary::Unstructured;
 
-pub(crate) use machines::walk;
-
 /// Takes any bytes.
 pub type Body = fn(&[u8]);
 

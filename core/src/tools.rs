@@ -6,3 +6,5 @@
 pub mod catalog;
 pub mod explore;
 pub mod script;
+#[cfg(feature = "fuzzing")]
+mod walk;

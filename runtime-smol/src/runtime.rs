@@ -15,7 +15,7 @@ use async_io::{Async, Timer};
 use bytes::Bytes;
 use towline_core::{host, quic::Epoch};
 
-use crate::{dns, hub::epoch, stream::Stream};
+use crate::{dns, stream::Stream};
 
 /// smol.
 #[derive(Debug, Clone, Copy)]
@@ -216,4 +216,10 @@ impl host::Alarm for Alarm {
         }
         Pin::new(&mut self.timer).poll(cx).is_ready()
     }
+}
+
+/// One moment on both clocks: now.
+#[must_use]
+pub fn epoch() -> Epoch {
+    Epoch { instant: Instant::now(), unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) }
 }

@@ -22,7 +22,7 @@ use tokio::{
 };
 use towline_core::{host, quic::Epoch};
 
-use crate::{hub::epoch, stream::Stream};
+use crate::stream::Stream;
 
 /// tokio.
 #[derive(Debug, Clone, Copy)]
@@ -194,4 +194,10 @@ impl host::Alarm for Alarm {
         }
         self.0.as_mut().poll(cx).is_ready()
     }
+}
+
+/// One moment on both clocks: now.
+#[must_use]
+pub fn epoch() -> Epoch {
+    Epoch { instant: Instant::now(), unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) }
 }

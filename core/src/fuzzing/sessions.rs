@@ -248,7 +248,7 @@ impl wire::Hand for Hand {
                 | quic::Event::Writable(_)
                 | quic::Event::Stopped(..)
                 | quic::Event::Acked(_)
-                | quic::Event::Word(_)
+                | quic::Event::Datagram(_)
                 | quic::Event::Closed(_) => {}
             }
         }

@@ -87,7 +87,7 @@ pub enum Event {
     /// The peer has everything up to our end of the stream.
     Acked(StreamId),
     /// A word came (QUIC DATAGRAM).
-    Word(Bytes),
+    Datagram(Bytes),
     /// It is over; the last event. Without `Connected` before it the handshake failed.
     Closed(CloseReason),
 }
@@ -621,7 +621,7 @@ impl Endpoint {
             E::ConnectionLost { reason } => return self.say_closed(handle, close_reason(reason)),
             E::DatagramReceived => {
                 while let Some(word) = self.live(handle).and_then(|conn| conn.quic.datagrams().recv()) {
-                    self.events.push_back((handle, Event::Word(word)));
+                    self.events.push_back((handle, Event::Datagram(word)));
                 }
                 return;
             }

@@ -278,9 +278,9 @@ fn codes_pass_in_both_ways() {
 fn words_and_close() {
     let mut pair = Pair::new(|_| {});
     let (client, server) = pair.connected();
-    pair.client.send_word(client, Bytes::from_static(b"notify_shutdown"));
+    pair.client.send_datagram(client, Bytes::from_static(b"notify_shutdown"));
     pair.drive();
-    assert!(pair.server_events.contains(&(server, Event::Word(Bytes::from_static(b"notify_shutdown")))));
+    assert!(pair.server_events.contains(&(server, Event::Datagram(Bytes::from_static(b"notify_shutdown")))));
     let now = pair.now;
     pair.server.close(now, server, 0x15, "not \"entitled\"\n2026 a line of its own");
     pair.drive();

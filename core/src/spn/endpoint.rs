@@ -12,6 +12,7 @@
 //! there is, and a notice tells when there is more. Every connection ends with exactly one of [`Notice::Ended`] and [`Notice::Reset`].
 
 mod binding;
+mod carrier;
 mod config;
 pub mod machines;
 mod policy;
@@ -33,11 +34,8 @@ pub use binding::ledger::Progress;
 pub use config::{Config, ConfigError, ConnId, ConnectError, Limits, Notice};
 
 use self::{
-    binding::{
-        conn::Conn,
-        link::{Link, LinkId},
-        resume::Tomb,
-    },
+    binding::{conn::Conn, link::Link, resume::Tomb},
+    carrier::LinkId,
     machines::{connection, session},
     policy::seek::Spent,
 };

@@ -38,7 +38,7 @@ impl Entry {
             run: |settings, lines, out| script::run::<M>(settings, lines, out),
             explore: explore::explore::<M>,
             #[cfg(feature = "fuzzing")]
-            fuzz: crate::fuzzing::walk::<M>,
+            fuzz: super::walk::walk::<M>,
         }
     }
 

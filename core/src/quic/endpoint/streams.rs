@@ -124,10 +124,10 @@ impl Endpoint {
         }
     }
 
-    /// Sends a word (QUIC DATAGRAM): best effort, and nothing at all to a peer that takes none.
-    pub fn send_word(&mut self, handle: Handle, word: Bytes) {
+    /// Sends a DATAGRAM frame (RFC 9221): best effort, and nothing at all to a peer that takes none.
+    pub fn send_datagram(&mut self, handle: Handle, data: Bytes) {
         if let Some(conn) = self.live(handle) {
-            let _ = conn.quic.datagrams().send(word, true);
+            let _ = conn.quic.datagrams().send(data, true);
             self.wants_to_send(handle);
         }
     }

@@ -10,17 +10,18 @@ use std::{
 use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
 
-use super::{flow::Unread, ledger::Ledger, link::LinkId, parting::Parting, resume::Asked};
+use super::ledger::Ledger;
 use crate::{
     machine::{Hosted, Machine as _},
-    quic::{Handle, StreamId, WriteOutcome},
+    quic::{Handle, WriteOutcome},
     spn::{
         ConnKey, Protocol, Role, Tag,
         endpoint::{
             ConnId, Due, Endpoint, Notice, Phase,
+            carrier::{Asked, Carrier, LinkId},
             machines::connection::{Action, Connection, Event},
         },
-        flow::kept::Kept,
+        flow::{kept::Kept, stall::Stall},
         wire::{
             frame::{Frame, flag},
             preamble::{Collector, Preamble},
@@ -90,13 +91,23 @@ pub(in crate::spn::endpoint) struct Conn {
     pub(in crate::spn::endpoint) parting: Option<Parting>,
 }
 
-/// The stream that carries a connection.
+/// A connection that is to be reset.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::spn::endpoint) struct Carrier {
-    pub(in crate::spn::endpoint) link: LinkId,
-    pub(in crate::spn::endpoint) handle: Handle,
-    pub(in crate::spn::endpoint) stream: StreamId,
-    pub(in crate::spn::endpoint) protocol: Protocol,
+pub(in crate::spn::endpoint) struct Parting {
+    pub(super) code: u64,
+    /// Then at the latest.
+    pub(super) until: Instant,
+}
+
+/// Where a connection's receiving direction stands.
+#[derive(Debug, Default)]
+pub(in crate::spn::endpoint) struct Unread {
+    /// The host leaves bytes unread.
+    pub(super) stall: Stall,
+    /// Bytes that the host has taken.
+    pub(in crate::spn::endpoint) taken: u64,
+    /// What is unread comes on top of this session's window.
+    pub(super) parked: Option<(LinkId, Handle)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -349,7 +360,7 @@ impl Endpoint {
                 }
                 Action::Disconnected => {
                     if conn.broken.is_none() && conn.machine.is_resumable() {
-                        self.bury(now, id);
+                        self.leave_tombstone(now, id);
                     }
                     let provides = self.config.role == Role::Provider;
                     let Some(conn) = self.conn_mut(id) else { return };

@@ -2,28 +2,17 @@
 
 use std::time::Instant;
 
-use super::{
-    conn::Carrier,
-    link::{LinkId, wire_of},
-};
+use super::link::wire_of;
 use crate::{
     quic::Handle,
     spn::{
-        endpoint::{ConnId, Due, Endpoint},
-        flow::stall::{Look, Stall},
+        endpoint::{
+            ConnId, Due, Endpoint,
+            carrier::{Carrier, LinkId},
+        },
+        flow::stall::Look,
     },
 };
-
-/// Where a connection's receiving direction stands.
-#[derive(Debug, Default)]
-pub(in crate::spn::endpoint) struct Unread {
-    /// The host leaves bytes unread.
-    stall: Stall,
-    /// Bytes that the host has taken.
-    pub(in crate::spn::endpoint) taken: u64,
-    /// What is unread comes on top of this session's window.
-    parked: Option<(LinkId, Handle)>,
-}
 
 impl Endpoint {
     /// There is something to read.

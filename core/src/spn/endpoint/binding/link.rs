@@ -13,8 +13,8 @@ use std::{
 
 use rand_chacha::rand_core::Rng as _;
 
+pub(super) use self::wire::Opening;
 use self::wire::Wire;
-use super::conn::Carrier;
 use crate::{
     machine::{Automaton as _, Hosted, Machine as _},
     quic::{self, Handle},
@@ -22,6 +22,7 @@ use crate::{
         Protocol, Role,
         endpoint::{
             Due, Endpoint, Notice, Phase, Work,
+            carrier::{Carrier, LinkId},
             machines::{
                 connection,
                 session::{Action, Event, Session, SessionTimer},
@@ -35,11 +36,8 @@ use crate::{
     },
 };
 
-/// Which of the endpoint's sessions. Never used twice.
-pub(in crate::spn::endpoint) type LinkId = u32;
-
 /// The least time between the beginnings of two sessions with an address.
-const BREATH: Duration = Duration::from_secs(1);
+const MIN_REDIAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A session with a hub address, in whatever state.
 pub(in crate::spn::endpoint) struct Link {
@@ -147,13 +145,13 @@ impl Endpoint {
                     }
                 }
                 Action::SendProviderStart => match link.wire.as_ref().map(|wire| wire.protocol) {
-                    Some(Protocol::Sc01) => self.send_word(id, b"request_provider_start"),
+                    Some(Protocol::Sc01) => self.send_control_datagram(id, b"request_provider_start"),
                     Some(Protocol::Sc02) => self.send(id, &Frame::ProviderStart),
                     None => {}
                 },
                 Action::SendSetWeight { weight } => self.send(id, &Frame::SetWeight { weight }),
                 Action::SendDrained => self.send(id, &Frame::Drained),
-                Action::SendNotifyShutdown => self.send_word(id, b"notify_shutdown"),
+                Action::SendNotifyShutdown => self.send_control_datagram(id, b"notify_shutdown"),
                 Action::SendSessionClose { code } => {
                     if let Some(wire) = &mut link.wire {
                         (wire.left, wire.usable) = (true, false);
@@ -247,7 +245,7 @@ impl Endpoint {
         // After a hub's shutdown the address is tried again at once, if it is still listed (Endpoint session); but a hub that lets us in
         // only to send us away is not asked more than once a second.
         if again && self.wants_sessions(now) && self.listed.contains(&link.remote) {
-            self.add_link(now, link.remote, now.max(link.begun + BREATH));
+            self.add_link(now, link.remote, now.max(link.begun + MIN_REDIAL_INTERVAL));
         }
     }
 
@@ -371,7 +369,7 @@ impl Endpoint {
                     self.on_acked(now, conn);
                 }
             }
-            quic::Event::Word(word) => self.on_word(id, &word),
+            quic::Event::Datagram(word) => self.on_control_datagram(id, &word),
             quic::Event::Closed(reason) => {
                 wire.disowned |= matches!(reason, quic::CloseReason::Peer { code: code::NOT_ENTITLED, .. });
                 if link.reason.is_empty() {

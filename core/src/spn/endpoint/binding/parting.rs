@@ -5,22 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::conn::{Carrier, Conn};
-use crate::spn::endpoint::{ConnId, Due, Endpoint, Work, machines::connection::Event};
+use super::conn::{Conn, Parting};
+use crate::spn::endpoint::{ConnId, Due, Endpoint, Work, carrier::Carrier, machines::connection::Event};
 
 /// Without reports of a partner, nobody says what has been delivered: then what was written so long ago counts as delivered, and four round
 /// trips at least,
 const SETTLE_MIN: Duration = Duration::from_millis(500);
 /// but no more than this.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
-
-/// A connection that is to be reset.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::spn::endpoint) struct Parting {
-    code: u64,
-    /// Then at the latest.
-    until: Instant,
-}
 
 /// Whether the partner has what was written.
 enum Delivery {

@@ -4,7 +4,7 @@ mod legs;
 mod tombs;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -12,15 +12,18 @@ use bytes::Bytes;
 
 pub(in crate::spn::endpoint) use self::tombs::Tomb;
 use super::{
-    conn::{Carrier, Conn, conn_of},
+    conn::{Conn, conn_of},
     ledger::{Ledger, Mismatch, REPORT_AFTER},
-    link::LinkId,
 };
 use crate::{
     quic::WriteOutcome,
     spn::{
         ConnKey, Role, Tag,
-        endpoint::{ConnId, Due, Endpoint, Notice, Work, machines::connection::Event},
+        endpoint::{
+            ConnId, Due, Endpoint, Notice, Work,
+            carrier::{Carrier, LinkId},
+            machines::connection::Event,
+        },
         wire::{
             code,
             frame::{AckEntry, Frame, MAX_LIST, ResumeAck, ResumeReq, flag},
@@ -51,7 +54,7 @@ impl Endpoint {
         let ledger = Ledger::new(&self.config.limits);
         if let Some(conn) = self.conn_mut(id) {
             let mut ledger = Box::new(ledger);
-            if conn.machine.is_deaf() {
+            if conn.machine.read_closed() {
                 ledger.end();
             }
             conn.ledger = Some(ledger);
@@ -411,6 +414,3 @@ impl Conn {
         })
     }
 }
-
-/// Sessions that were asked for the next stream of a connection.
-pub(in crate::spn::endpoint) type Asked = BTreeSet<LinkId>;

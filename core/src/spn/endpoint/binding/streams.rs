@@ -4,34 +4,19 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{conn::Carrier, link::LinkId};
+use super::link::Opening;
 use crate::{
     quic::{Handle, ReadOutcome, StreamId},
     spn::{
         ConnKey, Protocol, Role, Tag,
         endpoint::{
             Due, Endpoint,
+            carrier::{Carrier, LinkId},
             machines::{connection, session},
         },
-        wire::{
-            code,
-            frame::flag,
-            preamble::{Collector, Preamble},
-        },
+        wire::{code, frame::flag, preamble::Preamble},
     },
 };
-
-/// A stream of the hub that is no connection yet.
-#[derive(Debug)]
-pub(super) struct Opening {
-    collector: Collector,
-}
-
-impl Default for Opening {
-    fn default() -> Self {
-        Self { collector: Collector::of_hub() }
-    }
-}
 
 impl Endpoint {
     /// The hub opened a stream.

@@ -99,7 +99,7 @@ impl Connection {
 
     /// Whether the local side reads no more.
     #[must_use]
-    pub fn is_deaf(&self) -> bool {
+    pub fn read_closed(&self) -> bool {
         self.flow.deaf.is_some()
     }
 

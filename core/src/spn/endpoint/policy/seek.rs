@@ -8,7 +8,7 @@ use std::{
 
 use crate::spn::{
     ConnKey,
-    endpoint::{ConnId, Due, Endpoint, binding::link::LinkId, machines::connection::Event},
+    endpoint::{ConnId, Due, Endpoint, carrier::LinkId, machines::connection::Event},
     wire::{
         code,
         frame::{Frame, flag},

@@ -9,7 +9,7 @@ use crate::{
     quic::Handle,
     spn::{
         Role,
-        endpoint::{Due, Endpoint, Work, binding::link::LinkId},
+        endpoint::{Due, Endpoint, Work, carrier::LinkId},
         patience::{LATE, LEAST, patience},
     },
 };

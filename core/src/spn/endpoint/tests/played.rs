@@ -125,7 +125,7 @@ impl Played {
     }
 
     fn words(&mut self) -> Vec<Bytes> {
-        let word = |event: &Event| if let Event::Word(word) = event { Some(word.clone()) } else { None };
+        let word = |event: &Event| if let Event::Datagram(word) = event { Some(word.clone()) } else { None };
         std::iter::from_fn(|| self.take(word)).collect()
     }
 
@@ -198,7 +198,7 @@ impl Played {
 
     fn word(&mut self, word: &'static [u8]) {
         let session = self.session;
-        self.quic().send_word(session, Bytes::from_static(word));
+        self.quic().send_datagram(session, Bytes::from_static(word));
         self.run();
     }
 

@@ -163,7 +163,7 @@ impl Hub {
         for (handle, protocol) in consumers.map(|(handle, it)| (*handle, it.protocol)).collect::<Vec<_>>() {
             match protocol {
                 Protocol::Sc02 => self.send(handle, &Frame::ProviderStopped),
-                Protocol::Sc01 => self.quic.send_word(handle, Bytes::from_static(NOTIFY_PROVIDER_STOPPED)),
+                Protocol::Sc01 => self.quic.send_datagram(handle, Bytes::from_static(NOTIFY_PROVIDER_STOPPED)),
             }
         }
     }

@@ -2,15 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{
-    flow::Turn,
-    relay::{Leg, Relay},
-};
+use super::relay::{Leg, Relay};
 use crate::{
     machine::{Hosted, Machine as _},
     quic::{Handle, StreamId},
     spn::{
         ConnKey, Protocol, Side,
+        flow::stall::Stall,
         hub::{
             Due, Hub,
             machines::{
@@ -30,6 +28,16 @@ use crate::{
         },
     },
 };
+
+/// Where a direction stands between two turns.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    pub(super) is_queued: bool,
+    /// Its target has no room.
+    pub(super) stall: Stall,
+    /// What it leaves unread comes on top of the session's window.
+    pub(super) is_parked: bool,
+}
 
 /// A connection on the hub: of one that is resumed, one leg.
 pub(in crate::spn::hub) struct Connection {

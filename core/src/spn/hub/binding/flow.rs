@@ -7,20 +7,10 @@ use crate::{
     quic::Handle,
     spn::{
         Side,
-        flow::stall::{Look, Stall},
+        flow::stall::Look,
         hub::{Due, Hub, machines::connection::Event},
     },
 };
-
-/// Where a direction stands between two turns.
-#[derive(Debug, Default)]
-pub(super) struct Turn {
-    is_queued: bool,
-    /// Its target has no room.
-    stall: Stall,
-    /// What it leaves unread comes on top of the session's window.
-    is_parked: bool,
-}
 
 impl Hub {
     /// A direction may be able to move something. Preambles go before payload: when a session's window is exhausted, and what becomes free is

@@ -155,7 +155,7 @@ impl Hub {
             quic::Event::Writable(stream) => self.writable(now, handle, stream),
             quic::Event::Stopped(stream, code) => self.stopped(now, handle, stream, code),
             quic::Event::Acked(_) => {}
-            quic::Event::Word(word) => self.word(now, handle, &word),
+            quic::Event::Datagram(word) => self.control_datagram(now, handle, &word),
             quic::Event::Closed(reason) => self.closed(now, handle, reason),
         }
     }
@@ -306,7 +306,7 @@ impl Hub {
         }
     }
 
-    fn word(&mut self, now: Instant, handle: Handle, word: &Bytes) {
+    fn control_datagram(&mut self, now: Instant, handle: Handle, word: &Bytes) {
         let Some(session) = self.sessions.get(&handle) else { return };
         match (session.protocol, session.role, word.trim_ascii()) {
             (Protocol::Sc01, Role::Provider, NOTIFY_SHUTDOWN) => {
@@ -422,7 +422,7 @@ impl Hub {
                 let flags = if resumable && can_resume { flag::RESUMABLE } else { 0 };
                 self.send(handle, &Frame::SessionShutdown { flags, deadline_ms: wire_ms(deadline) });
             }
-            Action::SendNotifyShutdown => self.quic.send_word(handle, Bytes::from_static(NOTIFY_SHUTDOWN)),
+            Action::SendNotifyShutdown => self.quic.send_datagram(handle, Bytes::from_static(NOTIFY_SHUTDOWN)),
             Action::SetWeight { weight } => self.set_weight(now, handle, weight),
             Action::SendWeightAck { weight } => {
                 let streams = self.sessions.get(&handle).map_or(0, |session| session.opened);

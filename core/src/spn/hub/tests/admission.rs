@@ -319,7 +319,7 @@ fn a_drain_tells_everybody_and_ends_with_the_last() {
     bench.hub.shutdown(bench.now);
     bench.settle();
     assert_eq!(bench.frames(new), [Frame::SessionShutdown { flags: 0, deadline_ms: 30_000 }]);
-    assert!(bench.hands[old].events.contains(&quic::Event::Word(Bytes::from_static(b"notify_shutdown"))));
+    assert!(bench.hands[old].events.contains(&quic::Event::Datagram(Bytes::from_static(b"notify_shutdown"))));
     let late = bench.dial(b"sc02-consumer", "c2");
     assert!(
         matches!(bench.hands[late].events.back(), Some(quic::Event::Closed(CloseReason::Transport { code: 0x02, .. }))),

@@ -187,12 +187,12 @@ fn the_word_and_the_frame_ask_for_a_start_once_in_ten_seconds() {
     let mut bench = Bench::new(on_payload);
     let consumer = bench.dial(b"sc01-consumer", "c");
     let hand = &mut bench.hands[consumer];
-    hand.quic.send_word(hand.session, Bytes::from_static(b"request_provider_start"));
+    hand.quic.send_datagram(hand.session, Bytes::from_static(b"request_provider_start"));
     assert_eq!(bench.asked(true), ["start"]);
     bench.session(Role::Provider, "p");
     bench.wait(seconds(60));
     assert_eq!(bench.asked(true), ["stop"]);
-    let word = quic::Event::Word(Bytes::from_static(b"notify_provider_stopped"));
+    let word = quic::Event::Datagram(Bytes::from_static(b"notify_provider_stopped"));
     assert!(bench.hands[consumer].events.contains(&word));
 }
 

@@ -394,7 +394,7 @@ fn a_retiring_provider_of_sc01_gets_no_new_connections() {
     let mut bench = Bench::new(|_| {});
     let (old, new) = (bench.dial(b"sc01-provider", "p"), bench.session(Role::Provider, "p2"));
     let it = &mut bench.hands[old];
-    it.quic.send_word(it.session, Bytes::from_static(b" notify_shutdown\n"));
+    it.quic.send_datagram(it.session, Bytes::from_static(b" notify_shutdown\n"));
     bench.settle();
     let c = bench.session(Role::Consumer, "c");
     for key in 1..=3 {

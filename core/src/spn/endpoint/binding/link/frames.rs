@@ -52,9 +52,9 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn send_word(&mut self, id: LinkId, word: &'static [u8]) {
+    pub(super) fn send_control_datagram(&mut self, id: LinkId, word: &'static [u8]) {
         if let Some(wire) = self.links.get(&id).and_then(|link| link.wire.as_ref()) {
-            self.quic.send_word(wire.handle, Bytes::from_static(word));
+            self.quic.send_datagram(wire.handle, Bytes::from_static(word));
         }
     }
 
@@ -87,7 +87,7 @@ impl Endpoint {
     }
 
     /// `sc01` says it by words; the comparison is exact, and unknown words are ignored (Legacy protocol, Control datagrams).
-    pub(super) fn on_word(&mut self, id: LinkId, word: &[u8]) {
+    pub(super) fn on_control_datagram(&mut self, id: LinkId, word: &[u8]) {
         let Some(link) = self.links.get_mut(&id) else { return };
         if link.wire.as_ref().is_none_or(|wire| wire.protocol != Protocol::Sc01) {
             return;

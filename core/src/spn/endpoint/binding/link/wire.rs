@@ -11,13 +11,24 @@ use crate::{
         ConnKey, Protocol,
         endpoint::{
             ConnId,
-            binding::streams::Opening,
             policy::{seek::Roster, standstill::Hold},
         },
         flow::budget::Windows,
-        wire::control::Control,
+        wire::{control::Control, preamble::Collector},
     },
 };
+
+/// A stream of the hub that is no connection yet.
+#[derive(Debug)]
+pub(in crate::spn::endpoint::binding) struct Opening {
+    pub(in crate::spn::endpoint::binding) collector: Collector,
+}
+
+impl Default for Opening {
+    fn default() -> Self {
+        Self { collector: Collector::of_hub() }
+    }
+}
 
 /// A QUIC connection of a session.
 pub(in crate::spn::endpoint) struct Wire {

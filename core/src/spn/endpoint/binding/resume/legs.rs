@@ -10,11 +10,8 @@ use crate::{
         ConnKey, Protocol,
         endpoint::{
             ConnId, Endpoint, Notice,
-            binding::{
-                conn::{Carrier, conn_of},
-                ledger::Ledger,
-                link::LinkId,
-            },
+            binding::{conn::conn_of, ledger::Ledger},
+            carrier::{Carrier, LinkId},
             machines::{connection::Event, session},
         },
         wire::{

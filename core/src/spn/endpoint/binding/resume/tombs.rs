@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::spn::{
     ConnKey, Tag,
-    endpoint::{ConnId, Due, Endpoint, binding::link::LinkId, machines::connection::Event},
+    endpoint::{ConnId, Due, Endpoint, carrier::LinkId, machines::connection::Event},
     wire::{
         code,
         frame::{Frame, ResumeReq, flag},
@@ -49,7 +49,7 @@ impl Endpoint {
     }
 
     /// The connection has ended, as this end knows: it is remembered for as long as the partner may miss the last word.
-    pub(in crate::spn::endpoint::binding) fn bury(&mut self, now: Instant, id: ConnId) {
+    pub(in crate::spn::endpoint::binding) fn leave_tombstone(&mut self, now: Instant, id: ConnId) {
         if let Some((link, entry)) = self.report(id) {
             self.send(link, &Frame::DataAck(vec![entry]));
         }
