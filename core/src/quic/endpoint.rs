@@ -415,7 +415,7 @@ impl Endpoint {
         }
     }
 
-    /// Ends a handshake without a word, and frees all it had at once.
+    /// Ends a handshake silently, and frees all it had at once.
     fn give_up(&mut self, handle: Handle, why: &str) {
         let reason = CloseReason::Transport { code: CONNECTION_REFUSED, text: why.to_owned() };
         self.say_closed(handle, reason);

@@ -21,7 +21,7 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
-    /// The deployed protocol: no control stream, words in QUIC datagrams.
+    /// The deployed protocol: no control stream, but control datagrams (RFC 9221).
     Sc01,
     /// Ours: a control stream and a preamble on each data stream.
     Sc02,

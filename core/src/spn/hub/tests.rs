@@ -196,7 +196,7 @@ impl Bench {
         hand
     }
 
-    /// Ends an endpoint without a word.
+    /// Ends an endpoint silently.
     fn kill(&mut self, hand: usize) {
         let config = EndpointConfig::new([0; 32], self.clock.clone());
         self.hands[hand].quic = Endpoint::new(config, None);

@@ -210,7 +210,7 @@ impl Endpoint {
         }
     }
 
-    /// Takes the partner's word for what it has; says whether the connection is still there.
+    /// Takes the partner's report of what it has; says whether the connection is still there.
     fn acknowledge(&mut self, now: Instant, id: ConnId, received: u64, flags: u8) -> bool {
         let Some(conn) = self.conn_mut(id) else { return false };
         let Some(ledger) = &mut conn.ledger else { return true };

@@ -132,7 +132,7 @@ impl Endpoint {
             Preamble::Resume { conn, .. } if self.is_of_another(conn, owner) => {
                 self.refuse(id, stream, code::NOT_ENTITLED);
             }
-            // It has ended here, and somebody still holds an older word of ours.
+            // It has ended here, and somebody still holds an older request of ours.
             Preamble::Resume { conn, .. } if self.tombs.contains_key(&conn) => {
                 self.repeat_tomb(conn);
                 self.refuse(id, stream, code::PAUSED);

@@ -22,7 +22,7 @@ use crate::spn::{
     wire::frame::Frame,
 };
 
-/// The word for what is PROVIDER_STOPPED in `sc02`.
+/// The control datagram for what is PROVIDER_STOPPED in `sc02`.
 const NOTIFY_PROVIDER_STOPPED: &[u8] = b"notify_provider_stopped";
 
 /// What a cluster manager is to do. The host says by [`Hub::cluster_done`] when it is done, or could not be; there is no limit on that here.

@@ -313,7 +313,7 @@ impl Hub {
                 self.session_event(now, handle, Event::NotifyShutdown);
             }
             (Protocol::Sc01, Role::Consumer, REQUEST_PROVIDER_START) => self.provider_start(now, handle),
-            // `sc02` has a control stream; words are ignored there. The other words of `sc01` ask for nothing here.
+            // `sc02` has a control stream; control datagrams are ignored there. The others of `sc01` ask for nothing here.
             _ => {}
         }
     }

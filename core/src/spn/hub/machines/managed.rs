@@ -112,7 +112,7 @@ pub enum Event {
     Loaded,
     /// A consumer's session has begun, and found no provider.
     ConsumerCame,
-    /// PROVIDER_START, or the word `request_provider_start`.
+    /// PROVIDER_START, or the control datagram `request_provider_start`.
     PayloadAnnounced,
     /// A connection has found no provider.
     ConnectionWaits,
@@ -145,7 +145,7 @@ pub enum Action {
     ClusterStop,
     /// Close the sessions of the service's providers, with code 0.
     CloseProviders,
-    /// Tell the service's consumers: PROVIDER_STOPPED, or the word `notify_provider_stopped`.
+    /// Tell the service's consumers: PROVIDER_STOPPED, or the control datagram `notify_provider_stopped`.
     TellStopped,
 }
 

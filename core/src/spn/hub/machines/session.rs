@@ -93,7 +93,7 @@ pub enum State {
         /// What it speaks.
         protocol: Protocol,
     },
-    /// We have said the last word, and the endpoint closes.
+    /// We have sent the last frame, and the endpoint closes.
     Closing {
         /// With this code; so do we if it does not.
         code: u64,

@@ -1,4 +1,4 @@
-//! What an endpoint says to its hub on the control stream or, on `sc01`, by words, and what it hears there.
+//! What an endpoint says to its hub on the control stream or, on `sc01`, by control datagrams, and what it hears there.
 
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,7 @@ impl Endpoint {
         }
     }
 
-    /// `sc01` says it by words; the comparison is exact, and unknown words are ignored (Legacy protocol, Control datagrams).
+    /// `sc01` says it by control datagrams; the comparison is exact, and unknown ones are ignored (Legacy protocol, Control datagrams).
     pub(super) fn on_control_datagram(&mut self, id: LinkId, word: &[u8]) {
         let Some(link) = self.links.get_mut(&id) else { return };
         if link.wire.as_ref().is_none_or(|wire| wire.protocol != Protocol::Sc01) {

@@ -102,7 +102,7 @@ impl Endpoint {
             self.quic.stop(handle, stream, code::PAUSED);
         }
         self.leave(id);
-        // Its word is taken before anything is sent again; it may be the last that was missing.
+        // Its report is taken before anything is sent again; it may be the last that was missing.
         if !self.acknowledge(now, id, received, 0) {
             return Err(code::CONN_IN_USE);
         }

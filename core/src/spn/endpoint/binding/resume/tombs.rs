@@ -1,4 +1,4 @@
-//! What is left of connections that have ended, for a partner that may have missed the last word.
+//! What is left of connections that have ended, for a partner that may have missed the last report.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ impl Endpoint {
         }
     }
 
-    /// The last word may not have reached the partner: it is left for it wherever it may come to.
+    /// The last report may not have reached the partner: it is left for it wherever it may come to.
     pub(in crate::spn::endpoint) fn repeat_tomb(&mut self, key: ConnKey) {
         let Some(tomb) = self.tombs.get_mut(&key) else { return };
         tomb.link = None;
@@ -48,7 +48,7 @@ impl Endpoint {
         self.send_everywhere(&request);
     }
 
-    /// The connection has ended, as this end knows: it is remembered for as long as the partner may miss the last word.
+    /// The connection has ended, as this end knows: it is remembered for as long as the partner may miss the last report.
     pub(in crate::spn::endpoint::binding) fn leave_tombstone(&mut self, now: Instant, id: ConnId) {
         if let Some((link, entry)) = self.report(id) {
             self.send(link, &Frame::DataAck(vec![entry]));

@@ -41,7 +41,7 @@ pub struct Config {
     /// How long the hub may take to close QUIC after SESSION_CLOSE.
     #[serde(rename = "close_ms", with = "machine::ms")]
     pub close: Duration,
-    /// How long an `sc01` close waits for the word before it.
+    /// How long an `sc01` close waits for the control datagram before it.
     #[serde(rename = "word_ms", with = "machine::ms")]
     pub word: Duration,
     /// How long an address stays in reserve before it is looked at again, ±20 %.

@@ -47,7 +47,7 @@ impl Session {
     /// The hub shuts down; connections have until `asked`, or as configured if it is zero.
     pub(super) fn follow_hub(&mut self, now: Instant, live: Live, asked: Duration) -> State {
         match live.protocol {
-            // The word is answered with the word (Legacy protocol, Control datagrams).
+            // The control datagram is answered with the same (Legacy protocol, Control datagrams).
             Protocol::Sc01 => {
                 self.parts.act(Action::RefuseStreams);
                 self.start_closing(now, live, false)
@@ -120,7 +120,7 @@ impl Session {
                 self.parts.timers.set_after(SessionTimer::Linger, now, self.config.close);
                 State::Closing(Closing { left: true, ..closing })
             }
-            // A close would overtake the word (Endpoint session).
+            // A close would overtake the control datagram (Endpoint session).
             Protocol::Sc01 if self.parts.timers.is_set(SessionTimer::Linger) => {
                 State::Closing(Closing { left: true, ..closing })
             }

@@ -26,16 +26,16 @@ pub enum Event {
         #[serde(rename = "retry_after_ms", with = "machine::ms")]
         retry_after: Duration,
     },
-    /// SESSION_SHUTDOWN or the word `notify_shutdown`: how long connections may drain (0: as configured).
+    /// SESSION_SHUTDOWN or the control datagram `notify_shutdown`: how long connections may drain (0: as configured).
     SessionShutdown {
         #[serde(rename = "deadline_ms", with = "machine::ms")]
         deadline: Duration,
     },
     /// SESSION_CLOSE.
     SessionClose { code: u64 },
-    /// SESSION_STATE, or the words `notify_standby` and `notify_active`.
+    /// SESSION_STATE, or the control datagrams `notify_standby` and `notify_active`.
     SessionState { standby: bool },
-    /// PROVIDER_STOPPED or the word `notify_provider_stopped`: the next connection announces itself again.
+    /// PROVIDER_STOPPED or the control datagram `notify_provider_stopped`: the next connection announces itself again.
     ProviderStopped,
     /// SET_WEIGHT_ACK: the weight now in force.
     SetWeightAck { weight: u16 },
@@ -76,7 +76,7 @@ pub enum Action {
     Hide,
     /// Grant the hub no more streams.
     RefuseStreams,
-    /// Send `request_provider_start`: PROVIDER_START or the word.
+    /// Send `request_provider_start`: PROVIDER_START or the control datagram.
     SendProviderStart,
     /// Take the connections that can be resumed off the session: they go on on another one.
     MoveAway,
@@ -84,7 +84,7 @@ pub enum Action {
     SendSetWeight { weight: u16 },
     /// Send DRAINED.
     SendDrained,
-    /// Send the word `notify_shutdown`.
+    /// Send the control datagram `notify_shutdown`.
     SendNotifyShutdown,
     /// Send SESSION_CLOSE.
     SendSessionClose { code: u64 },
@@ -118,7 +118,7 @@ pub enum SessionTimer {
     Settled,
     /// Connections have had time to drain, or the endpoint to end.
     Closing,
-    /// The hub should have closed QUIC after SESSION_CLOSE; on `sc01`, the word has had its time.
+    /// The hub should have closed QUIC after SESSION_CLOSE; on `sc01`, the control datagram has had its time.
     Linger,
     /// An address in reserve is to be looked at again.
     Reserve,

@@ -60,7 +60,7 @@ pub enum Event {
         /// The new weight.
         weight: u16,
     },
-    /// `sc01`: a provider's word `notify_shutdown`.
+    /// `sc01`: a provider's control datagram `notify_shutdown`.
     NotifyShutdown,
     /// DRAINED.
     Drained,
@@ -137,7 +137,7 @@ pub enum Action {
         /// Connections are to be resumed elsewhere.
         resumable: bool,
     },
-    /// Send the word `notify_shutdown`.
+    /// Send the control datagram `notify_shutdown`.
     SendNotifyShutdown,
     /// This is its weight from now on.
     SetWeight {
