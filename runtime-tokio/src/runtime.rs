@@ -9,7 +9,7 @@ use std::{
     sync::mpsc,
     task::{Context, Poll, ready},
     thread,
-    time::Instant,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
