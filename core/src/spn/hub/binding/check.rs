@@ -52,6 +52,11 @@ impl Hub {
             if session.parked.len() > most || session.role == Role::Consumer && session.connections.len() > most {
                 return Err(format!("{handle:?} has more than {most} connections, or requests to resume"));
             }
+            if !session.parked.is_empty() && !session.parked_reminded {
+                return Err(format!(
+                    "{handle:?} has requests to resume, and nobody looks when they have waited too long"
+                ));
+            }
         }
         let mut parked = 0;
         for (key, is_carried, sessions) in self.pairings.iter() {

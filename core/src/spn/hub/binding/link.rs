@@ -560,7 +560,7 @@ impl Hub {
         let Some(entry) = self.registry.get_mut(service) else { return };
         if let Some(provider) = entry.provider(handle) {
             provider.weight = weight;
-            let gets_some = weight > 0 && !provider.is_silent;
+            let gets_some = weight > 0 && (!provider.is_silent || provider.number != UNLISTED);
             self.list(service, handle, gets_some);
         }
         let Some(entry) = self.registry.get_mut(service) else { return };

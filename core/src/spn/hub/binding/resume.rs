@@ -270,15 +270,16 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(&handle) else { return };
         session.parked_reminded = false;
         let service = session.service;
-        let due = |key: &ConnKey| Some((self.pairings.due(*key)?, *key));
-        let (late, early): (Vec<_>, Vec<_>) = session.parked.iter().filter_map(due).partition(|(at, _)| *at <= now);
-        if let Some((next, _)) = early.into_iter().min() {
-            session.parked_reminded = true;
-            self.remind(next.max(now + LOOK_EVERY), Due::Parked(handle));
-        }
-        for (_, key) in late {
+        let is_late = |key: &ConnKey| self.pairings.due(*key).is_some_and(|at| at <= now);
+        for key in session.parked.iter().copied().filter(is_late).collect::<Vec<_>>() {
             let actions = self.pairings.expire(now, key);
             self.perform_pairing(now, key, actions);
+        }
+        // The oldest request of a connection may have been another session's.
+        let Some(session) = self.sessions.get_mut(&handle) else { return };
+        if let Some(next) = session.parked.iter().filter_map(|key| self.pairings.due(*key)).min() {
+            session.parked_reminded = true;
+            self.remind(next.max(now + LOOK_EVERY), Due::Parked(handle));
         }
         self.look_at_provider(now, service);
     }

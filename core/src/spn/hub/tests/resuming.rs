@@ -323,6 +323,25 @@ fn requests_are_bounded_in_number_and_time() {
 }
 
 #[test]
+fn a_request_expires_beside_an_older_one_of_another_session() {
+    let mut bench = bench(|_| {});
+    let p = bench.session(Role::Provider, "p");
+    let c = bench.session(Role::Consumer, "c");
+    for (hand, key, then) in [(c, 1, 200), (c, 9, 300), (p, 2, 200), (p, 9, 0)] {
+        let request = ResumeReq { conn: ConnKey([key; 16]), ..request(0, 0, 0, 0, 0) };
+        bench.send(hand, &Frame::ResumeReq(request));
+        bench.wait(Duration::from_millis(then));
+    }
+    bench.wait(Duration::from_secs(155));
+    let is_late = |frame: &Frame| matches!(frame, Frame::ResumeAck(ack) if ack.status == 0x24);
+    for hand in [c, p] {
+        assert_eq!(bench.frames(hand).iter().filter(|frame| is_late(frame)).count(), 2);
+    }
+    assert_eq!(bench.hub.pairings.len(), 0);
+    bench.hub.check().unwrap();
+}
+
+#[test]
 fn a_shutdown_pauses_what_can_be_resumed() {
     let mut pair = Pair::new();
     let (c, p) = (pair.c, pair.p);
