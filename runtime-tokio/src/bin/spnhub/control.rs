@@ -15,6 +15,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -193,12 +194,18 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     made
 }
 
+/// Whether the other end has closed the socket. Asks the kernel itself: tokio may not have heard of it yet.
+fn has_left(stream: &UnixStream) -> bool {
+    let mut asked = [PollFd::new(stream, PollFlags::RDHUP)];
+    poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
 async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>, answering: Arc<RwLock<()>>) {
     let (read, mut write) = stream.split();
     let mut line = String::new();
     let came = timeout(PATIENCE, BufReader::new(read.take(LONGEST)).read_line(&mut line)).await;
     // The process of this hub was stopped, and the operator has been told meanwhile that it does not answer.
-    if matches!(write.as_ref().try_read(&mut [0]), Ok(0)) {
+    if has_left(write.as_ref()) {
         return;
     }
     let _answering = answering.read().await;
