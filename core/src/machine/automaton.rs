@@ -154,11 +154,13 @@ impl<M: Automaton> Machine for M {
 /// One transition.
 fn step<M: Automaton>(machine: &mut M, handle: impl FnOnce(&mut M, M::State) -> M::State) {
     let state = std::mem::take(&mut machine.parts_mut().state);
-    let from = state.name();
+    // Only a trace reads the names, and each event comes by here.
+    let from = tracing::enabled!(tracing::Level::TRACE).then(|| state.name());
     let state = handle(machine, state);
-    let to = state.name();
-    if from != to {
-        tracing::trace!(machine = M::NAME, from, to);
+    if let Some(from) = from
+        && from != state.name()
+    {
+        tracing::trace!(machine = M::NAME, from, to = state.name());
     }
     machine.parts_mut().state = state;
 }

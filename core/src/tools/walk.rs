@@ -1,7 +1,5 @@
 //! A life of a machine, from any bytes.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a fuzz target panics when something is not as it must be")]
-
 use std::fmt::Write as _;
 
 use crate::{machine::Describe, testing::first_instant};
