@@ -233,6 +233,15 @@ fn slow_names_keep_nobody_out(start: fn(Config, Dns) -> Running) {
     let mut crowd: Vec<_> = (0..60).map(|_| connect(proxy.address)).collect();
     for (nth, tcp) in crowd.iter_mut().enumerate() {
         tcp.write_all(format!("silent{nth}.test small \r\n\r\n").as_bytes()).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+    }
+    // All of the crowd has been read when 8 of it ask, 20 wait, and the others have given way.
+    let mut in_the_way = crowd.len() - 8 - 20;
+    while in_the_way > 0 {
+        let before = crowd.len();
+        crowd.retain_mut(|tcp| tcp.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+        in_the_way = in_the_way.saturating_sub(before - crowd.len());
+        thread::sleep(Duration::from_millis(1));
     }
     for _ in 0..3 {
         assert_eq!(ask(proxy.address, &[b"origin.test small \r\n\r\n"], false).unwrap(), b"a small file");
