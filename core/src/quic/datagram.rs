@@ -85,6 +85,12 @@ impl From<quinn_proto::Transmit> for Transmit {
 pub struct StreamId(pub(super) quinn_proto::StreamId);
 
 impl StreamId {
+    /// A stream of a client, for tests of what is kept for each stream.
+    #[cfg(test)]
+    pub(crate) fn of_test(index: u64) -> Self {
+        Self(quinn_proto::StreamId::new(quinn_proto::Side::Client, quinn_proto::Dir::Bi, index))
+    }
+
     /// How many streams of the same initiator were opened before it.
     #[must_use]
     pub fn index(self) -> u64 {

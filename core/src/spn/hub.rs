@@ -15,15 +15,13 @@
 
 mod binding;
 mod config;
+mod context;
 pub mod machines;
 mod notice;
+mod outbox;
 pub mod policy;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand_chacha::{
@@ -31,128 +29,53 @@ use rand_chacha::{
     rand_core::{Rng, SeedableRng},
 };
 
-pub use binding::cluster::ClusterTask;
 pub use config::{Config, ConfigError, Limits, ServiceStatus, Status};
-pub use notice::{Notice, Reason, Refusal};
+pub use notice::{ClusterTask, Notice, Reason, Refusal};
 pub use policy::{
     availability::{Availability, Schedule, ScheduleError},
     registry::Service,
 };
 
 use self::{
-    binding::{conn::Connection, link::Session, pairings::Pairings},
+    binding::{intake::Intake, pairings::number},
+    context::{Context, Due},
     machines::{
         connection,
         instance::{self, Instance},
-        session,
+        pairing,
     },
-    policy::{
-        registry::{self, Registry},
-        seek::Listeners,
-        silence::Silence,
-    },
+    outbox::Outbox,
 };
-use super::{ConnKey, Protocol, Role, Side};
+use super::{Protocol, Role};
 use crate::{
-    machine::{Deadlines, Hosted, Machine as _, later},
-    quic::{
-        Clock, Endpoint, EndpointConfig, Epoch, Handle, Identity, Received, Roots, ServerConfig, StreamId, Transmit,
-        TurnedAway, reset_key,
-    },
-    spn::{
-        flow::budget::Budget,
-        record::{Record, RecordEvent},
-    },
+    machine::{Deadlines, Hosted, Machine as _},
+    quic::{Clock, Endpoint, EndpointConfig, Epoch, Identity, Received, Roots, ServerConfig, Transmit, reset_key},
 };
-
-/// Whose deadline it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Due {
-    Hub,
-    Session(Handle),
-    /// A singleton's newcomer looks whether the incumbent has answered.
-    Probe(Handle),
-    /// A session's control stream may be read again.
-    Control(Handle),
-    Preamble(Handle, StreamId),
-    Connection(u64),
-    /// Requests to resume may have waited too long.
-    Parked(Handle),
-    /// A direction has been stalled for a while.
-    Stall(u64, Side),
-    /// What a session's stalled streams hold is to be looked at again.
-    Stalled(Handle),
-    /// Grown windows of a session may be of no use any more.
-    Rest(Handle),
-    /// A provider has got something, and should have acknowledged it.
-    Silence(Handle),
-    Managed(usize),
-    /// A service's schedule.
-    Scheduled(usize),
-    /// Suppressed refusals are to be told.
-    Refusals,
-    /// A drain is nearly over.
-    LegacyEnds,
-}
-
-/// Counts refusals, second by second.
-#[derive(Debug, Default)]
-struct RefusalGauge {
-    second: Option<Instant>,
-    told: u32,
-    suppressed: u64,
-}
 
 /// A hub.
 pub struct Hub {
     config: Config,
-    realm: Arc<str>,
-    name: Arc<str>,
     clock: Clock,
-    /// What the moments of schedules were computed with.
-    scheduled_by: Epoch,
     quic: Endpoint,
     machine: Hosted<Instance>,
     id: [u8; 16],
-    rng: ChaCha20Rng,
-    registry: Registry,
-    /// What a reload has brought and the machine has not yet told to apply.
+    /// What a reload has brought, until the machine asks for it.
     loaded: Option<Vec<Service>>,
     changes: Vec<String>,
-    sessions: BTreeMap<Handle, Session>,
-    connections: BTreeMap<u64, Connection>,
-    next_connection: u64,
-    next_task: u64,
-    keys: BTreeMap<ConnKey, u64>,
-    /// Requests to resume.
-    pairings: Pairings,
-    silence: Silence,
-    listeners: Listeners,
-    /// Directions that may have something to move: each is in here once.
-    ready: VecDeque<(u64, Side)>,
-    /// Sessions with control frames to send.
-    unflushed: Vec<Handle>,
+    intake: Intake,
     deadlines: Deadlines<Due>,
-    notices: VecDeque<Notice>,
-    refusals: RefusalGauge,
-    /// Memory for the windows of all sessions.
-    budget: Budget,
+    outbox: Outbox,
     /// Something came in since the last work.
     dirty: bool,
     scratch: Vec<Bytes>,
 }
 
-/// Schedules are computed anew when the wall clock is further from what they were computed with.
-const OFF_SCHEDULE: Duration = Duration::from_secs(1);
-
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub").field("realm", &self.realm).field("name", &self.name).finish_non_exhaustive()
+        let (realm, name) = (&self.config.realm, &self.config.name);
+        f.debug_struct("Hub").field("realm", realm).field("name", name).finish_non_exhaustive()
     }
 }
-
-/// So long before the end of a drain the connections of `sc01` consumers end, so that their ends come before that of the session.
-const LEGACY_END: Duration = Duration::from_secs(2);
 
 /// `sc02` before `sc01`, and in each the provider first: the order of preference.
 fn alpn() -> [&'static [u8]; 4] {
@@ -194,31 +117,15 @@ impl Hub {
         quic.handshake_time = Duration::from_millis(config.limits.handshake_ms.into());
         quic.max_connections = config.limits.sessions;
         let mut hub = Self {
-            realm: config.realm.as_str().into(),
-            name: config.name.as_str().into(),
             clock,
-            scheduled_by: epoch,
             quic: Endpoint::new(quic, Some(server)),
             machine: Hosted::new(Instance::new(config.instance)),
             id,
-            rng,
-            registry: Registry::default(),
             loaded: Some(config.services.clone()),
             changes: Vec::new(),
-            sessions: BTreeMap::new(),
-            connections: BTreeMap::new(),
-            next_connection: 0,
-            next_task: 0,
-            keys: BTreeMap::new(),
-            pairings: Pairings::default(),
-            silence: Silence::default(),
-            listeners: Listeners::default(),
-            ready: VecDeque::new(),
-            unflushed: Vec::new(),
+            intake: Intake::new(&config, epoch, rng),
             deadlines: Deadlines::default(),
-            notices: VecDeque::new(),
-            refusals: RefusalGauge::default(),
-            budget: Budget::new(config.limits.relay_memory),
+            outbox: Outbox::new(&config.realm, &config.name),
             dirty: false,
             scratch: Vec::new(),
             config,
@@ -227,7 +134,7 @@ impl Hub {
         Ok(hub)
     }
 
-    /// Segments that one send call may carry (GSO); 64 unless told.
+    /// Segments that one send call may carry (GSO); 64 by default.
     pub fn set_max_segments(&mut self, segments: usize) {
         self.quic.set_max_segments(segments);
     }
@@ -240,13 +147,11 @@ impl Hub {
 
     /// Takes what both clocks show now. To be called now and then: certificates are judged by it, and providers started and stopped.
     pub fn set_epoch(&mut self, now: Instant, epoch: Epoch) {
-        let (before, unix) = (self.clock.epoch().unix_at(now), epoch.unix_at(now));
+        let before = self.clock.epoch();
         self.clock.set(epoch);
-        // Set at once, or by and by.
-        if self.scheduled_by.unix_at(now).abs_diff(unix) > OFF_SCHEDULE {
-            self.scheduled_by = epoch;
-            let jumped = before.abs_diff(unix) > OFF_SCHEDULE;
-            self.reschedule(now, if jumped { before } else { unix });
+        if let Some(believed) = self.intake.exchange_mut().parts().cluster.set_epoch(now, before, epoch) {
+            let (intake, mut cx) = self.split(now);
+            intake.exchange_mut().reschedule(&mut cx, believed);
             self.dirty = true;
         }
     }
@@ -280,13 +185,13 @@ impl Hub {
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
         loop {
             // All that came in is worked on before anything is sent: fewer, fuller packets.
-            if std::mem::take(&mut self.dirty) {
+            if std::mem::take(&mut self.dirty) | self.intake.exchange_mut().take_acted() {
                 self.work(now);
             }
             if let Some(transmit) = self.quic.poll_transmit(now, buffer) {
                 return Some(transmit);
             }
-            if self.ready.is_empty() {
+            if self.intake.exchange().connections().count_ready() == 0 {
                 return None;
             }
             self.dirty = true;
@@ -296,7 +201,7 @@ impl Hub {
     /// The next thing the host must know, until there is none.
     #[must_use]
     pub fn poll_notice(&mut self) -> Option<Notice> {
-        self.notices.pop_front()
+        self.outbox.pop()
     }
 
     /// SIGTERM: no new work; sessions are told, connections that can be resumed are paused, and what has not ended in time is cut. [`Notice::Stopped`] follows. A second call cuts at once.
@@ -343,7 +248,7 @@ impl Hub {
         }
         self.quic.set_server_config(server);
         self.loaded = Some(config.services.clone());
-        self.budget.set_most(config.limits.relay_memory);
+        self.intake.exchange_mut().parts().links.set_memory(config.limits.relay_memory);
         self.config = config;
         self.event(now, instance::Event::InventoryLoaded);
         Ok(std::mem::take(&mut self.changes))
@@ -358,41 +263,69 @@ impl Hub {
     /// Who is here.
     #[must_use]
     pub fn status(&self) -> Status {
-        let count = |role| {
-            self.sessions.values().filter(|session| session.role == role && session.machine.is_established()).count()
+        self.intake.exchange().status()
+    }
+
+    /// Pauses a service: its connections that can be resumed leave their streams, those that cannot run on, and nothing is begun or resumed
+    /// until [`unpause`](Self::unpause). Endpoints wait for as long as their settings say (120 s). Says whether there is such a service.
+    pub fn pause(&mut self, now: Instant, urn: &str) -> bool {
+        let (intake, mut cx) = self.split(now);
+        let exchange = intake.exchange_mut();
+        let Some(service) = exchange.parts().services.set_paused(urn, true) else { return false };
+        exchange.each_pairing_event(&mut cx, &pairing::Event::ServicePaused { service: number(service) });
+        let connections = exchange.connections();
+        let ids = connections.filter(|it| it.service() == service && !it.machine().is_choosing());
+        exchange.each_connection_event(&mut cx, ids, connection::Event::PauseWanted);
+        true
+    }
+
+    /// Ends a pause. Says whether there is such a service.
+    pub fn unpause(&mut self, now: Instant, urn: &str) -> bool {
+        let (intake, mut cx) = self.split(now);
+        let exchange = intake.exchange_mut();
+        let Some(service) = exchange.parts().services.set_paused(urn, false) else { return false };
+        exchange.choose_for_waiting(&mut cx, service);
+        exchange.each_pairing_event(&mut cx, &pairing::Event::ServiceUnpaused { service: number(service) });
+        self.dirty = true;
+        true
+    }
+
+    /// A cluster manager has done its task, or has failed.
+    pub fn cluster_done(&mut self, now: Instant, task: u64, ok: bool) {
+        let (intake, mut cx) = self.split(now);
+        intake.exchange_mut().cluster_done(&mut cx, task, ok);
+        self.starts_done(now);
+        self.dirty = true;
+    }
+
+    /// For tests, fuzzers and simulators: whether every book agrees with the others, and keeps to its bound. It looks at everything there is.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        self.intake.exchange().check(&self.config.limits)
+    }
+
+    /// What comes in, and what its parts are handed with each call.
+    fn split(&mut self, now: Instant) -> (&mut Intake, Context<'_>) {
+        let cx = Context {
+            now,
+            config: &self.config,
+            clock: &self.clock,
+            id: self.id,
+            quic: &mut self.quic,
+            deadlines: &mut self.deadlines,
+            outbox: &mut self.outbox,
+            scratch: &mut self.scratch,
         };
-        let is_told =
-            |entry: &&registry::Entry| !entry.providers.is_empty() || entry.is_paused || entry.managed.is_some();
-        let services = self.registry.entries().iter().filter(is_told);
-        let service = |entry: &registry::Entry| ServiceStatus {
-            urn: entry.urn.to_string(),
-            providers: entry.providers.len(),
-            connections: entry.providers.iter().map(|provider| provider.open).sum(),
-            is_paused: entry.is_paused,
-            managed: entry.managed.as_ref().map(|managed| managed.state().to_owned()),
-        };
-        Status {
-            providers: count(Role::Provider),
-            consumers: count(Role::Consumer),
-            connections: self.connections.len(),
-            paused: self.pairings.without_leg(),
-            services: services.map(service).collect(),
-        }
+        (&mut self.intake, cx)
     }
 
     /// Everything that can be done with what has come in, a bounded amount.
     fn work(&mut self, now: Instant) {
-        while let Some((session, event)) = self.quic.poll_event() {
-            self.quic_event(now, session, event);
-        }
-        self.tell_turned_away(now);
-        for _ in 0..self.ready.len() {
-            if let Some((connection, source)) = self.ready.pop_front() {
-                self.pump(now, connection, source);
-            }
-        }
-        self.flush_control(now);
-        if self.sessions.is_empty() && !self.machine.is_listening() {
+        let (intake, mut cx) = self.split(now);
+        intake.work(&mut cx);
+        if intake.exchange().has_no_sessions() && !self.machine.is_listening() {
             self.event(now, instance::Event::AllSessionsGone);
         }
     }
@@ -405,60 +338,34 @@ impl Hub {
     fn perform(&mut self, now: Instant) {
         use instance::Action;
         while let Some(action) = self.machine.next_action(&mut self.deadlines, Due::Hub) {
+            let (intake, mut cx) = self.split(now);
+            let exchange = intake.exchange_mut();
             match action {
                 Action::ApplyInventory => self.apply_inventory(now),
-                Action::Listen => self.notices.push_back(Notice::Listening),
-                Action::DrainSessions { deadline, resumable } => self.drain_sessions(now, deadline, resumable),
-                Action::CloseSessions => self.close_sessions(now),
-                Action::CloseSocket => self.notices.push_back(Notice::Stopped),
+                Action::Listen => {
+                    exchange.set_listening();
+                    cx.notify(Notice::Listening);
+                }
+                Action::DrainSessions { deadline, resumable } => exchange.drain(&mut cx, deadline, resumable),
+                Action::CloseSessions => exchange.close(&mut cx),
+                Action::CloseSocket => cx.notify(Notice::Stopped),
             }
         }
         self.dirty = true;
     }
 
     fn apply_inventory(&mut self, now: Instant) {
-        if let Some(services) = self.loaded.take() {
-            self.changes.extend(self.registry.apply(services));
-        }
-        let lost: Vec<Handle> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| {
-                session.machine.is_established() || session.machine.is_held() || session.machine.is_early()
-            })
-            .filter(|(_, session)| {
-                let names = registry::names(&session.peer);
-                !self.registry.still_entitles(session.service, session.role, &names)
-            })
-            .map(|(handle, _)| *handle)
-            .collect();
-        for handle in lost {
-            self.session_event(now, handle, session::Event::EntitlementLost);
-        }
-        self.apply_availability(now);
+        let loaded = self.loaded.take();
+        let (intake, mut cx) = self.split(now);
+        let changes = intake.exchange_mut().apply_inventory(&mut cx, loaded);
+        self.changes.extend(changes);
         self.starts_done(now);
     }
 
-    fn drain_sessions(&mut self, now: Instant, deadline: Duration, resumable: bool) {
-        self.leave_providers();
-        self.quic.set_accepting(false);
-        for handle in self.sessions.keys().copied().collect::<Vec<_>>() {
-            self.session_event(now, handle, session::Event::HubDraining { deadline, resumable });
-        }
-        self.remind(later(now, deadline.saturating_sub(LEGACY_END)), Due::LegacyEnds);
-        // What waits for a provider need not wait here; what has one runs on when it cannot be paused.
-        let leaving = self.connections.iter().filter(|(_, it)| resumable || it.is_held());
-        for id in leaving.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.connection_event(now, id, connection::Event::PauseWanted);
-        }
-        self.refuse_parked(now);
-    }
-
-    fn close_sessions(&mut self, now: Instant) {
-        self.leave_providers();
-        self.quic.set_accepting(false);
-        for handle in self.sessions.keys().copied().collect::<Vec<_>>() {
-            self.session_event(now, handle, session::Event::HubStopping);
+    /// The hub may listen once no start is under way.
+    fn starts_done(&mut self, now: Instant) {
+        if self.machine.is_starting() && !self.intake.exchange_mut().parts().cluster.is_starting() {
+            self.event(now, instance::Event::StartsDone);
         }
     }
 
@@ -469,69 +376,11 @@ impl Hub {
                     self.perform(now);
                 }
             }
-            Due::Session(handle) => self.session_timeout(now, at, handle),
-            Due::Probe(handle) => self.probe(now, handle),
-            Due::Silence(handle) => self.silence_timeout(now, at, handle),
-            Due::Control(handle) => self.control_timeout(now, handle),
-            Due::Preamble(handle, stream) => self.preamble_timeout(handle, stream),
-            Due::Connection(connection) => self.connection_timeout(now, at, connection),
-            Due::Parked(handle) => self.parked_timeout(now, handle),
-            Due::Stall(connection, source) => self.stall_timeout(now, connection, source),
-            Due::Stalled(handle) => self.stalled_timeout(now, handle),
-            Due::Rest(handle) => self.rest_timeout(now, handle),
-            Due::Managed(service) => self.managed_timeout(now, at, service),
-            Due::Scheduled(service) => self.scheduled(now, at, service),
-            Due::Refusals => self.tell_suppressed(now),
-            Due::LegacyEnds => self.end_legacy_connections(now),
-        }
-    }
-
-    /// A deadline that is not a machine's: it fires once.
-    fn remind(&mut self, at: Instant, due: Due) {
-        self.deadlines.push(at, due);
-    }
-
-    fn record(&mut self, at: Instant, event: RecordEvent) {
-        let record = Record { at, realm: self.realm.clone(), hub: self.name.clone(), event };
-        self.notices.push_back(Notice::Record(record));
-    }
-
-    /// Tells a refusal, unless there have been too many in this second.
-    fn refused(&mut self, refusal: Refusal) {
-        let now = refusal.at;
-        if self.refusals.second.is_none_or(|second| now >= second + Duration::from_secs(1)) {
-            self.tell_suppressed(now);
-            self.refusals.second = Some(now);
-            self.refusals.told = 0;
-        }
-        if self.refusals.told < self.config.limits.refusals_per_second {
-            self.refusals.told += 1;
-            self.notices.push_back(Notice::Refused(refusal));
-            return;
-        }
-        self.suppress(now, 1);
-    }
-
-    /// Refusals that are counted only.
-    fn suppress(&mut self, now: Instant, count: u64) {
-        if self.refusals.suppressed == 0 && count > 0 {
-            self.remind(now + Duration::from_secs(1), Due::Refusals);
-        }
-        self.refusals.suppressed += count;
-    }
-
-    /// Newcomers that QUIC has turned away by itself.
-    fn tell_turned_away(&mut self, now: Instant) {
-        let Some(TurnedAway { remote, reason, count }) = self.quic.take_turned_away() else { return };
-        let reason = Reason::Handshake(reason.to_owned());
-        self.refused(Refusal { at: now, remote, subject: None, role: None, reason });
-        self.suppress(now, count - 1);
-    }
-
-    fn tell_suppressed(&mut self, _now: Instant) {
-        let count = std::mem::take(&mut self.refusals.suppressed);
-        if count > 0 {
-            self.notices.push_back(Notice::RefusalsSuppressed { count });
+            Due::Refusals => self.outbox.report_suppressed(),
+            due => {
+                let (intake, mut cx) = self.split(now);
+                intake.expire(&mut cx, at, due);
+            }
         }
     }
 }

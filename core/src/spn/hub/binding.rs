@@ -1,12 +1,12 @@
 //! From QUIC to the machines, and from the machines to QUIC.
+//!
+//! Parts, which own their data and know neither each other's nor the hub's: [`link`] (sessions), [`conn`] (connections and their payload),
+//! [`pairings`] (requests to resume), [`services`] (who is there for what). Two types join them: [`intake`] takes what comes in, [`exchange`]
+//! carries out what the machines decide.
 
-mod check;
-pub(super) mod cluster;
 pub(super) mod conn;
-mod flow;
-mod frames;
+pub(super) mod exchange;
+pub(super) mod intake;
 pub(super) mod link;
 pub(super) mod pairings;
-mod relay;
-mod resume;
-mod streams;
+pub(super) mod services;

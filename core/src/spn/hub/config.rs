@@ -1,6 +1,6 @@
-//! What a hub is told, and what it tells when it is asked.
+//! The configuration of a hub, and its status.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +40,7 @@ pub struct Limits {
     /// Bytes of stalled streams, over all sessions, beyond which windows are raised no more for them; half as many are there for windows
     /// that grow with their paths.
     pub relay_memory: u64,
-    /// Refusals a second that are told; the others are counted.
+    /// Refusals a second that are reported; the others are counted.
     pub refusals_per_second: u32,
     /// How long a request to resume a connection waits for the partner's, in milliseconds. A session may have as many as connections.
     pub resume_wait_ms: u32,
@@ -114,6 +114,11 @@ impl Config {
             session: session::Config::default(),
             connection: connection::Config::default(),
         }
+    }
+
+    /// How long a request to resume waits for the partner's.
+    pub(super) fn resume_wait(&self) -> Duration {
+        Duration::from_millis(self.limits.resume_wait_ms.into())
     }
 }
 

@@ -1,8 +1,8 @@
-//! What a hub tells its host.
+//! What a hub reports to its host, and asks it to do.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use super::ClusterTask;
+use super::policy::availability::Availability;
 use crate::spn::{Protocol, Role, record::Record, wire::code};
 
 /// Something the host must know or do.
@@ -15,7 +15,7 @@ pub enum Notice {
     Record(Record),
     /// An endpoint was turned away.
     Refused(Refusal),
-    /// Refusals that were not told, since they came faster than [`Limits::refusals_per_second`](super::Limits).
+    /// Refusals that were not reported, since they came faster than [`Limits::refusals_per_second`](super::Limits).
     RefusalsSuppressed {
         /// How many.
         count: u64,
@@ -26,6 +26,18 @@ pub enum Notice {
     ClusterStop(ClusterTask),
     /// The hub has ended: close its socket.
     Stopped,
+}
+
+/// What a cluster manager is to do. The host says by [`Hub::cluster_done`](super::Hub::cluster_done) when it is done, or has failed; there is no
+/// limit on that here.
+#[derive(Debug, Clone)]
+pub struct ClusterTask {
+    /// Names the task.
+    pub id: u64,
+    /// Whose provider.
+    pub service: Arc<str>,
+    /// What to start or stop, and where.
+    pub availability: Arc<Availability>,
 }
 
 /// Who was turned away, and why.

@@ -15,13 +15,17 @@ use std::{
 
 use bytes::Bytes;
 
-use super::*;
+use super::{binding::exchange::Exchange, *};
 use crate::{
-    quic::{self, ClientConfig, CloseReason, ReadOutcome, TransportConfig},
-    spn::wire::{
-        control::Control,
-        frame::{Frame, SessionOpen},
-        preamble::Preamble,
+    quic::{self, ClientConfig, CloseReason, Handle, ReadOutcome, StreamId, TransportConfig},
+    spn::{
+        ConnKey, Side,
+        record::RecordEvent,
+        wire::{
+            control::Control,
+            frame::{Frame, SessionOpen},
+            preamble::Preamble,
+        },
     },
     testing::{
         first_instant,
@@ -108,6 +112,11 @@ impl Bench {
             flags: 0,
             datagrams: 0,
         }
+    }
+
+    /// The parts of the hub.
+    fn exchange(&self) -> &Exchange {
+        self.hub.intake.exchange()
     }
 
     /// A session whose handshake is done, with that ALPN value.

@@ -1,169 +1,77 @@
-//! Sessions on the hub: from QUIC's events to the session machine, and from its actions to the wire.
+//! The sessions of the hub as they are on the wire: who is at the other end, its control stream, its data streams, its windows.
+//!
+//! A [`Link`] is one session, [`Links`] are all of them. What a session's [machine](HubSession) decides is carried out by the
+//! [exchange](super::exchange).
+
+pub(super) mod control;
+pub(super) mod data;
+pub(super) mod links;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-
-use super::{resume::number, streams::DataStream};
+use self::{control::ControlLine, data::DataStreams};
+use super::pairings::number;
 use crate::{
-    machine::{Hosted, Machine as _},
-    quic::{self, CloseReason, Handle, PeerIdentity, StreamId},
+    machine::Hosted,
+    quic::{PeerIdentity, StreamId},
     spn::{
         ConnKey, Protocol, Role, Side, Tag,
         flow::budget::Windows,
         hub::{
-            Due, Hub,
-            machines::{
-                connection::{self, Loss},
-                managed,
-                pairing::End,
-                session::{Action, Event, HubSession},
-            },
+            Config,
+            machines::{pairing::End, session::HubSession},
             notice::{Reason, Refusal},
-            policy::{
-                provision::Managed,
-                registry::{self, Provider, UNLISTED},
-            },
+            policy::registry,
         },
-        record::{RecordEvent, SessionRecord},
+        record::{RecordEvent, SessionRecord, TerminateReason},
         wire::{
             code,
-            control::Control,
-            frame::{AckEntry, Frame, MAX_LIST, SessionAck, SessionOpen, flag},
+            frame::{SessionOpen, flag},
         },
     },
 };
 
-/// How often a singleton's newcomer looks whether the incumbent has answered its PING (PRV-4).
-const PROBE_EVERY: Duration = Duration::from_millis(50);
-/// So many times [`Limits::control_backlog`](crate::spn::hub::Limits) may wait for a session to read; then its control stream is taken for lost (LIM-16).
-pub(super) const UNREAD: usize = 16;
-/// What the original's agents send when they retire.
-const NOTIFY_SHUTDOWN: &[u8] = b"notify_shutdown";
-/// What the original's agents send before their first stream.
-const REQUEST_PROVIDER_START: &[u8] = b"request_provider_start";
-/// How often a session is heard with it; more are ignored (MNG-4).
+/// The control datagram with which the original's agents retire, and its hubs leave.
+pub(crate) const NOTIFY_SHUTDOWN: &[u8] = b"notify_shutdown";
+/// The control datagram that the original's agents send before their first stream.
+pub(crate) const REQUEST_PROVIDER_START: &[u8] = b"request_provider_start";
+/// The control datagram for what is PROVIDER_STOPPED in `sc02`.
+const NOTIFY_PROVIDER_STOPPED: &[u8] = b"notify_provider_stopped";
+/// How often a session's request to start a provider counts; more are ignored (MNG-4).
 const PROVIDER_START_EVERY: Duration = Duration::from_secs(10);
 
-/// A session on the hub.
-pub(in crate::spn::hub) struct Session {
-    pub(in crate::spn::hub) machine: Hosted<HubSession>,
-    pub(in crate::spn::hub) protocol: Protocol,
-    pub(in crate::spn::hub) role: Role,
-    pub(in crate::spn::hub) remote: SocketAddr,
-    pub(in crate::spn::hub) peer: PeerIdentity,
+/// Who is at the other end of a session, as far as that is known.
+#[derive(Debug, Clone)]
+pub(crate) struct Party {
+    pub(crate) protocol: Protocol,
+    pub(crate) role: Role,
+    pub(crate) remote: SocketAddr,
+    pub(crate) peer: PeerIdentity,
     /// The name that its service knows it by.
-    pub(in crate::spn::hub) identity: Arc<str>,
+    pub(crate) identity: Arc<str>,
     /// What its partners know it by.
-    pub(super) tag: Tag,
+    pub(crate) tag: Tag,
     /// Its service in the registry.
-    pub(in crate::spn::hub) service: usize,
+    pub(crate) service: usize,
     /// What SESSION_OPEN says of the process.
-    pub(in crate::spn::hub) instance: [u8; 16],
-    pub(in crate::spn::hub) control: Option<Control>,
-    pub(super) control_gauge: ControlGauge,
-    /// It is left unread until its peer has read our answers.
-    pub(super) control_paused: bool,
-    /// SESSION_ACK is on its way: data streams may come.
-    pub(super) is_open: bool,
-    unflushed: bool,
-    pub(in crate::spn::hub) streams: BTreeMap<StreamId, DataStream>,
-    /// `sc01`: streams on which comes what nobody wants any more.
-    pub(in crate::spn::hub) discarded: BTreeSet<StreamId>,
-    /// Connections on it, those included whose streams have ended.
-    pub(in crate::spn::hub) connections: BTreeSet<u64>,
-    /// A provider's: connections whose next leg waits for a stream of it.
-    pub(super) legs: BTreeSet<u64>,
+    pub(crate) instance: [u8; 16],
     /// It retains what its partners have not acknowledged.
-    pub(in crate::spn::hub) can_resume: bool,
-    /// It wants to be told who its partners are.
-    pub(super) wants_partners: bool,
+    pub(crate) can_resume: bool,
+    /// It is to be sent its partners' tags.
+    pub(crate) wants_partners: bool,
     /// It knows SEEK.
-    pub(in crate::spn::hub) seeks: bool,
-    /// Connections that it has asked to resume,
-    pub(in crate::spn::hub) parked: BTreeSet<ConnKey>,
-    /// and whether there is a time at which to look at them.
-    pub(super) parked_reminded: bool,
-    /// The newest report for each of its connections, as long as it waits.
-    reports: BTreeMap<ConnKey, AckEntry>,
-    /// What its partners have caused while it did not read: of each kind of frame the newest for each connection.
-    latest: BTreeMap<ConnKey, Vec<Frame>>,
-    /// Streams that it may have open.
-    pub(in crate::spn::hub) credit: u32,
-    /// Connections made on it.
-    pub(in crate::spn::hub) total: u64,
-    /// Streams that the hub has opened on it.
-    pub(in crate::spn::hub) opened: u64,
-    began: Option<(Instant, SessionRecord)>,
-    /// The incumbent that was asked for a sign of life, and how many datagrams it had sent by then.
-    probe: Option<(Handle, u64)>,
-    /// When it last asked for a provider's start.
-    provider_start: Option<Instant>,
-    /// What was wrong with it, beyond the code.
-    pub(in crate::spn::hub) detail: String,
-    /// It has been told why it is refused, or asked for its end itself: nobody needs to hear more of it.
-    settled: bool,
-    /// The windows of its payload.
-    pub(super) windows: Windows,
+    pub(crate) seeks: bool,
 }
 
-/// Control frames read in this second.
-#[derive(Debug, Default)]
-pub(super) struct ControlGauge {
-    pub(in crate::spn::hub) second: Option<Instant>,
-    pub(in crate::spn::hub) count: u32,
-    /// The next second will be told.
-    pub(super) is_reminded: bool,
-}
-
-impl Session {
-    /// Which end of a connection it is.
-    pub(in crate::spn::hub) fn side(&self) -> Side {
-        self.role.side()
-    }
-
-    /// It has left so much unread that no more is put on it by others.
-    pub(super) fn is_choked(&self, limit: usize) -> bool {
-        !self.latest.is_empty() || self.control.as_ref().is_some_and(|control| control.backlog() > limit)
-    }
-
-    /// The end of connections that it is, without a partner.
-    pub(super) fn end(&self) -> End {
-        End { service: number(self.service), side: self.side(), tag: self.tag, partner: None }
-    }
-
-    /// A stream of it carries a connection.
-    pub(super) fn board(&mut self, stream: StreamId, connection: u64) {
-        self.streams.insert(stream, DataStream::Relayed(connection));
-        self.connections.insert(connection);
-    }
-}
-
-impl Hub {
-    pub(in crate::spn::hub) fn quic_event(&mut self, now: Instant, handle: Handle, event: quic::Event) {
-        match event {
-            quic::Event::Incoming { remote } => self.incoming(handle, remote),
-            quic::Event::Connected { alpn, peer } => self.connected(now, handle, &alpn, peer),
-            quic::Event::StreamOpened(stream) => self.stream_opened(now, handle, stream),
-            quic::Event::StreamsAvailable => self.streams_available(now, handle),
-            quic::Event::Readable(stream) => self.readable(now, handle, stream),
-            quic::Event::Writable(stream) => self.writable(now, handle, stream),
-            quic::Event::Stopped(stream, code) => self.stopped(now, handle, stream, code),
-            quic::Event::Acked(_) => {}
-            quic::Event::Datagram(word) => self.control_datagram(now, handle, &word),
-            quic::Event::Closed(reason) => self.closed(now, handle, reason),
-        }
-    }
-
-    fn incoming(&mut self, handle: Handle, remote: SocketAddr) {
-        let transport = &self.config.transport;
-        let session = Session {
-            machine: Hosted::new(HubSession::new(self.config.session)),
+impl Party {
+    /// Somebody at that address, of whom nothing else is known.
+    fn new(remote: SocketAddr) -> Self {
+        Self {
             protocol: Protocol::Sc02,
             role: Role::Consumer,
             remote,
@@ -172,561 +80,299 @@ impl Hub {
             tag: Tag::default(),
             service: usize::MAX,
             instance: [0; 16],
-            control: None,
-            control_gauge: ControlGauge::default(),
-            control_paused: false,
-            is_open: false,
-            unflushed: false,
-            streams: BTreeMap::new(),
-            discarded: BTreeSet::new(),
-            connections: BTreeSet::new(),
-            legs: BTreeSet::new(),
             can_resume: false,
             wants_partners: false,
             seeks: false,
-            parked: BTreeSet::new(),
-            parked_reminded: false,
-            reports: BTreeMap::new(),
-            latest: BTreeMap::new(),
-            credit: transport.max_streams,
+        }
+    }
+
+    /// What its certificate calls it.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        registry::names(&self.peer)
+    }
+
+    /// Which end of a connection it is.
+    pub(crate) fn side(&self) -> Side {
+        self.role.side()
+    }
+
+    /// The end of connections that it is, without a partner.
+    pub(crate) fn end(&self) -> End {
+        End { service: number(self.service), side: self.side(), tag: self.tag, partner: None }
+    }
+
+    /// A deployed consumer takes a broken stream for a failed try: it opens another one for the same client, in mid-connection, and so joins the
+    /// client to a second connection of the service (docs/protocols/spn.md, Legacy protocol, LEG-27). It must not see one.
+    pub(crate) fn is_legacy_consumer(&self) -> bool {
+        (self.protocol, self.role) == (Protocol::Sc01, Role::Consumer)
+    }
+
+    /// Takes what SESSION_OPEN says of its abilities.
+    pub(crate) fn take_flags(&mut self, open: &SessionOpen) {
+        self.can_resume = open.flags & flag::RESUMABLE != 0;
+        self.wants_partners = open.flags & flag::PARTNERS != 0;
+        self.seeks = open.flags & flag::SEEKS != 0;
+    }
+}
+
+/// A session on the hub.
+pub(crate) struct Link {
+    machine: Hosted<HubSession>,
+    pub(crate) party: Party,
+    control: ControlLine,
+    streams: DataStreams,
+    /// SESSION_ACK is on its way: data streams may come.
+    is_open: bool,
+    /// Connections on it, those included whose streams have ended.
+    connections: BTreeSet<u64>,
+    /// A provider's: connections whose next leg waits for a stream of it.
+    legs: BTreeSet<u64>,
+    /// Connections that it has asked to resume,
+    requests: BTreeSet<ConnKey>,
+    /// and whether there is a time at which to look at them.
+    is_reminded_of_requests: bool,
+    /// Connections made on it.
+    total: u64,
+    began: Option<(Instant, SessionRecord)>,
+    /// When it last asked for a provider's start.
+    provider_start: Option<Instant>,
+    /// What was wrong with it, beyond the code.
+    detail: String,
+    /// It has been sent the reason for its refusal, or asked for its end itself: nothing more of it is reported.
+    is_settled: bool,
+    /// The windows of its payload.
+    windows: Windows,
+}
+
+impl Link {
+    /// A session whose handshake has begun.
+    pub(crate) fn new(remote: SocketAddr, config: &Config) -> Self {
+        Self {
+            machine: Hosted::new(HubSession::new(config.session)),
+            party: Party::new(remote),
+            control: ControlLine::default(),
+            streams: DataStreams::new(config.transport.max_streams),
+            is_open: false,
+            connections: BTreeSet::new(),
+            legs: BTreeSet::new(),
+            requests: BTreeSet::new(),
+            is_reminded_of_requests: false,
             total: 0,
-            opened: 0,
             began: None,
-            probe: None,
             provider_start: None,
             detail: String::new(),
-            settled: false,
-            windows: Windows::new(transport, self.config.limits.window_max),
-        };
-        self.sessions.insert(handle, session);
-    }
-
-    fn connected(&mut self, now: Instant, handle: Handle, alpn: &[u8], peer: PeerIdentity) {
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        session.peer = peer;
-        // TLS agreed on one of ours, so there is always a role.
-        let Some((role, protocol)) = Role::from_alpn(alpn) else {
-            return self.session_event(now, handle, Event::LegacyRefused { code: code::ROLE_UNSUPPORTED });
-        };
-        (session.role, session.protocol) = (role, protocol);
-        let event = match protocol {
-            Protocol::Sc02 => Event::ExtendedHandshake,
-            Protocol::Sc01 if registry::names(&session.peer).is_empty() => {
-                Event::LegacyRefused { code: code::NO_IDENTITY }
-            }
-            Protocol::Sc01 => match self.admit(now, handle, "", None) {
-                Ok(Admission::Free) => Event::LegacyAdmitted,
-                Ok(Admission::Occupied) => Event::LegacyOccupied,
-                Ok(Admission::Early) => Event::LegacyRefused { code: code::NO_PROVIDER },
-                Err(code) => Event::LegacyRefused { code },
-            },
-        };
-        self.session_event(now, handle, event);
-    }
-
-    /// SESSION_OPEN, well-formed (docs/protocols/spn.md, Control stream, CTL-14: the order of the tests).
-    pub(in crate::spn::hub) fn session_open(&mut self, now: Instant, handle: Handle, open: &SessionOpen) {
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        // Another address of ours: the process has its session already and, knowing that, goes or asks again (Several hubs).
-        if session.machine.awaits_open() && open.hubs.contains(&self.id) {
-            let (session_id, service) = (String::new(), String::new());
-            let (hub_instance, state) = (self.id, SessionAck::SPARE);
-            let ack = SessionAck { session_id, service, hub_instance, max_connections: 0, state };
-            return self.send(handle, &Frame::SessionAck(ack));
-        }
-        session.can_resume = open.flags & flag::RESUMABLE != 0;
-        session.wants_partners = open.flags & flag::PARTNERS != 0;
-        session.seeks = open.flags & flag::SEEKS != 0;
-        let event = if open.role != session.role {
-            Event::OpenRefused { code: code::ROLE_MISMATCH }
-        } else {
-            match self.admit(now, handle, &open.service, Some(open.instance)) {
-                Ok(Admission::Free) => Event::OpenAdmitted { weight: open.weight },
-                Ok(Admission::Occupied) => Event::OpenOccupied { weight: open.weight },
-                Ok(Admission::Early) => Event::OpenEarly { weight: open.weight },
-                Err(code) => Event::OpenRefused { code },
-            }
-        };
-        self.session_event(now, handle, event);
-    }
-
-    /// Tests whether a session may come in, and notes its service.
-    fn admit(&mut self, now: Instant, handle: Handle, urn: &str, instance: Option<[u8; 16]>) -> Result<Admission, u64> {
-        let session = self.sessions.get_mut(&handle).ok_or(code::INTERNAL)?;
-        let names = registry::names(&session.peer);
-        let service = self.registry.judge(session.role, &names, urn)?;
-        let role = session.role;
-        session.identity = names.first().copied().unwrap_or_default().into();
-        session.tag = Tag::of(&session.identity);
-        session.service = service;
-        session.instance = instance.unwrap_or_default();
-        if self.registry.count(&session.identity, role) >= self.config.limits.sessions_per_identity {
-            return Err(code::TOO_MANY_SESSIONS);
-        }
-        match role {
-            Role::Provider => {
-                if instance.is_some() {
-                    self.replace_same_process(now, handle);
-                }
-                let entry = self.registry.get(service).ok_or(code::INTERNAL)?;
-                match (entry.incumbent(), entry.held) {
-                    (None, _) => Ok(Admission::Free),
-                    (Some(_), None) => Ok(Admission::Occupied),
-                    // One newcomer at a time may wait.
-                    (Some(_), Some(_)) => Err(code::SINGLETON_OCCUPIED),
-                }
-            }
-            Role::Consumer => {
-                let entry = self.registry.get_mut(service).ok_or(code::INTERNAL)?;
-                let will_have_one = entry.managed.as_ref().is_some_and(Managed::is_on_demand);
-                // `sc01` has no way to wait, so it is let in and its connections wait.
-                if instance.is_none() || will_have_one || !entry.providers.is_empty() {
-                    return Ok(Admission::Free);
-                }
-                entry.early.insert(handle);
-                Ok(Admission::Early)
-            }
+            is_settled: false,
+            windows: Windows::new(&config.transport, config.limits.window_max),
         }
     }
 
-    /// The same process has come back: its older session is dead or dying, and no conflict (ADM-6).
-    fn replace_same_process(&mut self, now: Instant, handle: Handle) {
-        let Some(newer) = self.sessions.get(&handle) else { return };
-        let is_older = |older: &Session| {
-            older.machine.is_established() && older.instance == newer.instance && older.identity == newer.identity
-        };
-        let providers = self.registry.get(newer.service).map(|entry| entry.providers.as_slice()).unwrap_or_default();
-        let older: Vec<Handle> = providers
-            .iter()
-            .map(|provider| provider.session)
-            .filter(|other| *other != handle && self.sessions.get(other).is_some_and(is_older))
-            .collect();
-        for older in older {
-            self.session_event(now, older, Event::Replaced);
-        }
+    pub(crate) fn machine(&self) -> &HubSession {
+        &self.machine
     }
 
-    fn control_datagram(&mut self, now: Instant, handle: Handle, word: &Bytes) {
-        let Some(session) = self.sessions.get(&handle) else { return };
-        match (session.protocol, session.role, word.trim_ascii()) {
-            (Protocol::Sc01, Role::Provider, NOTIFY_SHUTDOWN) => {
-                self.session_event(now, handle, Event::NotifyShutdown);
-            }
-            (Protocol::Sc01, Role::Consumer, REQUEST_PROVIDER_START) => self.provider_start(now, handle),
-            // `sc02` has a control stream; control datagrams are ignored there. The others of `sc01` ask for nothing here.
-            _ => {}
-        }
+    pub(crate) fn control(&self) -> &ControlLine {
+        &self.control
     }
 
-    /// A consumer's payload is about to come.
-    pub(super) fn provider_start(&mut self, now: Instant, handle: Handle) {
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        if session.machine.is_established()
-            && session.provider_start.is_none_or(|last| now >= last + PROVIDER_START_EVERY)
-        {
-            session.provider_start = Some(now);
-            let service = session.service;
-            self.managed_event(now, service, managed::Event::PayloadAnnounced);
-        }
+    pub(crate) fn control_mut(&mut self) -> &mut ControlLine {
+        &mut self.control
     }
 
-    fn closed(&mut self, now: Instant, handle: Handle, reason: CloseReason) {
-        let Some(session) = self.sessions.get(&handle) else { return };
-        if session.peer == PeerIdentity::default() && reason != CloseReason::Local {
-            let remote = session.remote;
-            let reason = Reason::Handshake(reason.to_string());
-            self.refused(Refusal { at: now, remote, subject: None, role: None, reason });
-        }
-        let event = match reason {
-            CloseReason::Peer { code, .. } => Event::ClosedByPeer { code },
-            CloseReason::Local | CloseReason::Transport { .. } | CloseReason::Reset | CloseReason::TimedOut => {
-                Event::Lost
-            }
-        };
-        self.session_event(now, handle, event);
-        self.unhold(handle);
-        self.silence.forget(handle);
-        self.listeners.forget(handle);
-        if let Some(session) = self.sessions.remove(&handle) {
-            session.windows.end(&mut self.budget);
-        }
+    pub(crate) fn streams(&self) -> &DataStreams {
+        &self.streams
     }
 
-    /// A violation: `detail` is for the diagnostic.
-    pub(super) fn violation(&mut self, now: Instant, handle: Handle, code: u64, detail: String) {
-        if let Some(session) = self.sessions.get_mut(&handle) {
-            session.detail = detail;
-        }
-        self.session_event(now, handle, Event::ControlViolation { code });
+    pub(crate) fn streams_mut(&mut self) -> &mut DataStreams {
+        &mut self.streams
     }
 
-    pub(in crate::spn::hub) fn session_event(&mut self, now: Instant, handle: Handle, event: Event) {
-        if let Some(session) = self.sessions.get_mut(&handle) {
-            session.machine.handle_event(now, event);
-        }
-        self.perform_session(now, handle);
+    pub(crate) fn windows(&self) -> &Windows {
+        &self.windows
     }
 
-    pub(in crate::spn::hub) fn session_timeout(&mut self, now: Instant, at: Instant, handle: Handle) {
-        if let Some(session) = self.sessions.get_mut(&handle)
-            && session.machine.expire(now, at)
-        {
-            self.perform_session(now, handle);
-        }
+    /// Whether its data streams may come.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
     }
 
-    fn perform_session(&mut self, now: Instant, handle: Handle) {
-        while let Some(session) = self.sessions.get_mut(&handle)
-            && let Some(action) = session.machine.next_action(&mut self.deadlines, Due::Session(handle))
-        {
-            self.perform_session_action(now, handle, action);
-        }
-        self.dirty = true;
+    /// Connections on it, those included whose streams have ended, oldest first.
+    pub(crate) fn connections(&self) -> &BTreeSet<u64> {
+        &self.connections
     }
 
-    fn perform_session_action(&mut self, now: Instant, handle: Handle, action: Action) {
-        match action {
-            Action::Begin { weight } => self.begin_session(now, handle, weight),
-            Action::End { reason, loss } => {
-                self.forget_session_requests(now, handle);
-                self.lose_connections(now, handle, loss);
-                self.unregister(now, handle);
-                let Some(session) = self.sessions.get_mut(&handle) else { return };
-                if let Some((began, record)) = session.began.take() {
-                    let event = RecordEvent::EndSession {
-                        session: record,
-                        connections: session.total,
-                        elapsed_ms: now.saturating_duration_since(began).as_millis() as u64,
-                        reason,
-                    };
-                    self.record(now, event);
-                }
-            }
-            Action::ProbeIncumbent => self.probe_incumbent(now, handle),
-            Action::EvictIncumbent => self.evict_incumbent(now, handle),
-            Action::SendAck => {
-                self.send_ack(handle);
-                self.list_providers(handle);
-            }
-            Action::SendReject { code, retry_after } => {
-                self.unhold(handle);
-                self.tell_refusal(now, handle, code);
-                let text = code::text(code).to_owned();
-                self.send(handle, &Frame::SessionReject { code, retry_after_ms: wire_ms(retry_after), text });
-            }
-            Action::SendClose { code } => {
-                self.send(handle, &Frame::SessionClose { code, text: code::text(code).to_owned() });
-            }
-            Action::SendShutdown { deadline, resumable } => {
-                let can_resume = self.sessions.get(&handle).is_some_and(|session| session.can_resume);
-                let flags = if resumable && can_resume { flag::RESUMABLE } else { 0 };
-                self.send(handle, &Frame::SessionShutdown { flags, deadline_ms: wire_ms(deadline) });
-            }
-            Action::SendNotifyShutdown => self.quic.send_datagram(handle, Bytes::from_static(NOTIFY_SHUTDOWN)),
-            Action::SetWeight { weight } => self.set_weight(now, handle, weight),
-            Action::SendWeightAck { weight } => {
-                let streams = self.sessions.get(&handle).map_or(0, |session| session.opened);
-                self.send(handle, &Frame::SetWeightAck { weight, streams });
-            }
-            Action::Close { code } => {
-                self.unhold(handle);
-                self.tell_refusal(now, handle, code);
-                let reason = if code == code::OK { "server shutting down" } else { code::text(code) };
-                self.quic.close(now, handle, code, reason);
-            }
-        }
+    /// A stream of it carries a connection.
+    pub(crate) fn board(&mut self, stream: StreamId, connection: u64) {
+        self.streams.insert(stream, data::DataStream::Relayed(connection));
+        self.connections.insert(connection);
     }
 
-    /// SESSION_CLOSE came: what follows is no refusal of ours.
-    pub(super) fn session_close(&mut self, now: Instant, handle: Handle, code: u64) {
-        if let Some(session) = self.sessions.get_mut(&handle) {
-            session.settled = true;
-        }
-        self.session_event(now, handle, Event::SessionClose { code });
+    /// A stream that the hub has opened on it carries a connection.
+    pub(crate) fn board_opened(&mut self, stream: StreamId, connection: u64) {
+        self.board(stream, connection);
+        self.streams.opened(stream);
+        self.total += 1;
     }
 
-    fn tell_refusal(&mut self, now: Instant, handle: Handle, code: u64) {
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        if code == code::OK || std::mem::replace(&mut session.settled, true) {
-            return;
+    /// A connection of it is over.
+    pub(crate) fn leave(&mut self, connection: u64) {
+        self.connections.remove(&connection);
+    }
+
+    /// It has ended: the connections that it had.
+    pub(crate) fn take_connections(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.connections)
+    }
+
+    /// One more connection has been made on it.
+    pub(crate) fn count_connection(&mut self) {
+        self.total += 1;
+    }
+
+    /// Connections whose next leg waits for a stream of it, oldest first.
+    pub(crate) fn legs(&self) -> &BTreeSet<u64> {
+        &self.legs
+    }
+
+    /// The next leg of a connection waits for a stream of it.
+    pub(crate) fn add_leg(&mut self, connection: u64) {
+        self.legs.insert(connection);
+    }
+
+    /// The next leg of a connection waits no longer.
+    pub(crate) fn remove_leg(&mut self, connection: u64) {
+        self.legs.remove(&connection);
+    }
+
+    /// It has ended: the legs that have waited for it.
+    pub(crate) fn take_legs(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.legs)
+    }
+
+    /// Connections that it has asked to resume.
+    pub(crate) fn requests(&self) -> &BTreeSet<ConnKey> {
+        &self.requests
+    }
+
+    /// It has a request to resume. Says whether a time to look at its requests is to be set. One for all of them is enough: they come due in the
+    /// order in which they came.
+    pub(crate) fn add_request(&mut self, conn: ConnKey) -> bool {
+        self.requests.insert(conn);
+        !std::mem::replace(&mut self.is_reminded_of_requests, true)
+    }
+
+    pub(crate) fn remove_request(&mut self, conn: ConnKey) {
+        self.requests.remove(&conn);
+    }
+
+    /// It has ended: the requests that it had.
+    pub(crate) fn take_requests(&mut self) -> BTreeSet<ConnKey> {
+        std::mem::take(&mut self.requests)
+    }
+
+    /// Whether there is a time at which to look at its requests.
+    pub(crate) fn is_reminded_of_requests(&self) -> bool {
+        self.is_reminded_of_requests
+    }
+
+    pub(crate) fn set_reminded_of_requests(&mut self, is_reminded: bool) {
+        self.is_reminded_of_requests = is_reminded;
+    }
+
+    /// Whether a request to start a provider counts: it is not too soon after the last one.
+    pub(crate) fn may_start_provider(&mut self, now: Instant) -> bool {
+        let may =
+            self.machine.is_established() && self.provider_start.is_none_or(|last| now >= last + PROVIDER_START_EVERY);
+        if may {
+            self.provider_start = Some(now);
         }
-        let refusal = Refusal {
+        may
+    }
+
+    /// What was wrong with it, for the report of its refusal.
+    pub(crate) fn set_detail(&mut self, detail: String) {
+        self.detail = detail;
+    }
+
+    /// It has asked for its end itself: what follows is no refusal.
+    pub(crate) fn settle(&mut self) {
+        self.is_settled = true;
+    }
+
+    /// The report of its refusal with that code, if there is to be one.
+    pub(crate) fn refusal(&mut self, now: Instant, code: u64) -> Option<Refusal> {
+        if code == code::OK || std::mem::replace(&mut self.is_settled, true) {
+            return None;
+        }
+        Some(Refusal {
             at: now,
-            remote: session.remote,
-            subject: Some(session.peer.subject.clone()),
-            role: Some((session.role, session.protocol)),
-            reason: Reason::Code { code, detail: std::mem::take(&mut session.detail) },
-        };
-        self.refused(refusal);
+            remote: self.party.remote,
+            subject: Some(self.party.peer.subject.clone()),
+            role: Some((self.party.role, self.party.protocol)),
+            reason: Reason::Code { code, detail: std::mem::take(&mut self.detail) },
+        })
     }
 
-    fn begin_session(&mut self, now: Instant, handle: Handle, weight: u16) {
-        self.unhold(handle);
-        let id = self.quic.id(handle).unwrap_or_default().to_owned();
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        let Some(entry) = self.registry.get_mut(session.service) else { return };
-        let record = SessionRecord {
-            id,
-            end_point: session.peer.subject.clone(),
-            role: session.role,
-            service: entry.urn.clone(),
-        };
-        session.began = Some((now, record.clone()));
-        let (service, role, protocol) = (session.service, session.role, session.protocol);
-        if protocol == Protocol::Sc01 {
-            session.is_open = true;
-        }
-        if role == Role::Provider {
-            entry.number += 1;
-            let number = if weight > 0 { entry.number } else { UNLISTED };
-            entry.providers.push(Provider {
-                session: handle,
-                weight,
-                open: 0,
-                number,
-                out_of_credit: false,
-                is_silent: false,
-            });
-            if protocol == Protocol::Sc02 {
-                // It opens no stream but the control stream.
-                self.quic.set_max_streams(handle, 1);
-            }
-        }
-        let identity = session.identity.clone();
-        self.registry.enter(&identity, role);
-        self.record(now, RecordEvent::StartSession(record));
-        match role {
-            Role::Provider => {
-                self.providers_changed(service);
-                self.provider_came(now, service);
-            }
-            Role::Consumer if self.registry.get(service).is_some_and(|entry| entry.providers.is_empty()) => {
-                self.managed_event(now, service, managed::Event::ConsumerCame);
-            }
-            Role::Consumer => {}
-        }
+    /// It begins. Data streams of `sc01` may come from now on, those of `sc02` when SESSION_ACK is on its way.
+    pub(crate) fn begin(&mut self, now: Instant, record: SessionRecord) {
+        self.began = Some((now, record));
+        self.is_open |= self.party.protocol == Protocol::Sc01;
     }
 
-    fn provider_came(&mut self, now: Instant, service: usize) {
-        self.look_at_provider(now, service);
-        let early = self.registry.get_mut(service).map(|entry| std::mem::take(&mut entry.early));
-        for consumer in early.unwrap_or_default() {
-            self.session_event(now, consumer, Event::ProviderCame);
-        }
-        self.choose_for_waiting(now, service);
-    }
-
-    /// Its connections lose it.
-    fn lose_connections(&mut self, now: Instant, handle: Handle, loss: Loss) {
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        let side = session.side();
-        session.streams.clear();
-        for id in std::mem::take(&mut session.legs) {
-            self.connection_event(now, id, connection::Event::SessionLost { side, loss });
-        }
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        for id in std::mem::take(&mut session.connections) {
-            let Some(connection) = self.connections.get(&id) else { continue };
-            let speaks_for_itself = loss == Loss::Drained && connection.machine.is_resumable();
-            let is_unstarted = connection.is_unstarted() && side == Side::Provider && !speaks_for_itself;
-            let loss = if is_unstarted { Loss::Unstarted } else { loss };
-            self.connection_event(now, id, connection::Event::SessionLost { side, loss });
-        }
-    }
-
-    fn unregister(&mut self, now: Instant, handle: Handle) {
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        let (identity, role, service) = (session.identity.clone(), session.role, session.service);
-        self.registry.leave(&identity, role);
-        let Some(entry) = self.registry.get_mut(service) else { return };
-        let before = entry.providers.len();
-        entry.providers.retain(|provider| provider.session != handle);
-        let has_left = entry.providers.len() < before;
-        entry.number += u64::from(has_left);
-        if has_left {
-            self.providers_changed(service);
-        }
-        let Some(entry) = self.registry.get_mut(service) else { return };
-        if entry.incumbent().is_none()
-            && let Some(held) = entry.held.take()
-        {
-            self.session_event(now, held, Event::IncumbentGone);
-        }
-        self.look_at_provider(now, service);
-    }
-
-    fn set_weight(&mut self, now: Instant, handle: Handle, weight: u16) {
-        let Some(service) = self.sessions.get(&handle).map(|session| session.service) else { return };
-        let Some(entry) = self.registry.get_mut(service) else { return };
-        if let Some(provider) = entry.provider(handle) {
-            provider.weight = weight;
-            let gets_some = weight > 0 && (!provider.is_silent || provider.number != UNLISTED);
-            self.list(service, handle, gets_some);
-        }
-        let Some(entry) = self.registry.get_mut(service) else { return };
-        if entry.incumbent().is_none()
-            && let Some(held) = entry.held.take()
-        {
-            self.session_event(now, held, Event::IncumbentGone);
-        }
-        self.choose_for_waiting(now, service);
-    }
-
-    fn probe_incumbent(&mut self, now: Instant, handle: Handle) {
-        let Some(service) = self.sessions.get(&handle).map(|session| session.service) else { return };
-        let Some(entry) = self.registry.get_mut(service) else { return };
-        let Some(incumbent) = entry.incumbent() else { return };
-        entry.held = Some(handle);
-        self.quic.ping(incumbent);
-        let heard = self.quic.received_datagrams(incumbent);
-        if let Some(session) = self.sessions.get_mut(&handle) {
-            session.probe = Some((incumbent, heard));
-        }
-        self.remind(now + PROBE_EVERY, Due::Probe(handle));
-    }
-
-    /// Looks whether the incumbent has said anything since it was asked.
-    pub(in crate::spn::hub) fn probe(&mut self, now: Instant, handle: Handle) {
-        let Some(session) = self.sessions.get(&handle).filter(|session| session.machine.is_held()) else { return };
-        let Some((incumbent, heard)) = session.probe else { return };
-        if self.quic.received_datagrams(incumbent) > heard {
-            self.session_event(now, handle, Event::IncumbentAlive);
-        } else {
-            self.remind(now + PROBE_EVERY, Due::Probe(handle));
-        }
-    }
-
-    fn evict_incumbent(&mut self, now: Instant, handle: Handle) {
-        let incumbent = self.sessions.get(&handle).and_then(|session| session.probe).map(|(incumbent, _)| incumbent);
-        self.unhold(handle);
-        if let Some(incumbent) = incumbent {
-            self.session_event(now, incumbent, Event::Replaced);
-        }
-    }
-
-    /// It no longer waits for the end of a singleton's provider, or for the first provider.
-    fn unhold(&mut self, handle: Handle) {
-        let Some(session) = self.sessions.get(&handle) else { return };
-        let Some(entry) = self.registry.get_mut(session.service) else { return };
-        if entry.held == Some(handle) {
-            entry.held = None;
-        }
-        entry.early.remove(&handle);
-    }
-
-    fn send_ack(&mut self, handle: Handle) {
-        let Some(session) = self.sessions.get(&handle) else { return };
-        let max_connections = match session.role {
-            Role::Provider => 0,
-            Role::Consumer => self.config.limits.connections_per_session.into(),
-        };
-        let service = self.registry.get(session.service).map(|entry| entry.urn.to_string()).unwrap_or_default();
-        let session_id = self.quic.id(handle).unwrap_or_default().to_owned();
-        let ack = SessionAck { session_id, service, hub_instance: self.id, max_connections, state: 0 };
-        self.send(handle, &Frame::SessionAck(ack));
-    }
-
-    /// Queues a control frame; nothing on `sc01`.
-    pub(in crate::spn::hub) fn send(&mut self, handle: Handle, frame: &Frame) {
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        let Some(control) = &mut session.control else { return };
-        control.send(frame);
-        if !std::mem::replace(&mut session.unflushed, true) {
-            self.unflushed.push(handle);
-        }
-    }
-
-    /// Queues a frame that the partner has caused. A session that does not read keeps only the newest of each kind for each connection: whatever
-    /// the partner sends, it cannot fill another one's control stream.
-    pub(super) fn send_latest(&mut self, handle: Handle, conn: ConnKey, frame: Frame) {
-        let limit = self.config.limits.control_backlog;
-        let Some(session) = self.sessions.get_mut(&handle).filter(|session| session.is_choked(limit)) else {
-            return self.send(handle, &frame);
-        };
-        let waiting = session.latest.entry(conn).or_default();
-        waiting.retain(|older| std::mem::discriminant(older) != std::mem::discriminant(&frame));
-        waiting.push(frame);
-        if !std::mem::replace(&mut session.unflushed, true) {
-            self.unflushed.push(handle);
-        }
-    }
-
-    /// Queues a report for a connection of a session; a newer one takes its place, so that no reader can make the queue grow.
-    pub(super) fn send_report(&mut self, handle: Handle, entry: AckEntry) {
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        let waiting = session.reports.entry(entry.conn).or_insert_with(|| entry.clone());
-        waiting.received = waiting.received.max(entry.received);
-        waiting.flags |= entry.flags;
-        if !std::mem::replace(&mut session.unflushed, true) {
-            self.unflushed.push(handle);
-        }
-    }
-
-    /// Sends the control frames that have gathered.
-    pub(in crate::spn::hub) fn flush_control(&mut self, now: Instant) {
-        // Reading on behind a flush may queue answers again; the control rate bounds it.
-        while let Some(handle) = self.unflushed.pop() {
-            self.flush(now, handle);
-        }
-    }
-
-    pub(in crate::spn::hub) fn flush(&mut self, now: Instant, handle: Handle) {
-        let limit = self.config.limits.control_backlog;
-        let Some(session) = self.sessions.get_mut(&handle) else { return };
-        let was_choked = session.is_choked(limit);
-        session.unflushed = false;
-        session.is_open |= session.machine.is_established();
-        let Some(control) = &mut session.control else { return };
-        let mut flushed = control.flush(&mut self.quic);
-        while control.backlog() == 0
-            && flushed.is_ok()
-            && let Some((_, frames)) = session.latest.pop_first()
-        {
-            frames.iter().for_each(|frame| control.send(frame));
-            flushed = control.flush(&mut self.quic);
-        }
-        if control.backlog() == 0 && !session.reports.is_empty() {
-            let reports: Vec<_> = std::mem::take(&mut session.reports).into_values().collect();
-            for entries in reports.chunks(MAX_LIST as usize) {
-                control.send(&Frame::DataAck(entries.to_vec()));
-            }
-            flushed = flushed.and_then(|()| control.flush(&mut self.quic));
-        }
-        let (is_free, service) = (was_choked && !session.is_choked(limit), session.service);
-        if is_free {
-            self.choose_for_waiting(now, service);
-        }
-        let Some(control) = self.sessions.get(&handle).and_then(|session| session.control.as_ref()) else { return };
-        match flushed {
-            Err(error) => self.violation(now, handle, code::CONTROL_LOST, error.to_string()),
-            Ok(()) if control.backlog() <= self.config.limits.control_backlog => {
-                let session = self.sessions.get_mut(&handle);
-                if session.is_some_and(|session| std::mem::take(&mut session.control_paused)) {
-                    self.read_control(now, handle);
-                }
-            }
-            // It has caused that itself, by streams.
-            Ok(()) if control.backlog() > self.config.limits.control_backlog.saturating_mul(UNREAD) => {
-                let detail = format!("{} bytes wait: it is not read", control.backlog());
-                self.violation(now, handle, code::CONTROL_LOST, detail);
-            }
-            // Writable brings us back here.
-            Ok(()) => {}
-        }
+    /// The record of its end, if it had begun.
+    pub(crate) fn end_record(&mut self, now: Instant, reason: TerminateReason) -> Option<RecordEvent> {
+        let (began, session) = self.began.take()?;
+        let elapsed_ms = now.saturating_duration_since(began).as_millis() as u64;
+        Some(RecordEvent::EndSession { session, connections: self.total, elapsed_ms, reason })
     }
 }
 
-/// A duration in a frame, in whole milliseconds; some 50 days are the most that is said.
-fn wire_ms(duration: Duration) -> u64 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX).into()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::first_instant;
 
-/// Whether there is room for a provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Admission {
-    Free,
-    /// A singleton, and its provider looks alive.
-    Occupied,
-    /// A consumer, and there is no provider.
-    Early,
+    fn link() -> Link {
+        let address = "192.0.2.1:1".parse().unwrap();
+        Link::new(address, &Config::new("r", "hub", address))
+    }
+
+    #[test]
+    fn a_refusal_is_reported_once_and_not_after_the_session_asked_for_its_end() {
+        let (now, mut link) = (first_instant(), link());
+        link.set_detail("x".to_owned());
+        assert_eq!(link.refusal(now, code::OK), None, "that is no refusal");
+        let refusal = link.refusal(now, code::MALFORMED).unwrap();
+        assert_eq!(refusal.reason, Reason::Code { code: code::MALFORMED, detail: "x".to_owned() });
+        assert_eq!(link.refusal(now, code::MALFORMED), None);
+        let mut asked = self::link();
+        asked.settle();
+        assert_eq!(asked.refusal(now, code::MALFORMED), None);
+    }
+
+    #[test]
+    fn one_reminder_is_enough_for_all_requests() {
+        let mut link = link();
+        assert!(link.add_request(ConnKey([1; 16])) && !link.add_request(ConnKey([2; 16])));
+        link.remove_request(ConnKey([1; 16]));
+        assert_eq!(link.take_requests().into_iter().collect::<Vec<_>>(), [ConnKey([2; 16])]);
+        link.set_reminded_of_requests(false);
+        assert!(link.add_request(ConnKey([1; 16])));
+    }
+
+    #[test]
+    fn a_session_that_never_began_has_no_record_and_starts_no_provider() {
+        let (now, mut link) = (first_instant(), link());
+        assert_eq!(link.end_record(now, TerminateReason::TerminatedByPeer), None);
+        assert!(!link.may_start_provider(now));
+        let record =
+            SessionRecord { id: "1".into(), end_point: "c".into(), role: Role::Consumer, service: "urn:s".into() };
+        link.begin(now, record);
+        assert!(!link.is_open(), "SESSION_ACK is not on its way");
+        link.board_opened(StreamId::of_test(0), 1);
+        link.count_connection();
+        match link.end_record(now + Duration::from_secs(2), TerminateReason::TerminatedByPeer) {
+            Some(RecordEvent::EndSession { connections: 2, elapsed_ms: 2000, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -4,50 +4,68 @@ use std::{collections::BTreeMap, time::Instant};
 
 use crate::{
     machine::Machine,
+    quic::Handle,
     spn::{
         ConnKey,
         hub::machines::pairing::{Action, Config, Event, Pairing, SessionRef},
     },
 };
 
+impl From<Handle> for SessionRef {
+    fn from(handle: Handle) -> Self {
+        Self(handle.to_bits())
+    }
+}
+
+impl From<SessionRef> for Handle {
+    fn from(SessionRef(bits): SessionRef) -> Self {
+        Self::from_bits(bits)
+    }
+}
+
+/// A service, as machines number it.
+pub(crate) fn number(service: usize) -> u32 {
+    u32::try_from(service).unwrap_or(u32::MAX)
+}
+
 /// The requests to resume of a hub, by connection. There is a machine only while there are requests.
 #[derive(Debug, Default)]
-pub(in crate::spn::hub) struct Pairings {
+pub(crate) struct Pairings {
     machines: BTreeMap<ConnKey, Pairing>,
 }
 
 impl Pairings {
     /// How many connections have requests.
     #[cfg(test)]
-    pub(in crate::spn::hub) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.machines.len()
     }
 
     /// How many of them have no leg here.
-    pub(in crate::spn::hub) fn without_leg(&self) -> usize {
+    pub(crate) fn without_leg(&self) -> usize {
         self.machines.values().filter(|machine| !machine.is_carried()).count()
     }
 
-    pub(super) fn contains(&self, key: ConnKey) -> bool {
+    pub(crate) fn contains(&self, key: ConnKey) -> bool {
         self.machines.contains_key(&key)
     }
 
-    pub(super) fn keys(&self) -> Vec<ConnKey> {
+    pub(crate) fn keys(&self) -> Vec<ConnKey> {
         self.machines.keys().copied().collect()
     }
 
     /// Each connection, whether its machine knows of a leg, and the sessions that have a request.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnKey, bool, Vec<SessionRef>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnKey, bool, Vec<SessionRef>)> {
         self.machines.iter().map(|(key, machine)| (*key, machine.is_carried(), machine.sessions().collect()))
     }
 
     /// When the oldest request of a connection has waited long enough.
-    pub(super) fn due(&self, key: ConnKey) -> Option<Instant> {
+    pub(crate) fn due(&self, key: ConnKey) -> Option<Instant> {
         self.machines.get(&key)?.poll_timeout()
     }
 
     /// An event that may be the first of a connection; `leg` is the generation of its leg. Returns all that is to be done.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &mut self,
         now: Instant,
         key: ConnKey,
@@ -65,12 +83,12 @@ impl Pairings {
     }
 
     /// An event that matters only to a connection with requests. Returns all that is to be done.
-    pub(super) fn on(&mut self, now: Instant, key: ConnKey, event: Event) -> Vec<Action> {
+    pub(crate) fn on(&mut self, now: Instant, key: ConnKey, event: Event) -> Vec<Action> {
         self.drain(key, |machine| machine.handle_event(now, event))
     }
 
     /// Answers the requests of a connection that have waited too long. Returns all that is to be done.
-    pub(super) fn expire(&mut self, now: Instant, key: ConnKey) -> Vec<Action> {
+    pub(crate) fn expire(&mut self, now: Instant, key: ConnKey) -> Vec<Action> {
         self.drain(key, |machine| machine.handle_timeout(now))
     }
 

@@ -1,5 +1,9 @@
 //! The provider of a service that the hub starts and stops: its settings, its machine, and its schedule
 //! (docs/protocols/spn.md, Starting and stopping providers, MNG-1).
+//!
+//! Where a cron start is decided: [`Managed::schedule`] looks up the next moment of the schedule, and [`Managed::scheduled_event`] makes the event
+//! `ScheduledStart` of it when it has come; [`Managed::changed_hours`] does so when the wall clock was set. The
+//! [machine](crate::spn::hub::machines::managed) then asks for the start, if the provider does not run.
 
 use std::{
     sync::Arc,
@@ -14,7 +18,7 @@ use crate::{
 
 /// The managed provider of a service.
 #[derive(Debug)]
-pub(in crate::spn::hub) struct Managed {
+pub(crate) struct Managed {
     machine: Hosted<ManagedProvider>,
     availability: Arc<Availability>,
     /// What the cluster manager was asked for last.
@@ -24,17 +28,17 @@ pub(in crate::spn::hub) struct Managed {
 }
 
 /// A moment of a schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::spn::hub) struct Scheduled {
+#[derive(Debug, Clone, Copy)]
+struct Scheduled {
     at: Instant,
     /// The same, since 1970.
-    pub(in crate::spn::hub) unix: Duration,
+    unix: Duration,
     /// What it is for the machine.
-    pub(in crate::spn::hub) event: Event,
+    event: Event,
 }
 
 impl Managed {
-    pub(in crate::spn::hub) fn new(availability: Availability) -> Self {
+    pub(crate) fn new(availability: Availability) -> Self {
         Self {
             machine: Hosted::new(ManagedProvider::new(Config::new(&availability))),
             availability: Arc::new(availability),
@@ -43,66 +47,67 @@ impl Managed {
         }
     }
 
-    pub(in crate::spn::hub) fn is_starting(&self) -> bool {
+    pub(crate) fn is_starting(&self) -> bool {
         self.machine.is_starting()
     }
 
-    pub(in crate::spn::hub) fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.machine.is_stopped()
     }
 
-    pub(in crate::spn::hub) fn is_here(&self) -> bool {
+    pub(crate) fn is_here(&self) -> bool {
         self.machine.is_here()
     }
 
-    pub(in crate::spn::hub) fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.machine.is_busy()
     }
 
     /// Consumers may come in without a provider: one is started for them.
-    pub(in crate::spn::hub) fn is_on_demand(&self) -> bool {
+    pub(crate) fn is_on_demand(&self) -> bool {
         self.availability.is_on_demand()
     }
 
-    pub(in crate::spn::hub) fn state(&self) -> &'static str {
+    /// The state, as the [status](crate::spn::hub::ServiceStatus) of the hub has it.
+    pub(crate) fn status(&self) -> &'static str {
         self.machine.state()
     }
 
-    pub(in crate::spn::hub) fn availability(&self) -> &Arc<Availability> {
+    pub(crate) fn availability(&self) -> &Arc<Availability> {
         &self.availability
     }
 
     /// Takes new settings: they count from the next decision on.
-    pub(in crate::spn::hub) fn set_availability(&mut self, availability: Availability) {
+    pub(crate) fn set_availability(&mut self, availability: Availability) {
         self.machine.set_config(Config::new(&availability));
         self.availability = Arc::new(availability);
     }
 
     /// Whether this is the task that its cluster manager was given last.
-    pub(in crate::spn::hub) fn has_task(&self, task: u64) -> bool {
+    pub(crate) fn has_task(&self, task: u64) -> bool {
         self.task == task
     }
 
-    pub(in crate::spn::hub) fn set_task(&mut self, task: u64) {
+    pub(crate) fn set_task(&mut self, task: u64) {
         self.task = task;
     }
 
-    pub(in crate::spn::hub) fn handle_event(&mut self, now: Instant, event: Event) {
+    pub(crate) fn handle_event(&mut self, now: Instant, event: Event) {
         self.machine.handle_event(now, event);
     }
 
     /// A deadline that was due `at` has come. If it is the machine's present one, its timer fires, and the machine is to be drained.
-    pub(in crate::spn::hub) fn expire(&mut self, now: Instant, at: Instant) -> bool {
+    pub(crate) fn expire(&mut self, now: Instant, at: Instant) -> bool {
         self.machine.expire(now, at)
     }
 
     /// The machine's next action. When there is none, its deadline is noted under `key`.
-    pub(in crate::spn::hub) fn next_action<K: Ord>(&mut self, deadlines: &mut Deadlines<K>, key: K) -> Option<Action> {
+    pub(crate) fn next_action<K: Ord>(&mut self, deadlines: &mut Deadlines<K>, key: K) -> Option<Action> {
         self.machine.next_action(deadlines, key)
     }
 
     /// Looks up the next moment of the schedule; `unix` is the wall-clock time of `now`.
-    pub(in crate::spn::hub) fn schedule(&mut self, now: Instant, unix: Duration) -> Option<Instant> {
+    pub(crate) fn schedule(&mut self, now: Instant, unix: Duration) -> Option<Instant> {
         self.scheduled = self.availability.next_scheduled(unix).and_then(|(next, is_start)| {
             let wait = next.saturating_sub(unix).max(Duration::from_millis(1));
             let event = if is_start { Event::ScheduledStart } else { Event::ScheduledStop };
@@ -111,9 +116,25 @@ impl Managed {
         self.scheduled.map(|next| next.at)
     }
 
-    /// The next moment of the schedule, if it is the one that was due `at`.
-    pub(in crate::spn::hub) fn scheduled_at(&self, at: Instant) -> Option<Scheduled> {
-        self.scheduled.filter(|next| next.at == at)
+    /// A moment of the schedule was due `at`, and it is `unix` now: the start or stop, if it is the next one and has come (MNG-6, MNG-10). None if
+    /// another moment has taken its place, or if the wall clock was slowed down since and it is a little early.
+    pub(crate) fn scheduled_event(&self, at: Instant, unix: Duration) -> Option<Event> {
+        let next = self.scheduled.filter(|next| next.at == at)?;
+        (unix >= next.unix).then_some(next.event)
+    }
+
+    /// Whether a moment of the schedule that is due `at` is the next one.
+    pub(crate) fn is_scheduled(&self, at: Instant) -> bool {
+        self.scheduled.is_some_and(|next| next.at == at)
+    }
+
+    /// The wall clock was set from `believed` to `unix`: the start or stop whose moment will not come any more because of that.
+    pub(crate) fn changed_hours(&self, believed: Duration, unix: Duration) -> Option<Event> {
+        match (self.availability.is_out_of_hours(believed), self.availability.is_out_of_hours(unix)) {
+            (true, false) => Some(Event::ScheduledStart),
+            (false, true) => Some(Event::ScheduledStop),
+            (true, true) | (false, false) => None,
+        }
     }
 }
 
@@ -138,13 +159,24 @@ mod tests {
         let until = Duration::from_secs(3 * 3600 + 46 * 60 + 40);
         let at = managed.schedule(now, MONDAY).unwrap();
         assert_eq!(at, now + until);
-        let stop = Scheduled { at, unix: MONDAY + until, event: Event::ScheduledStop };
-        assert_eq!((managed.scheduled_at(at), managed.scheduled_at(now)), (Some(stop), None));
-        let next = managed.schedule(at, MONDAY + until).unwrap();
-        assert_eq!(managed.scheduled_at(next).map(|next| next.event), Some(Event::ScheduledStart));
-        assert_eq!(managed.scheduled_at(at), None, "another moment has taken its place");
+        let due = MONDAY + until;
+        assert_eq!(managed.scheduled_event(at, due), Some(Event::ScheduledStop));
+        assert_eq!(managed.scheduled_event(at, due - Duration::from_millis(1)), None, "the clock was slowed down");
+        assert_eq!((managed.scheduled_event(now, due), managed.is_scheduled(now)), (None, false));
+        let next = managed.schedule(at, due).unwrap();
+        assert_eq!(managed.scheduled_event(next, due + Duration::from_secs(14 * 3600)), Some(Event::ScheduledStart));
+        assert_eq!(managed.scheduled_event(at, due), None, "another moment has taken its place");
         managed.set_availability(Availability::default());
         assert_eq!(managed.schedule(at, MONDAY + until), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_begins_or_ends_hours() {
+        let managed = Managed::new(office_hours());
+        let evening = MONDAY + Duration::from_secs(6 * 3600);
+        assert_eq!(managed.changed_hours(MONDAY, evening), Some(Event::ScheduledStop));
+        assert_eq!(managed.changed_hours(evening, MONDAY), Some(Event::ScheduledStart));
+        assert_eq!(managed.changed_hours(MONDAY, MONDAY + Duration::from_secs(60)), None);
     }
 
     #[test]

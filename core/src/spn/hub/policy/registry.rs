@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{availability::Availability, provision::Managed};
+use super::{availability::Availability, roster::Roster};
 use crate::{
     quic::{Handle, PeerIdentity},
     spn::{Role, wire::code},
@@ -28,44 +28,18 @@ pub struct Service {
     pub availability: Option<Availability>,
 }
 
-/// A provider session of a service.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::spn::hub) struct Provider {
-    pub(in crate::spn::hub) session: Handle,
-    pub(in crate::spn::hub) weight: u16,
-    /// Its open connections.
-    pub(in crate::spn::hub) open: u32,
-    /// The number of the first list of providers that it is on, since it came or was heard again; [`UNLISTED`] while it is given up or
-    /// its weight is 0.
-    pub(in crate::spn::hub) number: u64,
-    /// QUIC gives it no stream at the moment.
-    pub(in crate::spn::hub) out_of_credit: bool,
-    /// It has got something, and has acknowledged nothing for a few round trips.
-    pub(in crate::spn::hub) is_silent: bool,
-}
-
-/// Of a provider that is on no list.
-pub(in crate::spn::hub) const UNLISTED: u64 = u64::MAX;
-
-/// A service and who is there for it.
+/// A service, its providers, and who waits for one.
 #[derive(Debug)]
-pub(in crate::spn::hub) struct Entry {
-    pub(in crate::spn::hub) urn: Arc<str>,
+pub(crate) struct Entry {
+    urn: Arc<str>,
     service: Service,
-    /// Oldest first.
-    pub(in crate::spn::hub) providers: Vec<Provider>,
-    /// How often that has changed.
-    pub(in crate::spn::hub) number: u64,
-    /// The one newcomer that waits for a singleton's provider.
-    pub(in crate::spn::hub) held: Option<Handle>,
+    roster: Roster,
     /// Consumers that wait for the first provider.
-    pub(in crate::spn::hub) early: BTreeSet<Handle>,
-    /// Its provider, if the hub starts and stops it.
-    pub(in crate::spn::hub) managed: Option<Managed>,
+    early: BTreeSet<Handle>,
     /// Connections without provider, oldest first.
-    pub(in crate::spn::hub) choosing: BTreeSet<u64>,
+    choosing: BTreeSet<u64>,
     /// Its connections are paused, and nothing is begun or resumed.
-    pub(in crate::spn::hub) is_paused: bool,
+    is_paused: bool,
     /// No longer in the inventory.
     removed: bool,
 }
@@ -75,15 +49,24 @@ impl Entry {
         Self {
             urn: service.urn.as_str().into(),
             service,
-            providers: Vec::new(),
-            number: 0,
-            held: None,
+            roster: Roster::default(),
             early: BTreeSet::new(),
-            managed: None,
             choosing: BTreeSet::new(),
             is_paused: false,
             removed: false,
         }
+    }
+
+    pub(crate) fn urn(&self) -> &Arc<str> {
+        &self.urn
+    }
+
+    pub(crate) fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    pub(crate) fn roster_mut(&mut self) -> &mut Roster {
+        &mut self.roster
     }
 
     fn entitles(&self, role: Role, names: &[&str]) -> bool {
@@ -95,24 +78,62 @@ impl Entry {
     }
 
     /// What the inventory says of starting and stopping its provider.
-    pub(in crate::spn::hub) fn availability(&self) -> Option<&Availability> {
+    pub(crate) fn availability(&self) -> Option<&Availability> {
         self.service.availability.as_ref().filter(|_| !self.removed)
     }
 
-    /// A singleton's provider that is in the way of another: one of weight 0 is not (PRV-1).
-    pub(in crate::spn::hub) fn incumbent(&self) -> Option<Handle> {
-        let in_the_way = self.providers.iter().find(|provider| provider.weight > 0)?;
-        self.service.singleton.then_some(in_the_way.session)
+    /// A singleton's provider that is in the way of another (PRV-1).
+    pub(crate) fn incumbent(&self) -> Option<Handle> {
+        self.roster.incumbent().filter(|_| self.service.singleton)
     }
 
-    pub(in crate::spn::hub) fn provider(&mut self, session: Handle) -> Option<&mut Provider> {
-        self.providers.iter_mut().find(|provider| provider.session == session)
+    /// A consumer waits for the first provider.
+    pub(crate) fn wait_for_provider(&mut self, session: Handle) {
+        self.early.insert(session);
+    }
+
+    /// A consumer waits no longer.
+    pub(crate) fn leave_waiting(&mut self, session: Handle) {
+        self.early.remove(&session);
+    }
+
+    /// There is a provider: the consumers that have waited for one.
+    pub(crate) fn take_early(&mut self) -> BTreeSet<Handle> {
+        std::mem::take(&mut self.early)
+    }
+
+    /// A connection waits for a provider.
+    pub(crate) fn add_waiting(&mut self, connection: u64) {
+        self.choosing.insert(connection);
+    }
+
+    /// A connection has a provider, or is over.
+    pub(crate) fn remove_waiting(&mut self, connection: u64) {
+        self.choosing.remove(&connection);
+    }
+
+    /// Connections that wait for a provider, oldest first.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = u64> {
+        self.choosing.iter().copied()
+    }
+
+    /// The oldest connection from `from` on that may have a provider now. None while the service is paused.
+    pub(crate) fn next_waiting(&self, from: u64) -> Option<u64> {
+        self.choosing.range(from..).next().copied().filter(|_| !self.is_paused)
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    pub(crate) fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
     }
 }
 
 /// All services of a hub. Indices are stable; a removed service keeps its place.
 #[derive(Debug, Default)]
-pub(in crate::spn::hub) struct Registry {
+pub(crate) struct Registry {
     entries: Vec<Entry>,
     by_urn: BTreeMap<Arc<str>, usize>,
     /// Those in the inventory, in its order.
@@ -122,7 +143,7 @@ pub(in crate::spn::hub) struct Registry {
 }
 
 /// What the certificate calls the peer: its Common Name, or else its URIs.
-pub(in crate::spn::hub) fn names(peer: &PeerIdentity) -> Vec<&str> {
+pub(crate) fn names(peer: &PeerIdentity) -> Vec<&str> {
     match &peer.common_name {
         Some(name) => vec![name],
         None => peer.uris.iter().map(String::as_str).collect(),
@@ -131,7 +152,7 @@ pub(in crate::spn::hub) fn names(peer: &PeerIdentity) -> Vec<&str> {
 
 impl Registry {
     /// Takes a new inventory, and says what changed.
-    pub(in crate::spn::hub) fn apply(&mut self, services: Vec<Service>) -> Vec<String> {
+    pub(crate) fn apply(&mut self, services: Vec<Service>) -> Vec<String> {
         let mut changes = Vec::new();
         let mut kept = vec![false; self.entries.len()];
         self.order.clear();
@@ -169,24 +190,20 @@ impl Registry {
         changes
     }
 
-    pub(in crate::spn::hub) fn get(&self, index: usize) -> Option<&Entry> {
+    pub(crate) fn get(&self, index: usize) -> Option<&Entry> {
         self.entries.get(index)
     }
 
-    pub(in crate::spn::hub) fn get_mut(&mut self, index: usize) -> Option<&mut Entry> {
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut Entry> {
         self.entries.get_mut(index)
     }
 
-    pub(in crate::spn::hub) fn entries_mut(&mut self) -> &mut [Entry] {
-        &mut self.entries
-    }
-
-    pub(in crate::spn::hub) fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// The service that an identity gets: the one it names, or the first of the inventory that it is entitled to, as after a restart (IDN-4).
-    pub(in crate::spn::hub) fn judge(&self, role: Role, names: &[&str], urn: &str) -> Result<usize, u64> {
+    pub(crate) fn judge(&self, role: Role, names: &[&str], urn: &str) -> Result<usize, u64> {
         if urn.is_empty() {
             let entitles = |index: &usize| self.entries.get(*index).is_some_and(|entry| entry.entitles(role, names));
             return self.order.iter().copied().find(entitles).ok_or(code::NOT_ENTITLED);
@@ -198,26 +215,26 @@ impl Registry {
     }
 
     /// The service of that name, if the inventory has it.
-    pub(in crate::spn::hub) fn find(&self, urn: &str) -> Option<usize> {
+    pub(crate) fn find(&self, urn: &str) -> Option<usize> {
         let index = *self.by_urn.get(urn)?;
         self.entries.get(index).is_some_and(|entry| !entry.removed).then_some(index)
     }
 
     /// Whether a session may keep its service after a reload.
-    pub(in crate::spn::hub) fn still_entitles(&self, index: usize, role: Role, names: &[&str]) -> bool {
+    pub(crate) fn still_entitles(&self, index: usize, role: Role, names: &[&str]) -> bool {
         self.entries.get(index).is_some_and(|entry| entry.entitles(role, names))
     }
 
     /// Live sessions of an identity in a role.
-    pub(in crate::spn::hub) fn count(&self, identity: &Arc<str>, role: Role) -> usize {
+    pub(crate) fn count(&self, identity: &Arc<str>, role: Role) -> usize {
         self.sessions.get(&(identity.clone(), role)).copied().unwrap_or(0)
     }
 
-    pub(in crate::spn::hub) fn enter(&mut self, identity: &Arc<str>, role: Role) {
+    pub(crate) fn enter(&mut self, identity: &Arc<str>, role: Role) {
         *self.sessions.entry((identity.clone(), role)).or_default() += 1;
     }
 
-    pub(in crate::spn::hub) fn leave(&mut self, identity: &Arc<str>, role: Role) {
+    pub(crate) fn leave(&mut self, identity: &Arc<str>, role: Role) {
         let key = (identity.clone(), role);
         if let Some(count) = self.sessions.get_mut(&key) {
             *count -= 1;
@@ -282,10 +299,30 @@ mod tests {
         restarted.apply(new());
         for registry in [&reloaded, &restarted] {
             let index = registry.judge(Role::Consumer, &["c"], "").unwrap();
-            assert_eq!(&*registry.get(index).unwrap().urn, "z");
+            assert_eq!(&**registry.get(index).unwrap().urn(), "z");
         }
         reloaded.apply(vec![service("b", &["p"], &["c"]), service("z", &["p"], &["c"])]);
         assert_eq!(reloaded.judge(Role::Consumer, &["c"], ""), Ok(1), "the other way round");
+    }
+
+    #[test]
+    fn connections_wait_in_order_and_not_through_a_pause() {
+        let mut entry = Entry::new(service("a", &["p"], &["c"]));
+        [3, 1, 2].into_iter().for_each(|id| entry.add_waiting(id));
+        assert_eq!((entry.next_waiting(0), entry.next_waiting(2), entry.next_waiting(4)), (Some(1), Some(2), None));
+        entry.set_paused(true);
+        assert_eq!(entry.next_waiting(0), None);
+        entry.remove_waiting(1);
+        assert_eq!(entry.waiting().collect::<Vec<_>>(), [2, 3], "they wait all the same");
+    }
+
+    #[test]
+    fn only_a_singleton_has_an_incumbent() {
+        let mut entry = Entry::new(service("a", &["p"], &["c"]));
+        entry.roster_mut().enter(Handle::of_test(1), 100);
+        assert_eq!(entry.incumbent(), None);
+        entry.service.singleton = true;
+        assert_eq!(entry.incumbent(), Some(Handle::of_test(1)));
     }
 
     #[test]

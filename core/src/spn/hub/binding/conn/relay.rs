@@ -7,10 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{
-    quic::{Endpoint, Handle, ReadOutcome, StreamId, WriteOutcome},
-    spn::Side,
-};
+use crate::quic::{Endpoint, Handle, ReadOutcome, StreamId, WriteOutcome};
 
 /// Chunks moved at once.
 const BATCH: usize = 32;
@@ -19,14 +16,14 @@ const ROUNDS: usize = 64;
 
 /// One end's data stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::spn::hub) struct Leg {
-    pub(in crate::spn::hub) session: Handle,
-    pub(in crate::spn::hub) stream: StreamId,
+pub(crate) struct Leg {
+    pub(crate) session: Handle,
+    pub(crate) stream: StreamId,
 }
 
 /// What a turn found at the end of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::spn::hub) enum Found {
+pub(crate) enum Found {
     /// Nothing to move, or no room; an event of QUIC says when to try again.
     Wait {
         /// It is the target that has no room.
@@ -46,7 +43,7 @@ pub(in crate::spn::hub) enum Found {
 
 /// One direction of a connection.
 #[derive(Debug, Default)]
-pub(in crate::spn::hub) struct Direction {
+pub(crate) struct Direction {
     /// Read from the source, not yet taken by the target.
     held: VecDeque<Bytes>,
     /// The source has finished or aborted.
@@ -59,40 +56,40 @@ pub(in crate::spn::hub) struct Direction {
 
 impl Direction {
     /// Payload that came with the preamble.
-    pub(in crate::spn::hub) fn hold(&mut self, chunk: Bytes) {
+    pub(crate) fn hold(&mut self, chunk: Bytes) {
         if !chunk.is_empty() {
             self.held.push_back(chunk);
         }
     }
 
     /// The source has finished, as was found while its first byte was looked for.
-    pub(in crate::spn::hub) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.ended = true;
     }
 
     /// A preamble of ours, in front of everything.
-    pub(super) fn prefix(&mut self, preamble: Bytes) {
+    pub(crate) fn prefix(&mut self, preamble: Bytes) {
         self.prefix = preamble.len() as u64;
         self.held.push_front(preamble);
     }
 
     /// A preamble of the source's, in front of everything.
-    pub(in crate::spn::hub) fn expect(&mut self, length: usize) {
+    pub(crate) fn expect(&mut self, length: usize) {
         self.prefix = length as u64;
     }
 
     /// The target has the preamble, if there is one.
-    pub(super) fn has_passed_preamble(&self) -> bool {
+    pub(crate) fn has_passed_preamble(&self) -> bool {
         self.written >= self.prefix
     }
 
     /// Something has come from the source.
-    pub(super) fn has_read(&self) -> bool {
+    pub(crate) fn has_read(&self) -> bool {
         self.written > 0 || !self.held.is_empty()
     }
 
     /// Payload bytes that the target has taken.
-    pub(super) fn relayed(&self) -> u64 {
+    pub(crate) fn relayed(&self) -> u64 {
         self.written.saturating_sub(self.prefix)
     }
 
@@ -100,7 +97,7 @@ impl Direction {
     ///
     /// `merge`: the target's path holds much. For each packet the QUIC library walks through all chunks that are not acknowledged, and those of a
     /// relay are of the size of a packet: with thousands of them one copy is cheaper than the walk.
-    pub(in crate::spn::hub) fn pump(
+    pub(crate) fn pump(
         &mut self,
         quic: &mut Endpoint,
         from: Leg,
@@ -152,25 +149,6 @@ impl Direction {
         match quic.received_reset(from.session, from.stream) {
             Some(code) if !self.ended => Found::Reset(code),
             _ => Found::Wait { stalled: true },
-        }
-    }
-}
-
-/// Both directions of a connection.
-#[derive(Debug, Default)]
-pub(in crate::spn::hub) struct Relay {
-    /// Consumer to provider.
-    pub(in crate::spn::hub) up: Direction,
-    /// Provider to consumer.
-    pub(super) down: Direction,
-}
-
-impl Relay {
-    /// The direction whose source is `side`.
-    pub(super) fn from(&mut self, side: Side) -> &mut Direction {
-        match side {
-            Side::Consumer => &mut self.up,
-            Side::Provider => &mut self.down,
         }
     }
 }

@@ -1,0 +1,117 @@
+//! Providers that the hub starts and stops: from what happens on it to the machine, and from its actions to the host, which has the cluster
+//! managers (docs/protocols/spn.md, Starting and stopping providers, MNG-1).
+
+use std::time::{Duration, Instant};
+
+use super::Exchange;
+use crate::spn::hub::{
+    Notice,
+    context::{Context, Due},
+    machines::{
+        managed::{Action, Event},
+        session,
+    },
+    notice::ClusterTask,
+    policy::{cluster::Presence, provision::Managed},
+};
+
+impl Exchange {
+    /// Takes what the inventory says of managed providers. Those whose settings are new, or not as they were, are started if they are to run.
+    pub(super) fn apply_availability(&mut self, cx: &mut Context<'_>) {
+        for service in 0..self.services.entries().len() {
+            let Some(entry) = self.services.get(service) else { continue };
+            if !self.cluster.apply(service, entry.availability()) {
+                continue;
+            }
+            let availability = self.cluster.get(service).map(Managed::availability);
+            let is_wanted = availability.is_some_and(|availability| !availability.is_out_of_hours(cx.unix()));
+            self.update_managed(cx, service);
+            if is_wanted {
+                self.managed_event(cx, service, Event::Loaded);
+            }
+            self.cluster.schedule(cx, service);
+        }
+    }
+
+    /// A cluster manager has done its task, or has failed.
+    pub(crate) fn cluster_done(&mut self, cx: &mut Context<'_>, task: u64, ok: bool) {
+        if let Some(service) = self.cluster.service_of(task) {
+            self.managed_event(cx, service, Event::ClusterDone { ok });
+        }
+    }
+
+    /// Reports to the machine what has changed about the providers of a service and their connections.
+    pub(crate) fn update_managed(&mut self, cx: &mut Context<'_>, service: usize) {
+        if self.cluster.get(service).is_none() {
+            return;
+        }
+        let Some(roster) = self.services.get(service).map(|entry| entry.roster()) else { return };
+        let may_resume = |session| self.links.get(session).is_some_and(|link| !link.requests().is_empty());
+        let is_busy = roster.open().any(|(session, open)| open > 0 || may_resume(session));
+        let news = self.cluster.news(service, Presence { is_here: !roster.is_empty(), is_busy });
+        for event in news.into_iter().flatten() {
+            self.managed_event(cx, service, event);
+        }
+    }
+
+    pub(crate) fn managed_event(&mut self, cx: &mut Context<'_>, service: usize, event: Event) {
+        if self.cluster.handle_event(cx.now, service, event) {
+            self.perform_managed(cx, service);
+        }
+    }
+
+    pub(crate) fn managed_timeout(&mut self, cx: &mut Context<'_>, at: Instant, service: usize) {
+        // A request to resume may have come since the machine was told that nothing is open.
+        self.update_managed(cx, service);
+        if self.cluster.expire(cx.now, at, service) {
+            self.perform_managed(cx, service);
+        }
+    }
+
+    fn perform_managed(&mut self, cx: &mut Context<'_>, service: usize) {
+        while let Some(action) = self.cluster.next_action(service, cx.deadlines, Due::Managed(service)) {
+            match action {
+                Action::ClusterStart => self.ask_cluster(cx, service, Notice::ClusterStart),
+                Action::ClusterStop => self.ask_cluster(cx, service, Notice::ClusterStop),
+                Action::CloseProviders => {
+                    let roster = self.services.get(service).map(|entry| entry.roster());
+                    let sessions: Vec<_> = roster.into_iter().flat_map(|roster| roster.sessions()).collect();
+                    self.each_session_event(cx, sessions, session::Event::Idle);
+                }
+                Action::TellStopped => self.links.report_stopped(cx, service),
+            }
+        }
+        let is_waited_for = self.services.get(service).is_some_and(|entry| entry.waiting().next().is_some());
+        if is_waited_for && self.cluster.may_ask_again(service) {
+            self.managed_event(cx, service, Event::ConnectionWaits);
+        }
+    }
+
+    fn ask_cluster(&mut self, cx: &mut Context<'_>, service: usize, what: fn(ClusterTask) -> Notice) {
+        let Some(urn) = self.services.get(service).map(|entry| entry.urn()) else { return };
+        if let Some(task) = self.cluster.next_task(service, urn) {
+            cx.notify(what(task));
+        }
+    }
+
+    /// The wall clock was set; `believed` is what it showed before. Hours that begin or end by that begin or end now.
+    pub(crate) fn reschedule(&mut self, cx: &mut Context<'_>, believed: Duration) {
+        for service in 0..self.services.entries().len() {
+            let Some(managed) = self.cluster.get(service) else { continue };
+            if let Some(event) = managed.changed_hours(believed, cx.unix()) {
+                self.managed_event(cx, service, event);
+            }
+            self.cluster.schedule(cx, service);
+        }
+    }
+
+    /// A moment of a service's schedule was due `at`.
+    pub(crate) fn scheduled(&mut self, cx: &mut Context<'_>, at: Instant, service: usize) {
+        // Another moment may have taken its place.
+        let Some(managed) = self.cluster.get(service).filter(|managed| managed.is_scheduled(at)) else { return };
+        if let Some(event) = managed.scheduled_event(at, cx.unix()) {
+            self.managed_event(cx, service, event);
+        }
+        self.cluster.schedule(cx, service);
+    }
+}

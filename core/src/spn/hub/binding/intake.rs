@@ -1,0 +1,177 @@
+//! What comes in: events of QUIC, control frames, the beginnings of data streams, and deadlines. Each becomes an event of a machine, which the
+//! [exchange](super::exchange) takes from there.
+
+mod admission;
+mod frames;
+mod resume;
+mod streams;
+
+use std::time::Instant;
+
+use rand_chacha::{ChaCha20Rng, rand_core::Rng};
+
+use super::{exchange::Exchange, link::control::Backlog};
+use crate::{
+    Epoch,
+    quic::{self, CloseReason, Handle, PeerIdentity, TurnedAway},
+    spn::{
+        ConnKey, Side,
+        hub::{
+            Config,
+            context::{Context, Due},
+            machines::{connection, session},
+            notice::{Reason, Refusal},
+        },
+        wire::code,
+    },
+};
+
+/// What comes in to a hub, and where it goes.
+pub(crate) struct Intake {
+    exchange: Exchange,
+    /// For the keys of `sc01` connections, which have none of their own.
+    rng: ChaCha20Rng,
+}
+
+impl Intake {
+    pub(crate) fn new(config: &Config, epoch: Epoch, rng: ChaCha20Rng) -> Self {
+        Self { exchange: Exchange::new(config, epoch), rng }
+    }
+
+    pub(crate) fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    pub(crate) fn exchange_mut(&mut self) -> &mut Exchange {
+        &mut self.exchange
+    }
+
+    /// Everything that can be done with what has come in, a bounded amount.
+    pub(crate) fn work(&mut self, cx: &mut Context<'_>) {
+        while let Some((session, event)) = cx.quic.poll_event() {
+            self.quic_event(cx, session, event);
+        }
+        report_turned_away(cx);
+        for _ in 0..self.exchange.parts().connections.count_ready() {
+            if let Some((connection, source)) = self.exchange.parts().connections.next_ready() {
+                self.exchange.pump(cx, connection, source);
+            }
+        }
+        // Reading on behind a flush may queue answers again; the control rate bounds it.
+        while let Some(session) = self.exchange.parts().links.next_unflushed() {
+            self.flush(cx, session);
+        }
+    }
+
+    fn quic_event(&mut self, cx: &mut Context<'_>, session: Handle, event: quic::Event) {
+        match event {
+            quic::Event::Incoming { remote } => self.incoming(cx, session, remote),
+            quic::Event::Connected { alpn, peer } => self.connected(cx, session, &alpn, peer),
+            quic::Event::StreamOpened(stream) => self.stream_opened(cx, session, stream),
+            quic::Event::StreamsAvailable => self.exchange.streams_available(cx, session),
+            quic::Event::Readable(stream) => self.readable(cx, session, stream),
+            quic::Event::Writable(stream) => self.writable(cx, session, stream),
+            quic::Event::Stopped(stream, code) => self.stopped(cx, session, stream, code),
+            quic::Event::Acked(_) => {}
+            quic::Event::Datagram(datagram) => self.control_datagram(cx, session, &datagram),
+            quic::Event::Closed(reason) => self.closed(cx, session, reason),
+        }
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, session: Handle, reason: CloseReason) {
+        let Some(link) = self.exchange.parts().links.get(session) else { return };
+        if link.party.peer == PeerIdentity::default() && reason != CloseReason::Local {
+            let remote = link.party.remote;
+            let reason = Reason::Handshake(reason.to_string());
+            cx.refuse(Refusal { at: cx.now, remote, subject: None, role: None, reason });
+        }
+        let event = match reason {
+            CloseReason::Peer { code, .. } => session::Event::ClosedByPeer { code },
+            CloseReason::Local | CloseReason::Transport { .. } | CloseReason::Reset | CloseReason::TimedOut => {
+                session::Event::Lost
+            }
+        };
+        self.exchange.session_event(cx, session, event);
+        let parts = self.exchange.parts();
+        parts.services.release(parts.links, session);
+        parts.services.forget(session);
+        parts.links.remove(session);
+    }
+
+    /// A deadline that was due `at` has come. Those of the hub itself are not among them.
+    pub(crate) fn expire(&mut self, cx: &mut Context<'_>, at: Instant, due: Due) {
+        let exchange = &mut self.exchange;
+        match due {
+            Due::Session(session) => exchange.session_timeout(cx, at, session),
+            Due::Probe(session) => self.probe(cx, session),
+            Due::Silence(session) => self.silence_timeout(cx, at, session),
+            Due::Control(session) => self.control_timeout(cx, session),
+            Due::Preamble(session, stream) => self.preamble_timeout(cx, session, stream),
+            Due::Connection(connection) => exchange.connection_timeout(cx, at, connection),
+            Due::Parked(session) => self.requests_timeout(cx, session),
+            Due::Stall(connection, source) => {
+                let parts = exchange.parts();
+                parts.connections.look_at_stall(cx, parts.links, connection, source);
+            }
+            Due::Stalled(session) => exchange.parts().links.measure_stalled(cx, session),
+            Due::Rest(session) => exchange.parts().links.rest(cx, session),
+            Due::Managed(service) => exchange.managed_timeout(cx, at, service),
+            Due::Scheduled(service) => exchange.scheduled(cx, at, service),
+            Due::LegacyEnds => self.end_legacy_connections(cx),
+            Due::Hub | Due::Refusals => {}
+        }
+    }
+
+    /// Sends the control frames of a session that have gathered.
+    fn flush(&mut self, cx: &mut Context<'_>, session: Handle) {
+        let Some(flushed) = self.exchange.parts().links.flush(cx, session) else { return };
+        if flushed.is_free {
+            self.exchange.choose_for_waiting(cx, flushed.service);
+        }
+        if let Err(error) = flushed.result {
+            return self.exchange.violation(cx, session, code::CONTROL_LOST, error.to_string());
+        }
+        match self.exchange.parts().links.after_flush(cx, session) {
+            Some(Backlog::Small { was_paused: true }) => self.read_control(cx, session),
+            // The session has caused that itself, by streams.
+            Some(Backlog::Unread(bytes)) => {
+                let detail = format!("{bytes} bytes wait: it is not read");
+                self.exchange.violation(cx, session, code::CONTROL_LOST, detail);
+            }
+            Some(Backlog::Small { was_paused: false } | Backlog::Large) | None => {}
+        }
+    }
+
+    /// The hub is about to close its sessions. A deployed consumer would go on with what is still open on the next one: it sees the end first.
+    fn end_legacy_connections(&mut self, cx: &mut Context<'_>) {
+        let parts = self.exchange.parts();
+        let open = parts.connections.filter(|connection| {
+            let consumer = connection.leg(Side::Consumer).and_then(|leg| parts.links.get(leg.session));
+            consumer.is_some_and(|link| link.party.is_legacy_consumer())
+        });
+        for id in open {
+            let parts = self.exchange.parts();
+            if let Some(leg) = parts.connections.get(id).and_then(|connection| connection.leg(Side::Provider)) {
+                parts.links.abort_stream(cx, leg.session, leg.stream, code::PARTNER_LOST);
+                parts.links.stop_stream(cx, leg.session, leg.stream, code::PARTNER_LOST);
+            }
+            let lost = connection::Event::SessionLost { side: Side::Provider, loss: connection::Loss::Left };
+            self.exchange.connection_event(cx, id, lost);
+        }
+    }
+
+    /// A key for a connection of `sc01`.
+    fn new_key(&mut self) -> ConnKey {
+        let mut key = ConnKey([0; 16]);
+        self.rng.fill_bytes(&mut key.0);
+        key
+    }
+}
+
+/// Newcomers that QUIC has turned away by itself.
+fn report_turned_away(cx: &mut Context<'_>) {
+    let Some(TurnedAway { remote, reason, count }) = cx.quic.take_turned_away() else { return };
+    let reason = Reason::Handshake(reason.to_owned());
+    cx.refuse(Refusal { at: cx.now, remote, subject: None, role: None, reason });
+    cx.suppress_refusals(count - 1);
+}

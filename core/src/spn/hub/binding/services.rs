@@ -1,0 +1,427 @@
+//! Who is there for each service, and who is to know: sessions enter and leave the [registry](Registry), consumers are sent the lists of providers,
+//! providers that acknowledge nothing are noticed, and the second provider of a singleton waits (docs/protocols/spn.md, Hub session, and Choosing
+//! a provider).
+
+use std::{collections::BTreeSet, time::Instant};
+
+use super::link::{Link, links::Links};
+use crate::{
+    quic::Handle,
+    spn::{
+        Protocol, Role, Tag,
+        hub::{
+            ServiceStatus,
+            context::{Context, Due},
+            policy::{
+                cluster::Cluster,
+                newcomers::{Newcomers, PROBE_EVERY},
+                registry::{self, Entry, Registry, Service},
+                roster::Choice,
+                seek::{Listeners, list_frame},
+                silence::{Look, Silence},
+            },
+        },
+        patience::patience,
+        record::{RecordEvent, SessionRecord},
+        wire::{
+            code,
+            frame::{Frame, SessionAck},
+        },
+    },
+};
+
+/// Whether there is room for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Free,
+    /// A singleton, and its provider looks alive.
+    Occupied,
+    /// A consumer, and there is no provider.
+    Early,
+}
+
+/// What follows from a look at a provider that owed an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is given up, and another one answers: what it got since so many datagrams had come from it goes to that.
+    GivenUp { heard: u64 },
+    /// It is heard again: it may have connections of this service.
+    HeardAgain { service: usize },
+}
+
+/// The services of a hub, and the sessions that are there for them.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    registry: Registry,
+    newcomers: Newcomers,
+    silence: Silence,
+    listeners: Listeners,
+}
+
+impl Services {
+    /// Takes a new inventory, and says what changed.
+    pub(crate) fn apply(&mut self, services: Vec<Service>) -> Vec<String> {
+        self.registry.apply(services)
+    }
+
+    pub(crate) fn get(&self, service: usize) -> Option<&Entry> {
+        self.registry.get(service)
+    }
+
+    pub(crate) fn get_mut(&mut self, service: usize) -> Option<&mut Entry> {
+        self.registry.get_mut(service)
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        self.registry.entries()
+    }
+
+    /// The service of that name, if the inventory has it.
+    pub(crate) fn find(&self, urn: &str) -> Option<usize> {
+        self.registry.find(urn)
+    }
+
+    /// Pauses the service of that name, or ends its pause. Returns the service, if there is one.
+    pub(crate) fn set_paused(&mut self, urn: &str, is_paused: bool) -> Option<usize> {
+        let service = self.find(urn)?;
+        self.get_mut(service)?.set_paused(is_paused);
+        Some(service)
+    }
+
+    /// Those services that have a provider or a managed one, or are paused.
+    pub(crate) fn status(&self, cluster: &Cluster) -> Vec<ServiceStatus> {
+        let status = |(service, entry): (usize, &Entry)| {
+            let managed = cluster.get(service).map(|managed| managed.status().to_owned());
+            let (roster, is_paused) = (entry.roster(), entry.is_paused());
+            (!roster.is_empty() || is_paused || managed.is_some()).then(|| ServiceStatus {
+                urn: entry.urn().to_string(),
+                providers: roster.len(),
+                connections: roster.open().map(|(_, open)| open).sum(),
+                is_paused,
+                managed,
+            })
+        };
+        self.entries().iter().enumerate().filter_map(status).collect()
+    }
+
+    // ---- who may come in ----
+
+    /// Whether a session may keep its service after a reload.
+    pub(crate) fn still_entitles(&self, link: &Link) -> bool {
+        self.registry.still_entitles(link.party.service, link.party.role, &link.party.names())
+    }
+
+    /// Notes who a session is, and for which service it has come.
+    ///
+    /// # Errors
+    /// The code that refuses it.
+    pub(crate) fn identify(
+        &self,
+        cx: &Context<'_>,
+        link: &mut Link,
+        urn: &str,
+        instance: Option<[u8; 16]>,
+    ) -> Result<(), u64> {
+        let party = &mut link.party;
+        let names = registry::names(&party.peer);
+        let service = self.registry.judge(party.role, &names, urn)?;
+        party.identity = names.first().copied().unwrap_or_default().into();
+        party.tag = Tag::of(&party.identity);
+        party.service = service;
+        party.instance = instance.unwrap_or_default();
+        if self.registry.count(&party.identity, party.role) >= cx.config.limits.sessions_per_identity {
+            return Err(code::TOO_MANY_SESSIONS);
+        }
+        Ok(())
+    }
+
+    /// Older sessions of the process of a provider's session: they are dead or dying, and no conflict (ADM-6).
+    pub(crate) fn older_of_process(&self, links: &Links, session: Handle) -> Vec<Handle> {
+        let Some(newer) = links.get(session).map(|link| &link.party) else { return Vec::new() };
+        let is_older = |older: &Link| {
+            older.machine().is_established()
+                && older.party.instance == newer.instance
+                && older.party.identity == newer.identity
+        };
+        let Some(entry) = self.get(newer.service) else { return Vec::new() };
+        let others = entry.roster().sessions().filter(|other| *other != session);
+        others.filter(|other| links.get(*other).is_some_and(is_older)).collect()
+    }
+
+    /// Whether there is room for a session that has been [identified](Self::identify).
+    ///
+    /// # Errors
+    /// The code that refuses it.
+    pub(crate) fn admit(&mut self, cluster: &Cluster, session: Handle, link: &Link) -> Result<Admission, u64> {
+        let (service, protocol) = (link.party.service, link.party.protocol);
+        let entry = self.registry.get_mut(service).ok_or(code::INTERNAL)?;
+        match link.party.role {
+            Role::Provider => match (entry.incumbent(), self.newcomers.is_waiting(service)) {
+                (None, _) => Ok(Admission::Free),
+                (Some(_), false) => Ok(Admission::Occupied),
+                // One newcomer at a time may wait.
+                (Some(_), true) => Err(code::SINGLETON_OCCUPIED),
+            },
+            Role::Consumer => {
+                // `sc01` has no way to wait, so it is let in and its connections wait.
+                if protocol == Protocol::Sc01 || cluster.is_on_demand(service) || !entry.roster().is_empty() {
+                    return Ok(Admission::Free);
+                }
+                entry.wait_for_provider(session);
+                Ok(Admission::Early)
+            }
+        }
+    }
+
+    /// A session waits no longer for the end of a singleton's provider, or for the first provider.
+    pub(crate) fn release(&mut self, links: &Links, session: Handle) {
+        let Some(service) = links.get(session).map(|link| link.party.service) else { return };
+        self.newcomers.release(service, session);
+        if let Some(entry) = self.get_mut(service) {
+            entry.leave_waiting(session);
+        }
+    }
+
+    /// A session is refused, or ends: it waits for nothing any more, and a refusal is reported.
+    pub(crate) fn turn_away(&mut self, cx: &mut Context<'_>, links: &mut Links, session: Handle, code: u64) {
+        self.release(links, session);
+        let refusal = links.get_mut(session).and_then(|link| link.refusal(cx.now, code));
+        refusal.into_iter().for_each(|refusal| cx.refuse(refusal));
+    }
+
+    /// The second provider of a singleton waits while the first one is asked for a sign of life.
+    pub(crate) fn hold(&mut self, cx: &mut Context<'_>, links: &Links, session: Handle) {
+        let Some(service) = links.get(session).map(|link| link.party.service) else { return };
+        let Some(incumbent) = self.get(service).and_then(Entry::incumbent) else { return };
+        cx.quic.ping(incumbent);
+        self.newcomers.hold(service, session, incumbent, cx.quic.received_datagrams(incumbent));
+        cx.remind(cx.now + PROBE_EVERY, Due::Probe(session));
+    }
+
+    /// Whether the incumbent has said anything since the newcomer waits for it; if not, it is looked at again.
+    pub(crate) fn probe(&self, cx: &mut Context<'_>, links: &Links, session: Handle) -> bool {
+        let Some(link) = links.get(session).filter(|link| link.machine().is_held()) else { return false };
+        let heard = |incumbent| cx.quic.received_datagrams(incumbent);
+        let has_answered = self.newcomers.has_answered(link.party.service, session, heard);
+        if has_answered == Some(false) {
+            cx.remind(cx.now + PROBE_EVERY, Due::Probe(session));
+        }
+        has_answered == Some(true)
+    }
+
+    /// The incumbent that a newcomer waits for.
+    pub(crate) fn incumbent_of(&self, links: &Links, session: Handle) -> Option<Handle> {
+        self.newcomers.incumbent(links.get(session)?.party.service, session)
+    }
+
+    /// The newcomer that has waited until no incumbent is left, if there is one and none is left.
+    pub(crate) fn take_newcomer(&mut self, service: usize) -> Option<Handle> {
+        if self.get(service)?.incumbent().is_some() {
+            return None;
+        }
+        self.newcomers.take(service)
+    }
+
+    // ---- who is there ----
+
+    /// A session begins: it is registered, and its start recorded. Says whether it has a service.
+    pub(crate) fn enter(&mut self, cx: &mut Context<'_>, links: &mut Links, session: Handle, weight: u16) -> bool {
+        self.release(links, session);
+        let Some(link) = links.get_mut(session) else { return false };
+        let Some(entry) = self.registry.get_mut(link.party.service) else { return false };
+        let record = SessionRecord {
+            id: cx.session_id(session),
+            end_point: link.party.peer.subject.clone(),
+            role: link.party.role,
+            service: entry.urn().clone(),
+        };
+        link.begin(cx.now, record.clone());
+        let (service, role, protocol) = (link.party.service, link.party.role, link.party.protocol);
+        if role == Role::Provider {
+            entry.roster_mut().enter(session, weight);
+            if protocol == Protocol::Sc02 {
+                // It opens no stream but the control stream.
+                cx.quic.set_max_streams(session, 1);
+            }
+        }
+        self.registry.enter(&link.party.identity, role);
+        cx.record(RecordEvent::StartSession(record));
+        if role == Role::Provider {
+            self.announce(links, service);
+        }
+        true
+    }
+
+    /// A session has ended.
+    pub(crate) fn leave(&mut self, links: &mut Links, session: Handle) {
+        let Some(link) = links.get(session) else { return };
+        let service = link.party.service;
+        self.registry.leave(&link.party.identity, link.party.role);
+        if self.get_mut(service).is_some_and(|entry| entry.roster_mut().leave(session)) {
+            self.announce(links, service);
+        }
+    }
+
+    /// Nothing that a session has said, or owes, counts any more.
+    pub(crate) fn forget(&mut self, session: Handle) {
+        self.silence.forget(session);
+        self.listeners.forget(session);
+    }
+
+    /// SET_WEIGHT.
+    pub(crate) fn set_weight(&mut self, links: &mut Links, service: usize, session: Handle, weight: u16) {
+        if self.get_mut(service).is_some_and(|entry| entry.roster_mut().set_weight(session, weight)) {
+            self.announce(links, service);
+        }
+    }
+
+    /// The SESSION_ACK of a session.
+    pub(crate) fn ack(&self, cx: &mut Context<'_>, links: &Links, session: Handle) -> Option<Frame> {
+        let party = &links.get(session)?.party;
+        let max_connections = match party.role {
+            Role::Provider => 0,
+            Role::Consumer => cx.config.limits.connections_per_session.into(),
+        };
+        let service = self.get(party.service).map(|entry| entry.urn().to_string()).unwrap_or_default();
+        let session_id = cx.session_id(session);
+        Some(Frame::SessionAck(SessionAck { session_id, service, hub_instance: cx.id, max_connections, state: 0 }))
+    }
+
+    /// The consumers that wait for the first provider, since there is one.
+    pub(crate) fn take_early(&mut self, service: usize) -> BTreeSet<Handle> {
+        self.get_mut(service).map(Entry::take_early).unwrap_or_default()
+    }
+
+    // ---- who is to know ----
+
+    fn list(&self, links: &Links, entry: &Entry) -> Frame {
+        let of_service = entry.roster().listed().filter_map(|(session, is_listed)| {
+            let party = &links.get(session)?.party;
+            let can_be_asked = party.protocol == Protocol::Sc02 && party.can_resume && party.seeks;
+            Some((is_listed, can_be_asked.then_some(party.instance)))
+        });
+        list_frame(entry.roster().number(), of_service)
+    }
+
+    /// SESSION_ACK is on its way to a consumer: from now on it is sent who serves it.
+    pub(crate) fn listen(&mut self, links: &mut Links, session: Handle) {
+        let Some(link) = links.get(session).filter(|it| it.party.role == Role::Consumer && it.party.seeks) else {
+            return;
+        };
+        self.listeners.add(session);
+        if let Some(frame) = self.get(link.party.service).map(|entry| self.list(links, entry)) {
+            links.send(session, &frame);
+        }
+    }
+
+    /// The list of a service has changed: its consumers are sent it.
+    fn announce(&self, links: &mut Links, service: usize) {
+        let Some(entry) = self.get(service) else { return };
+        let frame = self.list(links, entry);
+        let is_its = |session: &Handle| links.get(*session).is_some_and(|link| link.party.service == service);
+        for session in self.listeners.sessions().filter(is_its).collect::<Vec<_>>() {
+            links.send(session, &frame);
+        }
+    }
+
+    /// PROVIDERS_ACK. Returns the service of which a connection may have a provider now.
+    pub(crate) fn acknowledge(&mut self, links: &Links, session: Handle, number: u64) -> Option<usize> {
+        let service = links.get(session)?.party.service;
+        let newest = self.get(service).map(|entry| entry.roster().number()).unwrap_or_default();
+        self.listeners.acknowledge(session, number, newest).then_some(service)
+    }
+
+    /// SEEK: the session of the process that a consumer seeks a connection at.
+    pub(crate) fn sought(&self, links: &Links, session: Handle, instance: [u8; 16]) -> Option<Handle> {
+        let entry = self.get(links.get(session)?.party.service)?;
+        let is_it = |provider: &Handle| {
+            links.get(*provider).is_some_and(|link| link.party.seeks && link.party.instance == instance)
+        };
+        entry.roster().sessions().find(is_it)
+    }
+
+    // ---- who gets a connection, and who says nothing ----
+
+    /// The provider that gets the next connection of a consumer's session.
+    pub(crate) fn choose(&self, cx: &Context<'_>, links: &Links, service: usize, consumer: Handle) -> Choice {
+        let Some(entry) = self.get(service) else { return Choice::None };
+        // One that leaves its control stream unread gets nothing more to do.
+        let limit = cx.config.limits.control_backlog;
+        let reads = |session| links.get(session).is_some_and(|link| !link.control().is_choked(limit));
+        entry.roster().choose(self.listeners.newest_known(consumer), reads)
+    }
+
+    /// QUIC gives a provider's session no stream at the moment.
+    pub(crate) fn out_of_credit(&mut self, service: usize, session: Handle) {
+        if let Some(entry) = self.get_mut(service) {
+            entry.roster_mut().set_out_of_credit(session);
+        }
+    }
+
+    /// A provider's session has received something: it owes an acknowledgement. `heard` datagrams have come from it.
+    pub(crate) fn watch(&mut self, cx: &mut Context<'_>, links: &Links, session: Handle, heard: u64) {
+        if links.get(session).is_some() && self.silence.watch(cx.now, session, heard) {
+            remind_of_silence(cx, session);
+        }
+    }
+
+    /// Looks whether a provider has said anything since it received something; the look was due at `at`. `owes` says whether a connection is owed
+    /// an answer that was put on it after so many datagrams.
+    pub(crate) fn look_at_silence(
+        &mut self,
+        cx: &mut Context<'_>,
+        links: &mut Links,
+        at: Instant,
+        session: Handle,
+        owes: impl Fn(&Link, u64) -> bool,
+    ) -> Option<Verdict> {
+        let heard = cx.quic.received_datagrams(session);
+        let link = links.get(session)?;
+        let service = link.party.service;
+        let look = self.silence.look(cx.now, at, session, heard, || owes(link, heard))?;
+        if self.silence.is_watched(session) {
+            remind_of_silence(cx, session);
+        }
+        let (is_silent, is_given_up) = match look {
+            Look::Late => return None,
+            Look::Heard => (false, false),
+            Look::Silent { is_given_up } => (true, is_given_up),
+        };
+        let was_silent = self.get_mut(service)?.roster_mut().set_silent(session, is_silent)?;
+        if is_silent || was_silent {
+            // Nothing else may be on its way that would show that it is back; and once it is, what was lost is found by the answer to this:
+            // QUIC's own probes come ever later.
+            cx.quic.ping(session);
+        }
+        if is_silent {
+            let roster = self.get(service)?.roster();
+            let (others, another_answers): (Vec<Handle>, bool) =
+                (roster.sessions().filter(|other| *other != session).collect(), roster.another_answers(session));
+            // It may be the hub that nobody hears: that the others answer has to be seen, too.
+            for other in others {
+                cx.quic.ping(other);
+                let heard = cx.quic.received_datagrams(other);
+                self.watch(cx, links, other, heard);
+            }
+            if !is_given_up || !another_answers {
+                return None;
+            }
+            if self.get_mut(service)?.roster_mut().give_up(session) {
+                self.announce(links, service);
+            }
+            return Some(Verdict::GivenUp { heard });
+        }
+        if !was_silent {
+            return None;
+        }
+        if self.get_mut(service)?.roster_mut().take_back(session) {
+            self.announce(links, service);
+        }
+        Some(Verdict::HeardAgain { service })
+    }
+}
+
+fn remind_of_silence(cx: &mut Context<'_>, session: Handle) {
+    let rtt = cx.quic.rtt(session);
+    cx.remind(cx.now + patience(rtt), Due::Silence(session));
+}
