@@ -37,18 +37,22 @@ pub use policy::{
 };
 
 use self::{
-    binding::{intake::Intake, pairings::number},
+    binding::{
+        exchange::{Parts, check},
+        intake::Intake,
+        pairings::number,
+    },
     context::{Context, Due},
     machines::{
         connection,
         instance::{self, Instance},
-        pairing,
+        managed, pairing, session,
     },
     outbox::Outbox,
 };
 use super::{Protocol, Role};
 use crate::{
-    machine::{Deadlines, Hosted, Machine as _},
+    machine::{Deadlines, Hosted, Machine as _, later},
     quic::{Clock, Endpoint, EndpointConfig, Epoch, Identity, Received, Roots, ServerConfig, Transmit, reset_key},
 };
 
@@ -76,6 +80,9 @@ impl std::fmt::Debug for Hub {
         f.debug_struct("Hub").field("realm", realm).field("name", name).finish_non_exhaustive()
     }
 }
+
+/// So long before the end of a drain the connections of `sc01` consumers end, so that their ends come before that of the session.
+const LEGACY_END: Duration = Duration::from_secs(2);
 
 /// `sc02` before `sc01`, and in each the provider first: the order of preference.
 fn alpn() -> [&'static [u8]; 4] {
@@ -191,7 +198,7 @@ impl Hub {
             if let Some(transmit) = self.quic.poll_transmit(now, buffer) {
                 return Some(transmit);
             }
-            if self.intake.exchange().connections().count_ready() == 0 {
+            if self.intake.exchange_mut().parts().connections.count_ready() == 0 {
                 return None;
             }
             self.dirty = true;
@@ -273,7 +280,7 @@ impl Hub {
         let exchange = intake.exchange_mut();
         let Some(service) = exchange.parts().services.set_paused(urn, true) else { return false };
         exchange.each_pairing_event(&mut cx, &pairing::Event::ServicePaused { service: number(service) });
-        let connections = exchange.connections();
+        let connections = exchange.parts().connections;
         let ids = connections.filter(|it| it.service() == service && !it.machine().is_choosing());
         exchange.each_connection_event(&mut cx, ids, connection::Event::PauseWanted);
         true
@@ -293,7 +300,10 @@ impl Hub {
     /// A cluster manager has done its task, or has failed.
     pub fn cluster_done(&mut self, now: Instant, task: u64, ok: bool) {
         let (intake, mut cx) = self.split(now);
-        intake.exchange_mut().cluster_done(&mut cx, task, ok);
+        let exchange = intake.exchange_mut();
+        if let Some(service) = exchange.parts().cluster.service_of(task) {
+            exchange.managed_event(&mut cx, service, managed::Event::ClusterDone { ok });
+        }
         self.starts_done(now);
         self.dirty = true;
     }
@@ -303,7 +313,7 @@ impl Hub {
     /// # Errors
     /// Says what is wrong.
     pub fn check(&self) -> Result<(), String> {
-        self.intake.exchange().check(&self.config.limits)
+        check::check(self.intake.exchange(), &self.config.limits)
     }
 
     /// What comes in, and what its parts are handed with each call.
@@ -325,7 +335,7 @@ impl Hub {
     fn work(&mut self, now: Instant) {
         let (intake, mut cx) = self.split(now);
         intake.work(&mut cx);
-        if intake.exchange().has_no_sessions() && !self.machine.is_listening() {
+        if intake.exchange_mut().parts().links.is_empty() && !self.machine.is_listening() {
             self.event(now, instance::Event::AllSessionsGone);
         }
     }
@@ -343,23 +353,50 @@ impl Hub {
             match action {
                 Action::ApplyInventory => self.apply_inventory(now),
                 Action::Listen => {
-                    exchange.set_listening();
+                    exchange.listen();
                     cx.notify(Notice::Listening);
                 }
-                Action::DrainSessions { deadline, resumable } => exchange.drain(&mut cx, deadline, resumable),
-                Action::CloseSessions => exchange.close(&mut cx),
+                Action::DrainSessions { deadline, resumable } => self.drain(now, deadline, resumable),
+                Action::CloseSessions => {
+                    exchange.leave(&mut cx);
+                    let sessions = exchange.parts().links.filter(|_| true);
+                    exchange.each_session_event(&mut cx, sessions, session::Event::HubStopping);
+                }
                 Action::CloseSocket => cx.notify(Notice::Stopped),
             }
         }
         self.dirty = true;
     }
 
+    /// Takes what a reload has brought: sessions that lose their right end, and managed providers are started if they are to run.
     fn apply_inventory(&mut self, now: Instant) {
         let loaded = self.loaded.take();
         let (intake, mut cx) = self.split(now);
-        let changes = intake.exchange_mut().apply_inventory(&mut cx, loaded);
+        let exchange = intake.exchange_mut();
+        let Parts { links, services, .. } = exchange.parts();
+        let changes = loaded.map(|loaded| services.apply(loaded)).unwrap_or_default();
+        let lost = links.filter(|link| {
+            let machine = link.machine();
+            (machine.is_established() || machine.is_held() || machine.is_early()) && !services.still_entitles(link)
+        });
+        exchange.each_session_event(&mut cx, lost, session::Event::EntitlementLost);
+        exchange.apply_availability(&mut cx);
         self.changes.extend(changes);
         self.starts_done(now);
+    }
+
+    /// The hub leaves: sessions are sent that, and connections that can be resumed are paused, if they are to be resumed elsewhere.
+    fn drain(&mut self, now: Instant, deadline: Duration, resumable: bool) {
+        let (intake, mut cx) = self.split(now);
+        let exchange = intake.exchange_mut();
+        exchange.leave(&mut cx);
+        let sessions = exchange.parts().links.filter(|_| true);
+        exchange.each_session_event(&mut cx, sessions, session::Event::HubDraining { deadline, resumable });
+        cx.remind(later(now, deadline.saturating_sub(LEGACY_END)), Due::LegacyEnds);
+        // What waits for a provider need not wait here; what has one runs on when it cannot be paused.
+        let leaving = exchange.parts().connections.filter(|connection| resumable || connection.is_held());
+        exchange.each_connection_event(&mut cx, leaving, connection::Event::PauseWanted);
+        exchange.each_pairing_event(&mut cx, &pairing::Event::HubLeaving);
     }
 
     /// The hub may listen once no start is under way.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{
-    Config,
+    config::Config,
     notice::{Notice, Refusal},
     outbox::Outbox,
 };

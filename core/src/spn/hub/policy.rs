@@ -3,7 +3,6 @@
 
 pub(super) mod availability;
 pub mod balance;
-pub(super) mod cluster;
 pub(super) mod newcomers;
 pub(super) mod provision;
 pub(super) mod refusals;

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{binding::exchange::Exchange, *};
+use super::*;
 use crate::{
     quic::{self, ClientConfig, CloseReason, Handle, ReadOutcome, StreamId, TransportConfig},
     spn::{
@@ -115,8 +115,8 @@ impl Bench {
     }
 
     /// The parts of the hub.
-    fn exchange(&self) -> &Exchange {
-        self.hub.intake.exchange()
+    fn exchange(&mut self) -> Parts<'_> {
+        self.hub.intake.exchange_mut().parts()
     }
 
     /// A session whose handshake is done, with that ALPN value.

@@ -4,15 +4,14 @@
 //! The parts do not know each other: [`Links`] and [`Connections`] have what is on the wire, [`Services`] who is there, [`Pairings`] who wants
 //! to resume, [`Cluster`] what is started and stopped. Each file below carries out the actions of one kind of machine.
 
-mod check;
+pub(in crate::spn::hub) mod check;
 mod connection_actions;
 mod managed_actions;
-mod pairing_actions;
+pub(super) mod pairing_actions;
 mod session_actions;
 
-use std::time::Duration;
-
 use super::{
+    cluster::Cluster,
     conn::connections::Connections,
     link::{Link, links::Links},
     pairings::Pairings,
@@ -20,20 +19,14 @@ use super::{
 };
 use crate::{
     Epoch,
-    machine::later,
     spn::{
         Role,
         hub::{
-            Config, Service, Status,
-            context::{Context, Due},
-            machines::{connection, pairing, session::Event},
-            policy::cluster::Cluster,
+            config::{Config, Status},
+            context::Context,
         },
     },
 };
-
-/// So long before the end of a drain the connections of `sc01` consumers end, so that their ends come before that of the session.
-const LEGACY_END: Duration = Duration::from_secs(2);
 
 /// The parts of a hub that its machines share.
 pub(crate) struct Exchange {
@@ -92,26 +85,8 @@ impl Exchange {
     }
 
     /// New work is accepted from now on.
-    pub(crate) fn set_listening(&mut self) {
+    pub(crate) fn listen(&mut self) {
         self.is_listening = true;
-    }
-
-    pub(crate) fn has_no_sessions(&self) -> bool {
-        self.links.is_empty()
-    }
-
-    pub(crate) fn connections(&self) -> &Connections {
-        &self.connections
-    }
-
-    #[cfg(test)]
-    pub(crate) fn links(&self) -> &Links {
-        &self.links
-    }
-
-    #[cfg(test)]
-    pub(crate) fn pairings(&self) -> &Pairings {
-        &self.pairings
     }
 
     /// Who is here.
@@ -129,38 +104,8 @@ impl Exchange {
         }
     }
 
-    /// Takes a new inventory, and says what changed: sessions that lose their right end, and managed providers are started if they are to run.
-    pub(crate) fn apply_inventory(&mut self, cx: &mut Context<'_>, services: Option<Vec<Service>>) -> Vec<String> {
-        let changes = services.map(|services| self.services.apply(services)).unwrap_or_default();
-        let lost = self.links.filter(|link| {
-            let machine = link.machine();
-            (machine.is_established() || machine.is_held() || machine.is_early()) && !self.services.still_entitles(link)
-        });
-        self.each_session_event(cx, lost, Event::EntitlementLost);
-        self.apply_availability(cx);
-        changes
-    }
-
-    /// The hub leaves: sessions are sent that, and connections that can be resumed are paused, if they are to be resumed elsewhere.
-    pub(crate) fn drain(&mut self, cx: &mut Context<'_>, deadline: Duration, resumable: bool) {
-        self.leave(cx);
-        let sessions = self.links.filter(|_| true);
-        self.each_session_event(cx, sessions, Event::HubDraining { deadline, resumable });
-        cx.remind(later(cx.now, deadline.saturating_sub(LEGACY_END)), Due::LegacyEnds);
-        // What waits for a provider need not wait here; what has one runs on when it cannot be paused.
-        let leaving = self.connections.filter(|connection| resumable || connection.is_held());
-        self.each_connection_event(cx, leaving, connection::Event::PauseWanted);
-        self.each_pairing_event(cx, &pairing::Event::HubLeaving);
-    }
-
-    /// The hub ends now.
-    pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
-        self.leave(cx);
-        let sessions = self.links.filter(|_| true);
-        self.each_session_event(cx, sessions, Event::HubStopping);
-    }
-
-    fn leave(&mut self, cx: &mut Context<'_>) {
+    /// No new work is accepted, and nothing is started or stopped any more: what is here is to be resumed on another hub.
+    pub(crate) fn leave(&mut self, cx: &mut Context<'_>) {
         self.is_listening = false;
         self.cluster.leave();
         cx.quic.set_accepting(false);

@@ -8,16 +8,19 @@ mod streams;
 
 use std::time::Instant;
 
-use rand_chacha::{ChaCha20Rng, rand_core::Rng};
+use rand_chacha::ChaCha20Rng;
 
-use super::{exchange::Exchange, link::control::Backlog};
+use super::{
+    exchange::Exchange,
+    link::{Link, control::Backlog},
+};
 use crate::{
     Epoch,
     quic::{self, CloseReason, Handle, PeerIdentity, TurnedAway},
     spn::{
-        ConnKey, Side,
+        Side,
         hub::{
-            Config,
+            config::Config,
             context::{Context, Due},
             machines::{connection, session},
             notice::{Reason, Refusal},
@@ -65,10 +68,10 @@ impl Intake {
 
     fn quic_event(&mut self, cx: &mut Context<'_>, session: Handle, event: quic::Event) {
         match event {
-            quic::Event::Incoming { remote } => self.incoming(cx, session, remote),
+            quic::Event::Incoming { remote } => self.exchange.parts().links.add(session, Link::new(remote, cx.config)),
             quic::Event::Connected { alpn, peer } => self.connected(cx, session, &alpn, peer),
             quic::Event::StreamOpened(stream) => self.stream_opened(cx, session, stream),
-            quic::Event::StreamsAvailable => self.exchange.streams_available(cx, session),
+            quic::Event::StreamsAvailable => self.streams_available(cx, session),
             quic::Event::Readable(stream) => self.readable(cx, session, stream),
             quic::Event::Writable(stream) => self.writable(cx, session, stream),
             quic::Event::Stopped(stream, code) => self.stopped(cx, session, stream, code),
@@ -103,7 +106,12 @@ impl Intake {
         let exchange = &mut self.exchange;
         match due {
             Due::Session(session) => exchange.session_timeout(cx, at, session),
-            Due::Probe(session) => self.probe(cx, session),
+            Due::Probe(session) => {
+                let parts = exchange.parts();
+                if parts.services.probe(cx, parts.links, session) {
+                    exchange.session_event(cx, session, session::Event::IncumbentAlive);
+                }
+            }
             Due::Silence(session) => self.silence_timeout(cx, at, session),
             Due::Control(session) => self.control_timeout(cx, session),
             Due::Preamble(session, stream) => self.preamble_timeout(cx, session, stream),
@@ -116,10 +124,21 @@ impl Intake {
             Due::Stalled(session) => exchange.parts().links.measure_stalled(cx, session),
             Due::Rest(session) => exchange.parts().links.rest(cx, session),
             Due::Managed(service) => exchange.managed_timeout(cx, at, service),
-            Due::Scheduled(service) => exchange.scheduled(cx, at, service),
+            Due::Scheduled(service) => self.scheduled(cx, at, service),
             Due::LegacyEnds => self.end_legacy_connections(cx),
             Due::Hub | Due::Refusals => {}
         }
+    }
+
+    /// A moment of a service's schedule was due `at`.
+    fn scheduled(&mut self, cx: &mut Context<'_>, at: Instant, service: usize) {
+        // Another moment may have taken its place.
+        let cluster = self.exchange.parts().cluster;
+        let Some(managed) = cluster.get(service).filter(|managed| managed.is_scheduled(at)) else { return };
+        if let Some(event) = managed.scheduled_event(at, cx.unix()) {
+            self.exchange.managed_event(cx, service, event);
+        }
+        self.exchange.parts().cluster.schedule(cx, service);
     }
 
     /// Sends the control frames of a session that have gathered.
@@ -129,14 +148,14 @@ impl Intake {
             self.exchange.choose_for_waiting(cx, flushed.service);
         }
         if let Err(error) = flushed.result {
-            return self.exchange.violation(cx, session, code::CONTROL_LOST, error.to_string());
+            return self.violation(cx, session, code::CONTROL_LOST, error.to_string());
         }
         match self.exchange.parts().links.after_flush(cx, session) {
             Some(Backlog::Small { was_paused: true }) => self.read_control(cx, session),
             // The session has caused that itself, by streams.
             Some(Backlog::Unread(bytes)) => {
                 let detail = format!("{bytes} bytes wait: it is not read");
-                self.exchange.violation(cx, session, code::CONTROL_LOST, detail);
+                self.violation(cx, session, code::CONTROL_LOST, detail);
             }
             Some(Backlog::Small { was_paused: false } | Backlog::Large) | None => {}
         }
@@ -158,13 +177,6 @@ impl Intake {
             let lost = connection::Event::SessionLost { side: Side::Provider, loss: connection::Loss::Left };
             self.exchange.connection_event(cx, id, lost);
         }
-    }
-
-    /// A key for a connection of `sc01`.
-    fn new_key(&mut self) -> ConnKey {
-        let mut key = ConnKey([0; 16]);
-        self.rng.fill_bytes(&mut key.0);
-        key
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
         ConnKey, Protocol, Role, Side, Tag,
         flow::budget::Windows,
         hub::{
-            Config,
+            config::Config,
             machines::{pairing::End, session::HubSession},
             notice::{Reason, Refusal},
             policy::registry,

@@ -4,16 +4,18 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use super::link::{Link, links::Links};
+use super::{
+    cluster::Cluster,
+    link::{Link, links::Links},
+};
 use crate::{
     quic::Handle,
     spn::{
         Protocol, Role, Tag,
         hub::{
-            ServiceStatus,
+            config::ServiceStatus,
             context::{Context, Due},
             policy::{
-                cluster::Cluster,
                 newcomers::{Newcomers, PROBE_EVERY},
                 registry::{self, Entry, Registry, Service},
                 roster::Choice,

@@ -213,15 +213,15 @@ fn preambles_go_before_payload() {
     for key in 1..4 {
         bench.connect(c, key, b"payload");
     }
-    let ids = bench.exchange().connections().filter(|_| true);
+    let ids = bench.exchange().connections.filter(|_| true);
     let [first, second, third] = ids[..] else { panic!("{ids:?}") };
     // Of the last one nothing has been written yet, as if the window had been exhausted.
-    let connections = bench.hub.intake.exchange_mut().parts().connections;
+    let connections = bench.exchange().connections;
     connections.get_mut(third).unwrap().expect_preamble();
     for id in ids {
         connections.ready(id, Side::Consumer);
     }
-    let order = bench.exchange().connections().ready_ids();
+    let order = bench.exchange().connections.ready_ids();
     assert_eq!(order, [third, first, second]);
 }
 
@@ -310,12 +310,12 @@ fn connections_that_wait_for_a_provider_hold_up_no_neighbour() {
     bench.send(c, &Frame::CloseReq { conn, code: 0 });
     assert_eq!(bench.frames(c), [Frame::CloseAck { conn }], "nor the control stream");
     // What waits ends with its consumer, and takes its window along.
-    assert!(bench.exchange().links().budget().parked() > 0);
+    assert!(bench.exchange().links.budget().parked() > 0);
     let (now, it) = (bench.now, &mut bench.hands[c]);
     it.quic.close(now, it.session, 0, "bye");
     bench.settle();
     assert_eq!(
-        (bench.exchange().links().budget().parked(), bench.hub.status().connections),
+        (bench.exchange().links.budget().parked(), bench.hub.status().connections),
         (0, 0),
         "nobody searches on"
     );
@@ -418,7 +418,7 @@ fn a_stalled_reader_blocks_no_neighbour_and_no_control() {
         bench.wait(Duration::from_millis(5));
     }
     bench.wait(Duration::from_millis(200));
-    let parked = bench.exchange().links().budget().parked();
+    let parked = bench.exchange().links.budget().parked();
     assert!(parked > 0 && parked <= bench.hub.config.limits.relay_memory, "{parked}");
     // Other windows are for those who come later: what is parked stays as it is.
     let mut config = bench.hub.config.clone();
@@ -444,7 +444,7 @@ fn a_stalled_reader_blocks_no_neighbour_and_no_control() {
         bench.wait(Duration::from_millis(5));
     }
     assert!(got > 1_000_000, "{got} bytes");
-    assert_eq!(bench.exchange().links().budget().parked(), 0);
+    assert_eq!(bench.exchange().links.budget().parked(), 0);
 }
 
 #[test]
@@ -500,8 +500,8 @@ fn answers_that_nobody_reads_are_bounded() {
         bench.write(p, stream, &asks);
         bench.wait(Duration::from_millis(10));
     }
-    let handle = bench.exchange().links().iter().next().unwrap().0;
-    let backlog = bench.exchange().links().get(handle).unwrap().control().backlog();
+    let handle = bench.exchange().links.iter().next().unwrap().0;
+    let backlog = bench.exchange().links.get(handle).unwrap().control().backlog();
     assert!(backlog < 2 * bench.hub.config.limits.control_backlog, "{backlog} bytes");
     // They are all answered once they are read.
     let mut answered = 0;
@@ -570,7 +570,7 @@ fn a_consumer_that_asks_to_resume_for_ever_fills_no_providers_control_stream() {
     let values =
         |key: u8, received| ResumeReq { conn: ConnKey([key; 16]), generation: 0, received, sent: 0, flags: 0, code: 0 };
     // It has asked, and reads nothing of the answers: they were queued behind what it has left unread.
-    let handle = bench.exchange().links().iter().next().unwrap().0;
+    let handle = bench.exchange().links.iter().next().unwrap().0;
     let now = bench.now;
     for key in 0..3 {
         let (intake, mut cx) = bench.hub.split(now);
@@ -588,7 +588,7 @@ fn a_consumer_that_asks_to_resume_for_ever_fills_no_providers_control_stream() {
         while !bench.frames(c).is_empty() {}
     }
     assert_eq!((bench.close_code(p), bench.close_code(c)), (None, None));
-    assert!(bench.exchange().links().get(handle).unwrap().control().backlog() < 5000);
+    assert!(bench.exchange().links.get(handle).unwrap().control().backlog() < 5000);
     bench.hub.check().unwrap();
     let told: Vec<_> = read_all(&mut bench, p)
         .into_iter()
@@ -679,7 +679,7 @@ fn a_consumer_of_sc01_sees_an_end_and_never_a_break() {
             assert!(bench.hands[c].events.contains(&quic::Event::Acked(up)), "all of it was taken");
             assert_eq!((bench.hub.status().connections, bench.hub.status().consumers), (0, 1));
             assert!(
-                bench.exchange().links().iter().all(|(_, link)| !link.streams().has_discarded()),
+                bench.exchange().links.iter().all(|(_, link)| !link.streams().has_discarded()),
                 "nothing is left of it"
             );
             bench.hub.check().unwrap();

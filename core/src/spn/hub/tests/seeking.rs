@@ -108,5 +108,5 @@ fn a_provider_is_asked_once_and_only_for_what_is_to_be_resumed() {
     let told = Frame::Absent { conn: KEY, instance: [p as u8; 16] };
     assert_eq!(bench.frames(c), [told], "under its own name");
     bench.send(c, &Frame::CloseReq { conn: KEY, code: 0x28 });
-    assert_eq!(bench.exchange().pairings().len(), 0);
+    assert_eq!(bench.exchange().pairings.len(), 0);
 }

@@ -18,7 +18,7 @@ use crate::{
             context::{Context, Due},
             machines::{
                 connection::{Action, Event, HubConnection},
-                pairing::Owners,
+                pairing::{Admission, Owners},
             },
         },
         wire::code,
@@ -111,6 +111,17 @@ impl Connections {
     pub(crate) fn is_foreign(&self, links: &Links, session: Handle, key: ConnKey) -> bool {
         let Some(link) = links.get(session) else { return true };
         self.by_key(key).is_some_and(|leg| leg.is_foreign(&link.party, links))
+    }
+
+    /// Whether a stream of a session may ask for a connection, as far as the hub and the present leg are concerned.
+    pub(crate) fn admission(&self, links: &Links, is_listening: bool, session: Handle, key: ConnKey) -> Admission {
+        if self.is_foreign(links, session, key) {
+            Admission::Foreign
+        } else if is_listening {
+            Admission::Free
+        } else {
+            Admission::Leaving
+        }
     }
 
     /// Consumer and provider of a connection that has a leg here.

@@ -7,21 +7,19 @@ use crate::{
     quic::Handle,
     spn::{
         Role, Side,
-        hub::{Limits, binding::link::control::UNREAD},
+        hub::{binding::link::control::UNREAD, config::Limits},
     },
 };
 
-impl Exchange {
-    /// Whether every book agrees with the others, and keeps to its bound. It looks at everything there is.
-    ///
-    /// # Errors
-    /// Says what is wrong.
-    pub(crate) fn check(&self, limits: &Limits) -> Result<(), String> {
-        connections_agree(self)?;
-        requests_agree(self, limits)?;
-        services_agree(self)?;
-        memory_is_bounded(self, limits)
-    }
+/// Whether every book agrees with the others, and keeps to its bound. It looks at everything there is.
+///
+/// # Errors
+/// Says what is wrong.
+pub(crate) fn check(exchange: &Exchange, limits: &Limits) -> Result<(), String> {
+    connections_agree(exchange)?;
+    requests_agree(exchange, limits)?;
+    services_agree(exchange)?;
+    memory_is_bounded(exchange, limits)
 }
 
 fn connections_agree(Exchange { links, connections, .. }: &Exchange) -> Result<(), String> {

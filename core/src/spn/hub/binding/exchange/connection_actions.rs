@@ -94,21 +94,8 @@ impl Exchange {
         Ok(id)
     }
 
-    /// A session has stream credit: legs that wait for a provider's stream go first, in order, and then new connections.
-    pub(crate) fn streams_available(&mut self, cx: &mut Context<'_>, session: Handle) {
-        while let Some(id) = self.links.get(session).and_then(|link| link.legs().first().copied()) {
-            let Some(stream) = cx.quic.open(session) else { break };
-            self.connections.stop_waiting(&mut self.links, id);
-            self.board_provider(cx, id, Leg { session, stream });
-            self.connection_event(cx, id, Event::ResumeStream);
-        }
-        let Some(service) = self.links.get(session).map(|link| link.party.service) else { return };
-        if self.services.get_mut(service).is_some_and(|entry| entry.roster_mut().has_credit(session)) {
-            self.choose_for_waiting(cx, service);
-        }
-    }
-
-    fn board_provider(&mut self, cx: &mut Context<'_>, id: u64, leg: Leg) {
+    /// A stream of a provider's session carries a connection from now on.
+    pub(crate) fn board_provider(&mut self, cx: &mut Context<'_>, id: u64, leg: Leg) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.board(leg);
         let service = connection.service();

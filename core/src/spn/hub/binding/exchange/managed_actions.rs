@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use super::Exchange;
 use crate::spn::hub::{
-    Notice,
+    binding::cluster::Presence,
     context::{Context, Due},
     machines::{
         managed::{Action, Event},
         session,
     },
-    notice::ClusterTask,
-    policy::{cluster::Presence, provision::Managed},
+    notice::Notice,
+    policy::provision::Managed,
 };
 
 impl Exchange {
     /// Takes what the inventory says of managed providers. Those whose settings are new, or not as they were, are started if they are to run.
-    pub(super) fn apply_availability(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn apply_availability(&mut self, cx: &mut Context<'_>) {
         for service in 0..self.services.entries().len() {
             let Some(entry) = self.services.get(service) else { continue };
             if !self.cluster.apply(service, entry.availability()) {
@@ -30,13 +30,6 @@ impl Exchange {
                 self.managed_event(cx, service, Event::Loaded);
             }
             self.cluster.schedule(cx, service);
-        }
-    }
-
-    /// A cluster manager has done its task, or has failed.
-    pub(crate) fn cluster_done(&mut self, cx: &mut Context<'_>, task: u64, ok: bool) {
-        if let Some(service) = self.cluster.service_of(task) {
-            self.managed_event(cx, service, Event::ClusterDone { ok });
         }
     }
 
@@ -71,8 +64,12 @@ impl Exchange {
     fn perform_managed(&mut self, cx: &mut Context<'_>, service: usize) {
         while let Some(action) = self.cluster.next_action(service, cx.deadlines, Due::Managed(service)) {
             match action {
-                Action::ClusterStart => self.ask_cluster(cx, service, Notice::ClusterStart),
-                Action::ClusterStop => self.ask_cluster(cx, service, Notice::ClusterStop),
+                Action::ClusterStart | Action::ClusterStop => {
+                    let Some(urn) = self.services.get(service).map(|entry| entry.urn()) else { continue };
+                    let Some(task) = self.cluster.next_task(service, urn) else { continue };
+                    let is_start = action == Action::ClusterStart;
+                    cx.notify(if is_start { Notice::ClusterStart(task) } else { Notice::ClusterStop(task) });
+                }
                 Action::CloseProviders => {
                     let roster = self.services.get(service).map(|entry| entry.roster());
                     let sessions: Vec<_> = roster.into_iter().flat_map(|roster| roster.sessions()).collect();
@@ -87,13 +84,6 @@ impl Exchange {
         }
     }
 
-    fn ask_cluster(&mut self, cx: &mut Context<'_>, service: usize, what: fn(ClusterTask) -> Notice) {
-        let Some(urn) = self.services.get(service).map(|entry| entry.urn()) else { return };
-        if let Some(task) = self.cluster.next_task(service, urn) {
-            cx.notify(what(task));
-        }
-    }
-
     /// The wall clock was set; `believed` is what it showed before. Hours that begin or end by that begin or end now.
     pub(crate) fn reschedule(&mut self, cx: &mut Context<'_>, believed: Duration) {
         for service in 0..self.services.entries().len() {
@@ -103,15 +93,5 @@ impl Exchange {
             }
             self.cluster.schedule(cx, service);
         }
-    }
-
-    /// A moment of a service's schedule was due `at`.
-    pub(crate) fn scheduled(&mut self, cx: &mut Context<'_>, at: Instant, service: usize) {
-        // Another moment may have taken its place.
-        let Some(managed) = self.cluster.get(service).filter(|managed| managed.is_scheduled(at)) else { return };
-        if let Some(event) = managed.scheduled_event(at, cx.unix()) {
-            self.managed_event(cx, service, event);
-        }
-        self.cluster.schedule(cx, service);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
             context::Context,
             machines::{
                 connection,
-                pairing::{self, Action, Admission, Event},
+                pairing::{self, Action, Event},
             },
         },
         wire::{
@@ -25,48 +25,24 @@ use crate::{
 };
 
 /// A consumer's stream that begins with RESUME.
-struct Offered {
-    leg: Leg,
-    generation: u64,
-    preamble: Preamble,
+pub(crate) struct Offered {
+    pub(crate) leg: Leg,
+    pub(crate) generation: u64,
+    pub(crate) preamble: Preamble,
 }
 
 impl Exchange {
-    /// Whether a stream of a session may ask for a connection, as far as the hub and the present leg are concerned.
-    fn admission(&self, session: Handle, key: ConnKey) -> Admission {
-        if self.connections.is_foreign(&self.links, session, key) {
-            Admission::Foreign
-        } else if !self.is_listening {
-            Admission::Leaving
-        } else {
-            Admission::Free
-        }
-    }
-
-    /// A consumer's stream begins with RESUME. The code refuses it.
-    pub(crate) fn resume(&mut self, cx: &mut Context<'_>, consumer: Leg, preamble: Preamble) -> Result<u64, u64> {
-        let &Preamble::Resume { conn: key, generation, .. } = &preamble else { return Err(code::MALFORMED) };
-        let generation = u64::from(generation);
-        let Some(link) = self.links.get(consumer.session) else { return Err(code::NOT_ENTITLED) };
-        let event = Event::ResumeStream {
-            session: consumer.session.into(),
-            end: link.party.end(),
-            generation,
-            admission: self.admission(consumer.session, key),
-            yields: self.connections.by_key(key).is_some_and(|leg| leg.machine().may_be_superseded()),
-        };
-        self.decide_stream(cx, key, event, Some(&Offered { leg: consumer, generation, preamble }))
-    }
-
     /// A consumer's stream begins with CONNECT of a connection that is known. Returns the code that refuses it.
     pub(super) fn refuse_connect(&mut self, cx: &mut Context<'_>, session: Handle, key: ConnKey) -> u64 {
         let Some(link) = self.links.get(session) else { return code::NOT_ENTITLED };
-        let (end, admission) = (link.party.end(), self.admission(session, key));
+        let (end, admission) =
+            (link.party.end(), self.connections.admission(&self.links, self.is_listening, session, key));
         let event = Event::ConnectStream { session: session.into(), end, admission };
         self.decide_stream(cx, key, event, None).err().unwrap_or(code::CONN_IN_USE)
     }
 
-    fn decide_stream(
+    /// A consumer's stream asks for a connection. Returns the connection that it is now, or the code that refuses it.
+    pub(crate) fn decide_stream(
         &mut self,
         cx: &mut Context<'_>,
         key: ConnKey,

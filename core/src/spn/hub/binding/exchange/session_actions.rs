@@ -10,7 +10,7 @@ use crate::{
     spn::{
         Role, Side,
         hub::{
-            binding::{link::NOTIFY_SHUTDOWN, services::Admission},
+            binding::link::NOTIFY_SHUTDOWN,
             context::Context,
             machines::{
                 connection::{self, Loss},
@@ -48,90 +48,61 @@ impl Exchange {
         }
     }
 
-    /// Tests whether a session may come in, and notes its service.
-    pub(crate) fn admit(
-        &mut self,
-        cx: &mut Context<'_>,
-        session: Handle,
-        urn: &str,
-        instance: Option<[u8; 16]>,
-    ) -> Result<Admission, u64> {
-        let link = self.links.get_mut(session).ok_or(code::INTERNAL)?;
-        self.services.identify(cx, link, urn, instance)?;
-        if link.party.role == Role::Provider && instance.is_some() {
-            let older = self.services.older_of_process(&self.links, session);
-            self.each_session_event(cx, older, Event::Replaced);
-        }
-        let link = self.links.get(session).ok_or(code::INTERNAL)?;
-        self.services.admit(&self.cluster, session, link)
-    }
-
-    /// A violation: `detail` is for the diagnostic.
-    pub(crate) fn violation(&mut self, cx: &mut Context<'_>, session: Handle, code: u64, detail: String) {
-        if let Some(link) = self.links.get_mut(session) {
-            link.set_detail(detail);
-        }
-        self.session_event(cx, session, Event::ControlViolation { code });
-    }
-
     fn perform_session(&mut self, cx: &mut Context<'_>, session: Handle) {
         while let Some(action) = self.links.next_action(cx, session) {
-            self.perform_session_action(cx, session, action);
+            match action {
+                Action::Begin { weight } => self.begin_session(cx, session, weight),
+                Action::End { reason, loss } => {
+                    self.end_session(cx, session, loss);
+                    let record = self.links.get_mut(session).and_then(|link| link.end_record(cx.now, reason));
+                    record.into_iter().for_each(|record| cx.record(record));
+                }
+                Action::ProbeIncumbent => self.services.hold(cx, &self.links, session),
+                Action::EvictIncumbent => {
+                    let incumbent = self.services.incumbent_of(&self.links, session);
+                    self.services.release(&self.links, session);
+                    self.each_session_event(cx, incumbent, Event::Replaced);
+                }
+                Action::SendAck => {
+                    if let Some(ack) = self.services.ack(cx, &self.links, session) {
+                        self.links.send(session, &ack);
+                    }
+                    self.services.listen(&mut self.links, session);
+                }
+                Action::SendReject { code, retry_after } => {
+                    self.services.turn_away(cx, &mut self.links, session, code);
+                    let text = code::text(code).to_owned();
+                    self.links
+                        .send(session, &Frame::SessionReject { code, retry_after_ms: wire_ms(retry_after), text });
+                }
+                Action::SendClose { code } => {
+                    self.links.send(session, &Frame::SessionClose { code, text: code::text(code).to_owned() });
+                }
+                Action::SendShutdown { deadline, resumable } => {
+                    let can_resume = self.links.get(session).is_some_and(|link| link.party.can_resume);
+                    let flags = if resumable && can_resume { flag::RESUMABLE } else { 0 };
+                    self.links.send(session, &Frame::SessionShutdown { flags, deadline_ms: wire_ms(deadline) });
+                }
+                Action::SendNotifyShutdown => cx.quic.send_datagram(session, Bytes::from_static(NOTIFY_SHUTDOWN)),
+                Action::SetWeight { weight } => {
+                    let Some(service) = self.links.get(session).map(|link| link.party.service) else { continue };
+                    self.services.set_weight(&mut self.links, service, session, weight);
+                    let newcomer = self.services.take_newcomer(service);
+                    self.each_session_event(cx, newcomer, Event::IncumbentGone);
+                    self.choose_for_waiting(cx, service);
+                }
+                Action::SendWeightAck { weight } => {
+                    let streams = self.links.get(session).map_or(0, |link| link.streams().count_opened());
+                    self.links.send(session, &Frame::SetWeightAck { weight, streams });
+                }
+                Action::Close { code } => {
+                    self.services.turn_away(cx, &mut self.links, session, code);
+                    let reason = if code == code::OK { "server shutting down" } else { code::text(code) };
+                    cx.quic.close(cx.now, session, code, reason);
+                }
+            }
         }
         self.has_acted = true;
-    }
-
-    fn perform_session_action(&mut self, cx: &mut Context<'_>, session: Handle, action: Action) {
-        match action {
-            Action::Begin { weight } => self.begin_session(cx, session, weight),
-            Action::End { reason, loss } => {
-                self.end_session(cx, session, loss);
-                let record = self.links.get_mut(session).and_then(|link| link.end_record(cx.now, reason));
-                record.into_iter().for_each(|record| cx.record(record));
-            }
-            Action::ProbeIncumbent => self.services.hold(cx, &self.links, session),
-            Action::EvictIncumbent => {
-                let incumbent = self.services.incumbent_of(&self.links, session);
-                self.services.release(&self.links, session);
-                self.each_session_event(cx, incumbent, Event::Replaced);
-            }
-            Action::SendAck => {
-                if let Some(ack) = self.services.ack(cx, &self.links, session) {
-                    self.links.send(session, &ack);
-                }
-                self.services.listen(&mut self.links, session);
-            }
-            Action::SendReject { code, retry_after } => {
-                self.services.turn_away(cx, &mut self.links, session, code);
-                let text = code::text(code).to_owned();
-                self.links.send(session, &Frame::SessionReject { code, retry_after_ms: wire_ms(retry_after), text });
-            }
-            Action::SendClose { code } => {
-                self.links.send(session, &Frame::SessionClose { code, text: code::text(code).to_owned() });
-            }
-            Action::SendShutdown { deadline, resumable } => {
-                let can_resume = self.links.get(session).is_some_and(|link| link.party.can_resume);
-                let flags = if resumable && can_resume { flag::RESUMABLE } else { 0 };
-                self.links.send(session, &Frame::SessionShutdown { flags, deadline_ms: wire_ms(deadline) });
-            }
-            Action::SendNotifyShutdown => cx.quic.send_datagram(session, Bytes::from_static(NOTIFY_SHUTDOWN)),
-            Action::SetWeight { weight } => {
-                let Some(service) = self.links.get(session).map(|link| link.party.service) else { return };
-                self.services.set_weight(&mut self.links, service, session, weight);
-                let newcomer = self.services.take_newcomer(service);
-                self.each_session_event(cx, newcomer, Event::IncumbentGone);
-                self.choose_for_waiting(cx, service);
-            }
-            Action::SendWeightAck { weight } => {
-                let streams = self.links.get(session).map_or(0, |link| link.streams().count_opened());
-                self.links.send(session, &Frame::SetWeightAck { weight, streams });
-            }
-            Action::Close { code } => {
-                self.services.turn_away(cx, &mut self.links, session, code);
-                let reason = if code == code::OK { "server shutting down" } else { code::text(code) };
-                cx.quic.close(cx.now, session, code, reason);
-            }
-        }
     }
 
     fn begin_session(&mut self, cx: &mut Context<'_>, session: Handle, weight: u16) {

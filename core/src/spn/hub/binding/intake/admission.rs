@@ -2,7 +2,7 @@
 //!
 //! Whether there is room for them is decided in [`Services`](crate::spn::hub::binding::services::Services).
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -27,10 +27,6 @@ use crate::{
 };
 
 impl Intake {
-    pub(super) fn incoming(&mut self, cx: &Context<'_>, session: Handle, remote: SocketAddr) {
-        self.exchange.parts().links.add(session, Link::new(remote, cx.config));
-    }
-
     pub(super) fn connected(&mut self, cx: &mut Context<'_>, session: Handle, alpn: &[u8], peer: PeerIdentity) {
         let Some(link) = self.exchange.parts().links.get_mut(session) else { return };
         let party = &mut link.party;
@@ -44,7 +40,7 @@ impl Intake {
         let event = match protocol {
             Protocol::Sc02 => Event::ExtendedHandshake,
             Protocol::Sc01 if party.names().is_empty() => Event::LegacyRefused { code: code::NO_IDENTITY },
-            Protocol::Sc01 => match self.exchange.admit(cx, session, "", None) {
+            Protocol::Sc01 => match self.admit(cx, session, "", None) {
                 Ok(Admission::Free) => Event::LegacyAdmitted,
                 Ok(Admission::Occupied) => Event::LegacyOccupied,
                 Ok(Admission::Early) => Event::LegacyRefused { code: code::NO_PROVIDER },
@@ -69,7 +65,7 @@ impl Intake {
         let event = if open.role != link.party.role {
             Event::OpenRefused { code: code::ROLE_MISMATCH }
         } else {
-            match self.exchange.admit(cx, session, &open.service, Some(open.instance)) {
+            match self.admit(cx, session, &open.service, Some(open.instance)) {
                 Ok(Admission::Free) => Event::OpenAdmitted { weight: open.weight },
                 Ok(Admission::Occupied) => Event::OpenOccupied { weight: open.weight },
                 Ok(Admission::Early) => Event::OpenEarly { weight: open.weight },
@@ -79,12 +75,32 @@ impl Intake {
         self.exchange.session_event(cx, session, event);
     }
 
-    /// A singleton's newcomer waits: whether the incumbent has answered by now.
-    pub(super) fn probe(&mut self, cx: &mut Context<'_>, session: Handle) {
+    /// Tests whether a session may come in, and notes its service.
+    fn admit(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: Handle,
+        urn: &str,
+        instance: Option<[u8; 16]>,
+    ) -> Result<Admission, u64> {
         let parts = self.exchange.parts();
-        if parts.services.probe(cx, parts.links, session) {
-            self.exchange.session_event(cx, session, Event::IncumbentAlive);
+        let link = parts.links.get_mut(session).ok_or(code::INTERNAL)?;
+        parts.services.identify(cx, link, urn, instance)?;
+        if link.party.role == Role::Provider && instance.is_some() {
+            let older = parts.services.older_of_process(parts.links, session);
+            self.exchange.each_session_event(cx, older, Event::Replaced);
         }
+        let parts = self.exchange.parts();
+        let link = parts.links.get(session).ok_or(code::INTERNAL)?;
+        parts.services.admit(parts.cluster, session, link)
+    }
+
+    /// A violation: `detail` is for the diagnostic.
+    pub(super) fn violation(&mut self, cx: &mut Context<'_>, session: Handle, code: u64, detail: String) {
+        if let Some(link) = self.exchange.parts().links.get_mut(session) {
+            link.set_detail(detail);
+        }
+        self.exchange.session_event(cx, session, Event::ControlViolation { code });
     }
 
     pub(super) fn control_datagram(&mut self, cx: &mut Context<'_>, session: Handle, datagram: &Bytes) {

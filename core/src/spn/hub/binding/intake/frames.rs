@@ -22,7 +22,7 @@ impl Intake {
                 Next::Frame(frame) => self.frame(cx, session, frame),
                 Next::Nothing => return,
                 Next::Later(at) => return cx.remind(at, Due::Control(session)),
-                Next::Lost { code, error } => return self.exchange.violation(cx, session, code, error.to_string()),
+                Next::Lost { code, error } => return self.violation(cx, session, code, error.to_string()),
             }
         }
     }
@@ -46,7 +46,7 @@ impl Intake {
             }
             Frame::SessionOpenRole { role } => {
                 let detail = format!("SESSION_OPEN with role {role}, expected 1 (provider) or 2 (consumer)");
-                self.exchange.violation(cx, session, code::MALFORMED, detail);
+                self.violation(cx, session, code::MALFORMED, detail);
             }
             Frame::SessionClose { code, .. } => {
                 link.settle();
@@ -104,7 +104,7 @@ impl Intake {
             | Frame::SessionState { .. }
             | Frame::ProviderStopped => {
                 let detail = format!("{} before SESSION_ACK, or in the wrong direction", frame.name());
-                self.exchange.violation(cx, session, code::MALFORMED, detail);
+                self.violation(cx, session, code::MALFORMED, detail);
             }
         }
     }

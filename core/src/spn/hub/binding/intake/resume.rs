@@ -9,13 +9,18 @@ use crate::{
     spn::{
         ConnKey, Side, Tag,
         hub::{
+            binding::{conn::relay::Leg, exchange::pairing_actions::Offered},
             context::{Context, Due},
             machines::{
                 connection,
                 pairing::{Admission, End, Event, Values},
             },
         },
-        wire::frame::{AckEntry, ResumeReq, flag},
+        wire::{
+            code,
+            frame::{AckEntry, ResumeReq, flag},
+            preamble::Preamble,
+        },
     },
 };
 
@@ -53,6 +58,23 @@ impl Intake {
             paused: parts.services.get(link.party.service).is_some_and(|entry| entry.is_paused()),
         };
         self.exchange.begin_pairing(cx, key, event);
+    }
+
+    /// A consumer's stream begins with RESUME. The code refuses it.
+    pub(super) fn resume(&mut self, cx: &mut Context<'_>, consumer: Leg, preamble: Preamble) -> Result<u64, u64> {
+        let &Preamble::Resume { conn: key, generation, .. } = &preamble else { return Err(code::MALFORMED) };
+        let generation = u64::from(generation);
+        let is_listening = self.exchange.is_listening();
+        let parts = self.exchange.parts();
+        let Some(link) = parts.links.get(consumer.session) else { return Err(code::NOT_ENTITLED) };
+        let event = Event::ResumeStream {
+            session: consumer.session.into(),
+            end: link.party.end(),
+            generation,
+            admission: parts.connections.admission(parts.links, is_listening, consumer.session, key),
+            yields: parts.connections.by_key(key).is_some_and(|leg| leg.machine().may_be_superseded()),
+        };
+        self.exchange.decide_stream(cx, key, event, Some(&Offered { leg: consumer, generation, preamble }))
     }
 
     /// CLOSE_REQ for a connection that has no leg of this session.

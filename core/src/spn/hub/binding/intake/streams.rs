@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand_chacha::rand_core::Rng;
 
 use super::Intake;
 use crate::{
     quic::{Handle, ReadOutcome, StreamId},
     spn::{
-        Protocol, Role,
+        ConnKey, Protocol, Role,
         hub::{
-            binding::{conn::relay::Leg, link::data::DataStream},
+            binding::{
+                conn::relay::Leg,
+                link::{data::DataStream, links::Links},
+            },
             context::{Context, Due},
             machines::connection::Event,
         },
@@ -45,7 +49,7 @@ impl Intake {
             // `sc01` has no request to wait for: a held provider opens none, and a consumer is let in at once.
             if protocol == Protocol::Sc02 {
                 let detail = format!("stream {}", stream.index());
-                self.exchange.violation(cx, session, code::DATA_BEFORE_ACK, detail);
+                self.violation(cx, session, code::DATA_BEFORE_ACK, detail);
             }
             return;
         }
@@ -81,7 +85,9 @@ impl Intake {
                 return self.exchange.parts().links.refuse_stream(cx, session, stream, code);
             }
         };
-        let key = self.new_key();
+        // It has none of its own.
+        let mut key = ConnKey([0; 16]);
+        self.rng.fill_bytes(&mut key.0);
         let begun = self.exchange.connect(cx, Leg { session, stream }, key, false);
         self.begun(cx, Leg { session, stream }, begun, chunk.unwrap_or_default(), is_end);
     }
@@ -113,7 +119,7 @@ impl Intake {
                         Preamble::Connect { conn, flags } => {
                             self.exchange.connect(cx, leg, conn, flags & flag::RESUMABLE != 0)
                         }
-                        Preamble::Resume { .. } => self.exchange.resume(cx, leg, preamble),
+                        Preamble::Resume { .. } => self.resume(cx, leg, preamble),
                     };
                     return self.begun(cx, leg, begun, chunk, false);
                 }
@@ -128,6 +134,23 @@ impl Intake {
         match begun {
             Ok(id) => parts.connections.first_bytes(cx, id, chunk, is_end),
             Err(code) => parts.links.refuse_stream(cx, leg.session, leg.stream, code),
+        }
+    }
+
+    /// A session has stream credit: legs that wait for a provider's stream go first, in order, and then new connections.
+    pub(super) fn streams_available(&mut self, cx: &mut Context<'_>, session: Handle) {
+        let oldest = |links: &Links| links.get(session).and_then(|link| link.legs().first().copied());
+        while let Some(id) = oldest(self.exchange.parts().links) {
+            let Some(stream) = cx.quic.open(session) else { break };
+            let parts = self.exchange.parts();
+            parts.connections.stop_waiting(parts.links, id);
+            self.exchange.board_provider(cx, id, Leg { session, stream });
+            self.exchange.connection_event(cx, id, Event::ResumeStream);
+        }
+        let parts = self.exchange.parts();
+        let Some(service) = parts.links.get(session).map(|link| link.party.service) else { return };
+        if parts.services.get_mut(service).is_some_and(|entry| entry.roster_mut().has_credit(session)) {
+            self.exchange.choose_for_waiting(cx, service);
         }
     }
 
@@ -174,7 +197,7 @@ impl Intake {
         let Some(link) = self.exchange.parts().links.get(session) else { return };
         if link.control().is_on(stream) {
             let detail = "the control stream was stopped".to_owned();
-            return self.exchange.violation(cx, session, code::CONTROL_LOST, detail);
+            return self.violation(cx, session, code::CONTROL_LOST, detail);
         }
         match link.streams().get(stream) {
             Some(&DataStream::Relayed(id)) => {

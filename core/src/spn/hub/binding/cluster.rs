@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{availability::Availability, provision::Managed};
 use crate::{
     Epoch,
     machine::Deadlines,
@@ -14,6 +13,7 @@ use crate::{
         context::{Context, Due},
         machines::managed::{Action, Event},
         notice::ClusterTask,
+        policy::{availability::Availability, provision::Managed},
     },
 };
 
