@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Service,
     machines::{connection, instance, session},
+    policy::registry::Service,
 };
 use crate::quic::{IdentityError, TransportConfig};
 

@@ -12,14 +12,14 @@ use std::{sync::Arc, time::Instant};
 use self::relay::{Direction, Found, Leg};
 use super::link::{Party, links::Links};
 use crate::{
-    machine::Hosted,
+    machine::{Deadlines, Hosted, Machine as _},
     quic::Handle,
     spn::{
         ConnKey, Protocol, Side,
         flow::stall::{Look, Stall},
         hub::{
             context::{Context, Due},
-            machines::connection::HubConnection,
+            machines::connection::{Action, Event, HubConnection},
         },
         record::{ConnectionRecord, DisconnectReason, RecordEvent},
         wire::{
@@ -39,6 +39,14 @@ struct Flow {
     stall: Stall,
     /// What it leaves unread comes on top of the session's window.
     is_parked: bool,
+}
+
+/// Where a direction that may have something to move is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    /// Its preamble has yet to be sent.
+    Front,
+    Back,
 }
 
 /// What a turn of a direction has shown, beyond what was moved.
@@ -132,6 +140,20 @@ impl Connection {
 
     pub(crate) fn machine(&self) -> &HubConnection {
         &self.machine
+    }
+
+    pub(crate) fn handle_event(&mut self, now: Instant, event: Event) {
+        self.machine.handle_event(now, event);
+    }
+
+    /// A deadline of its machine that was due `at` has come. Returns whether the machine is to be drained.
+    pub(crate) fn expire(&mut self, now: Instant, at: Instant) -> bool {
+        self.machine.expire(now, at)
+    }
+
+    /// The next action of its machine. When there is none, its deadline is noted under `due`.
+    pub(crate) fn next_action(&mut self, deadlines: &mut Deadlines<Due>, due: Due) -> Option<Action> {
+        self.machine.next_action(deadlines, due)
     }
 
     pub(crate) fn key(&self) -> ConnKey {
@@ -293,6 +315,18 @@ impl Connection {
             elapsed_ms: cx.now.saturating_duration_since(began).as_millis() as u64,
             reason,
         });
+    }
+
+    /// The direction from `source` may be able to move something. Where it is to be put in the queue, if it flows and is in none.
+    fn queue(&mut self, source: Side) -> Option<Queue> {
+        if !self.machine.is_flowing(source) {
+            return None;
+        }
+        let flow = self.flow(source);
+        if std::mem::replace(&mut flow.is_queued, true) {
+            return None;
+        }
+        Some(if flow.direction.has_passed_preamble() { Queue::Back } else { Queue::Front })
     }
 
     /// One turn of the direction from `source`. None if nothing flows that way.

@@ -6,6 +6,7 @@
 pub(super) mod control;
 pub(super) mod data;
 pub(super) mod links;
+pub(super) mod requests;
 
 use std::{
     collections::BTreeSet,
@@ -14,23 +15,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{control::ControlLine, data::DataStreams};
+use self::{control::ControlLine, data::DataStreams, requests::Requests};
 use super::pairings::number;
 use crate::{
-    machine::Hosted,
-    quic::{PeerIdentity, StreamId},
+    machine::{Deadlines, Hosted, Machine as _},
+    quic::{Endpoint, PeerIdentity, StreamId},
     spn::{
-        ConnKey, Protocol, Role, Side, Tag,
+        Protocol, Role, Side, Tag,
         flow::budget::Windows,
         hub::{
             config::Config,
-            machines::{pairing::End, session::HubSession},
+            context::Due,
+            machines::{
+                pairing::End,
+                session::{Action, Event, HubSession},
+            },
             notice::{Reason, Refusal},
             policy::registry,
         },
         record::{RecordEvent, SessionRecord, TerminateReason},
         wire::{
             code,
+            control::ControlError,
             frame::{SessionOpen, flag},
         },
     },
@@ -127,10 +133,7 @@ pub(crate) struct Link {
     connections: BTreeSet<u64>,
     /// A provider's: connections whose next leg waits for a stream of it.
     legs: BTreeSet<u64>,
-    /// Connections that it has asked to resume,
-    requests: BTreeSet<ConnKey>,
-    /// and whether there is a time at which to look at them.
-    is_reminded_of_requests: bool,
+    requests: Requests,
     /// Connections made on it.
     total: u64,
     began: Option<(Instant, SessionRecord)>,
@@ -155,8 +158,7 @@ impl Link {
             is_open: false,
             connections: BTreeSet::new(),
             legs: BTreeSet::new(),
-            requests: BTreeSet::new(),
-            is_reminded_of_requests: false,
+            requests: Requests::default(),
             total: 0,
             began: None,
             provider_start: None,
@@ -168,6 +170,20 @@ impl Link {
 
     pub(crate) fn machine(&self) -> &HubSession {
         &self.machine
+    }
+
+    pub(crate) fn handle_event(&mut self, now: Instant, event: Event) {
+        self.machine.handle_event(now, event);
+    }
+
+    /// A deadline of its machine that was due `at` has come. Returns whether the machine is to be drained.
+    pub(crate) fn expire(&mut self, now: Instant, at: Instant) -> bool {
+        self.machine.expire(now, at)
+    }
+
+    /// The next action of its machine. When there is none, its deadline is noted under `due`.
+    pub(crate) fn next_action(&mut self, deadlines: &mut Deadlines<Due>, due: Due) -> Option<Action> {
+        self.machine.next_action(deadlines, due)
     }
 
     pub(crate) fn control(&self) -> &ControlLine {
@@ -190,9 +206,28 @@ impl Link {
         &self.windows
     }
 
+    pub(crate) fn windows_mut(&mut self) -> &mut Windows {
+        &mut self.windows
+    }
+
+    /// Sends the control frames that have gathered. Its data streams may come once SESSION_ACK is on its way.
+    ///
+    /// # Errors
+    /// The control stream is lost.
+    pub(crate) fn flush(&mut self, quic: &mut Endpoint) -> Result<(), ControlError> {
+        self.is_open |= self.machine.is_established();
+        self.control.flush(quic)
+    }
+
     /// Whether its data streams may come.
     pub(crate) fn is_open(&self) -> bool {
         self.is_open
+    }
+
+    /// Raises its stream credit while it is being used up, or will be by the next streams of connections that it has asked to resume. The new
+    /// credit, if it changed.
+    pub(crate) fn grant_streams(&mut self, max: u32) -> Option<u32> {
+        self.streams.grant(self.requests.len(), max)
     }
 
     /// Connections on it, those included whose streams have ended, oldest first.
@@ -248,34 +283,12 @@ impl Link {
         std::mem::take(&mut self.legs)
     }
 
-    /// Connections that it has asked to resume.
-    pub(crate) fn requests(&self) -> &BTreeSet<ConnKey> {
+    pub(crate) fn requests(&self) -> &Requests {
         &self.requests
     }
 
-    /// It has a request to resume. Says whether a time to look at its requests is to be set. One for all of them is enough: they come due in the
-    /// order in which they came.
-    pub(crate) fn add_request(&mut self, conn: ConnKey) -> bool {
-        self.requests.insert(conn);
-        !std::mem::replace(&mut self.is_reminded_of_requests, true)
-    }
-
-    pub(crate) fn remove_request(&mut self, conn: ConnKey) {
-        self.requests.remove(&conn);
-    }
-
-    /// It has ended: the requests that it had.
-    pub(crate) fn take_requests(&mut self) -> BTreeSet<ConnKey> {
-        std::mem::take(&mut self.requests)
-    }
-
-    /// Whether there is a time at which to look at its requests.
-    pub(crate) fn is_reminded_of_requests(&self) -> bool {
-        self.is_reminded_of_requests
-    }
-
-    pub(crate) fn set_reminded_of_requests(&mut self, is_reminded: bool) {
-        self.is_reminded_of_requests = is_reminded;
+    pub(crate) fn requests_mut(&mut self) -> &mut Requests {
+        &mut self.requests
     }
 
     /// Whether a request to start a provider counts: it is not too soon after the last one.
@@ -347,16 +360,6 @@ mod tests {
         let mut asked = self::link();
         asked.settle();
         assert_eq!(asked.refusal(now, code::MALFORMED), None);
-    }
-
-    #[test]
-    fn one_reminder_is_enough_for_all_requests() {
-        let mut link = link();
-        assert!(link.add_request(ConnKey([1; 16])) && !link.add_request(ConnKey([2; 16])));
-        link.remove_request(ConnKey([1; 16]));
-        assert_eq!(link.take_requests().into_iter().collect::<Vec<_>>(), [ConnKey([2; 16])]);
-        link.set_reminded_of_requests(false);
-        assert!(link.add_request(ConnKey([1; 16])));
     }
 
     #[test]

@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    machine::{self, Automaton, Describe, Inspect as _, Parts, Timer},
-    spn::hub::policy::availability::Availability,
-};
+use crate::machine::{self, Automaton, Describe, Inspect as _, Parts, Timer};
 
 /// When a provider is started and stopped. In JSON a duration is an integer whose name ends in `_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,17 +40,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What the settings of a service say, with the defaults for all else.
-    #[must_use]
-    pub fn new(availability: &Availability) -> Self {
-        Self {
-            on_consumer: availability.on_consumer,
-            on_payload: availability.on_payload,
-            idle: Duration::from_secs(availability.idle_timeout_s),
-            ..Self::default()
-        }
-    }
-
     fn is_on_demand(&self) -> bool {
         self.on_consumer || self.on_payload
     }

@@ -1,4 +1,5 @@
-//! The second provider of a singleton: it waits while the first one is asked for a sign of life (docs/protocols/spn.md, PRV-1 to PRV-4).
+//! The second provider of a singleton: it waits while the first one is asked for a sign of life (docs/protocols/spn.md, Choosing a provider, PRV-1 to
+//! PRV-4).
 //!
 //! A singleton's second provider is refused in these steps. [`Roster::incumbent`](super::roster::Roster::incumbent) finds the first one in the
 //! way. If another newcomer waits already, the second one is refused at once, with 0x17 (`SINGLETON_OCCUPIED`). Otherwise its

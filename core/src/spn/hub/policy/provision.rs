@@ -16,6 +16,18 @@ use crate::{
     spn::hub::machines::managed::{Action, Config, Event, ManagedProvider},
 };
 
+impl From<&Availability> for Config {
+    /// What the settings of a service say, with the defaults for all else.
+    fn from(availability: &Availability) -> Self {
+        Self {
+            on_consumer: availability.on_consumer,
+            on_payload: availability.on_payload,
+            idle: Duration::from_secs(availability.idle_timeout_s),
+            ..Self::default()
+        }
+    }
+}
+
 /// The managed provider of a service.
 #[derive(Debug)]
 pub(crate) struct Managed {
@@ -40,7 +52,7 @@ struct Scheduled {
 impl Managed {
     pub(crate) fn new(availability: Availability) -> Self {
         Self {
-            machine: Hosted::new(ManagedProvider::new(Config::new(&availability))),
+            machine: Hosted::new(ManagedProvider::new(Config::from(&availability))),
             availability: Arc::new(availability),
             task: 0,
             scheduled: None,
@@ -79,7 +91,7 @@ impl Managed {
 
     /// Takes new settings: they count from the next decision on.
     pub(crate) fn set_availability(&mut self, availability: Availability) {
-        self.machine.set_config(Config::new(&availability));
+        self.machine.set_config(Config::from(&availability));
         self.availability = Arc::new(availability);
     }
 

@@ -1,4 +1,4 @@
-//! How many refusals are reported: a few in each second; the others are counted (docs/protocols/spn.md, LIM-19).
+//! How many refusals are reported: a few in each second; the others are counted (docs/protocols/spn.md, Limits, LIM-19).
 
 use std::time::{Duration, Instant};
 

@@ -7,9 +7,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Connection, Origin, Turn, relay::Leg};
+use super::{Connection, Origin, Queue, Turn, relay::Leg};
 use crate::{
-    machine::Machine as _,
     quic::Handle,
     spn::{
         ConnKey, Side,
@@ -148,7 +147,7 @@ impl Connections {
     pub(crate) fn remove(&mut self, links: &mut Links, id: u64) -> Option<Connection> {
         self.stop_waiting(links, id);
         let connection = self.connections.remove(&id)?;
-        self.keys.remove(&connection.key);
+        self.keys.remove(&connection.key());
         for leg in connection.legs() {
             if let Some(link) = links.get_mut(leg.session) {
                 link.leave(id);
@@ -161,19 +160,19 @@ impl Connections {
 
     pub(crate) fn handle_event(&mut self, cx: &Context<'_>, id: u64, event: Event) {
         if let Some(connection) = self.get_mut(id) {
-            connection.machine.handle_event(cx.now, event);
+            connection.handle_event(cx.now, event);
         }
     }
 
     /// A connection's deadline that was due `at` has come. Returns whether its machine is to be drained.
     pub(crate) fn expire(&mut self, cx: &Context<'_>, at: Instant, id: u64) -> bool {
-        self.get_mut(id).is_some_and(|connection| connection.machine.expire(cx.now, at))
+        self.get_mut(id).is_some_and(|connection| connection.expire(cx.now, at))
     }
 
     /// The next action of a connection, which may use the connection.
     pub(crate) fn next_action(&mut self, cx: &mut Context<'_>, id: u64) -> Option<(Action, &mut Connection)> {
         let connection = self.get_mut(id)?;
-        let action = connection.machine.next_action(cx.deadlines, Due::Connection(id))?;
+        let action = connection.next_action(cx.deadlines, Due::Connection(id))?;
         Some((action, connection))
     }
 
@@ -182,18 +181,10 @@ impl Connections {
     /// A direction may be able to move something. Preambles go before payload: when a session's window is exhausted, and what becomes free is
     /// taken by those that come first, a resumed connection must not wait for its preamble until `pause_max` has passed.
     pub(crate) fn ready(&mut self, id: u64, source: Side) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if !connection.machine.is_flowing(source) {
-            return;
-        }
-        let flow = connection.flow(source);
-        if std::mem::replace(&mut flow.is_queued, true) {
-            return;
-        }
-        if flow.direction.has_passed_preamble() {
-            self.ready.push_back((id, source));
-        } else {
-            self.ready.push_front((id, source));
+        match self.get_mut(id).and_then(|connection| connection.queue(source)) {
+            Some(Queue::Back) => self.ready.push_back((id, source)),
+            Some(Queue::Front) => self.ready.push_front((id, source)),
+            None => {}
         }
     }
 

@@ -52,7 +52,7 @@ fn requests_agree(Exchange { links, connections, pairings, .. }: &Exchange, limi
         if link.requests().len() > most || link.party.role == Role::Consumer && link.connections().len() > most {
             return Err(format!("{session:?} has more than {most} connections, or requests to resume"));
         }
-        if !link.requests().is_empty() && !link.is_reminded_of_requests() {
+        if !link.requests().is_empty() && !link.requests().is_reminded() {
             return Err(format!("{session:?} has requests to resume, and nobody looks when they have waited too long"));
         }
     }
@@ -62,7 +62,7 @@ fn requests_agree(Exchange { links, connections, pairings, .. }: &Exchange, limi
         if is_carried != connections.contains_key(key) {
             return Err(format!("{key:?}: its requests to resume believe that a leg is here: {is_carried}"));
         }
-        let knows = |session: Handle| links.get(session).is_some_and(|link| link.requests().contains(&key));
+        let knows = |session: Handle| links.get(session).is_some_and(|link| link.requests().contains(key));
         if !sessions.into_iter().map(Handle::from).all(knows) {
             return Err(format!("{key:?} has a request to resume of which its session does not know"));
         }

@@ -128,7 +128,7 @@ impl Exchange {
     /// A session has ended: its requests to resume and its connections lose it, and its service does.
     fn end_session(&mut self, cx: &mut Context<'_>, session: Handle, loss: Loss) {
         let Some(link) = self.links.get_mut(session) else { return };
-        for key in link.take_requests() {
+        for key in link.requests_mut().take() {
             self.pairing_event(cx, key, pairing::Event::SessionEnded { session: session.into() });
         }
         let Some(link) = self.links.get_mut(session) else { return };

@@ -126,18 +126,18 @@ impl Intake {
     pub(super) fn requests_timeout(&mut self, cx: &mut Context<'_>, session: Handle) {
         let parts = self.exchange.parts();
         let Some(link) = parts.links.get_mut(session) else { return };
-        link.set_reminded_of_requests(false);
+        link.requests_mut().set_reminded(false);
         let service = link.party.service;
         let is_late = |key: &ConnKey| parts.pairings.due(*key).is_some_and(|at| at <= cx.now);
-        for key in link.requests().iter().copied().filter(is_late).collect::<Vec<_>>() {
+        for key in link.requests().iter().filter(is_late).collect::<Vec<_>>() {
             let actions = self.exchange.parts().pairings.expire(cx.now, key);
             self.exchange.perform_pairing(cx, key, actions);
         }
         // The oldest request of a connection may have been another session's.
         let parts = self.exchange.parts();
         let Some(link) = parts.links.get_mut(session) else { return };
-        if let Some(next) = link.requests().iter().filter_map(|key| parts.pairings.due(*key)).min() {
-            link.set_reminded_of_requests(true);
+        if let Some(next) = link.requests().iter().filter_map(|key| parts.pairings.due(key)).min() {
+            link.requests_mut().set_reminded(true);
             cx.remind(next.max(cx.now + LOOK_EVERY), Due::Parked(session));
         }
         self.exchange.update_managed(cx, service);

@@ -1,4 +1,4 @@
-//! The control stream of a session, as the hub uses it: how fast it is read, and what waits to be written (docs/protocols/spn.md, LIM-16).
+//! The control stream of a session, as the hub uses it: how fast it is read, and what waits to be written (docs/protocols/spn.md, Limits, LIM-16).
 
 use std::{
     collections::BTreeMap,

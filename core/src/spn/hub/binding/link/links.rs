@@ -9,7 +9,6 @@ use super::{
     control::{Backlog, Next},
 };
 use crate::{
-    machine::Machine as _,
     quic::{Handle, StreamId},
     spn::{
         ConnKey, Protocol, Role,
@@ -85,7 +84,7 @@ impl Links {
     /// A session has ended.
     pub(crate) fn remove(&mut self, session: Handle) {
         if let Some(link) = self.links.remove(&session) {
-            link.windows.end(&mut self.budget);
+            link.windows().end(&mut self.budget);
         }
     }
 
@@ -98,17 +97,17 @@ impl Links {
 
     pub(crate) fn handle_event(&mut self, cx: &Context<'_>, session: Handle, event: Event) {
         if let Some(link) = self.get_mut(session) {
-            link.machine.handle_event(cx.now, event);
+            link.handle_event(cx.now, event);
         }
     }
 
     /// A session's deadline that was due `at` has come. Returns whether its machine is to be drained.
     pub(crate) fn expire(&mut self, cx: &Context<'_>, at: Instant, session: Handle) -> bool {
-        self.get_mut(session).is_some_and(|link| link.machine.expire(cx.now, at))
+        self.get_mut(session).is_some_and(|link| link.expire(cx.now, at))
     }
 
     pub(crate) fn next_action(&mut self, cx: &mut Context<'_>, session: Handle) -> Option<Action> {
-        self.get_mut(session)?.machine.next_action(cx.deadlines, Due::Session(session))
+        self.get_mut(session)?.next_action(cx.deadlines, Due::Session(session))
     }
 
     // ---- the control stream ----
@@ -116,13 +115,13 @@ impl Links {
     /// The next control frame of a session, unless its rate is used up or its peer does not read our answers.
     pub(crate) fn next_frame(&mut self, cx: &mut Context<'_>, session: Handle) -> Next {
         let limits = &cx.config.limits;
-        let Some(link) = self.get_mut(session).filter(|link| !link.machine.is_over()) else { return Next::Nothing };
-        link.control.next_frame(cx.now, cx.quic, limits.control_rate, limits.control_backlog)
+        let Some(link) = self.get_mut(session).filter(|link| !link.machine().is_over()) else { return Next::Nothing };
+        link.control_mut().next_frame(cx.now, cx.quic, limits.control_rate, limits.control_backlog)
     }
 
     /// Queues a control frame; nothing on `sc01`.
     pub(crate) fn send(&mut self, session: Handle, frame: &Frame) {
-        if self.links.get_mut(&session).is_some_and(|link| link.control.send(frame)) {
+        if self.links.get_mut(&session).is_some_and(|link| link.control_mut().send(frame)) {
             self.unflushed.push(session);
         }
     }
@@ -130,14 +129,14 @@ impl Links {
     /// Queues a frame that the partner has caused.
     pub(crate) fn send_latest(&mut self, cx: &Context<'_>, session: Handle, conn: ConnKey, frame: Frame) {
         let limit = cx.config.limits.control_backlog;
-        if self.links.get_mut(&session).is_some_and(|link| link.control.send_latest(limit, conn, frame)) {
+        if self.links.get_mut(&session).is_some_and(|link| link.control_mut().send_latest(limit, conn, frame)) {
             self.unflushed.push(session);
         }
     }
 
     /// Queues a report for a connection of a session.
     pub(crate) fn send_report(&mut self, session: Handle, entry: AckEntry) {
-        if self.links.get_mut(&session).is_some_and(|link| link.control.send_report(entry)) {
+        if self.links.get_mut(&session).is_some_and(|link| link.control_mut().send_report(entry)) {
             self.unflushed.push(session);
         }
     }
@@ -147,27 +146,26 @@ impl Links {
         self.unflushed.pop()
     }
 
-    /// Sends the control frames of a session that have gathered. Data streams may come once SESSION_ACK is on its way.
+    /// Sends the control frames of a session that have gathered.
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>, session: Handle) -> Option<Flushed> {
         let limit = cx.config.limits.control_backlog;
         let link = self.get_mut(session)?;
-        let was_choked = link.control.is_choked(limit);
-        link.is_open |= link.machine.is_established();
-        let result = link.control.flush(cx.quic);
-        let is_free = was_choked && !link.control.is_choked(limit);
+        let was_choked = link.control().is_choked(limit);
+        let result = link.flush(cx.quic);
+        let is_free = was_choked && !link.control().is_choked(limit);
         Some(Flushed { is_free, service: link.party.service, result })
     }
 
     /// What follows from what still waits after a flush.
     pub(crate) fn after_flush(&mut self, cx: &Context<'_>, session: Handle) -> Option<Backlog> {
-        Some(self.get_mut(session)?.control.after_flush(cx.config.limits.control_backlog))
+        Some(self.get_mut(session)?.control_mut().after_flush(cx.config.limits.control_backlog))
     }
 
     /// The consumers of a service are sent that its provider was stopped.
     pub(crate) fn report_stopped(&mut self, cx: &mut Context<'_>, service: usize) {
         let is_its = |link: &Link| {
             let party = &link.party;
-            party.service == service && party.role == Role::Consumer && link.machine.is_established()
+            party.service == service && party.role == Role::Consumer && link.machine().is_established()
         };
         for session in self.filter(is_its) {
             match self.protocol(session) {
@@ -185,14 +183,14 @@ impl Links {
         let Some(link) = self.get_mut(session).filter(|link| link.party.role == Role::Consumer) else { return };
         // The control stream and streams that are about to be refused count, too.
         let max = cx.config.limits.connections_per_session.saturating_add(1);
-        if let Some(credit) = link.streams.grant(link.requests.len(), max) {
+        if let Some(credit) = link.grant_streams(max) {
             cx.quic.set_max_streams(session, credit);
         }
     }
 
     pub(crate) fn refuse_stream(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId, code: u64) {
         if let Some(link) = self.get_mut(session) {
-            link.streams.remove(stream);
+            link.streams_mut().remove(stream);
         }
         self.abort_stream(cx, session, stream, code);
         self.stop_stream(cx, session, stream, code);
@@ -217,7 +215,7 @@ impl Links {
             return cx.quic.stop(session, stream, code);
         }
         if let Some(link) = self.get_mut(session) {
-            link.streams.discard(stream);
+            link.streams_mut().discard(stream);
         }
         self.read_discarded(cx, session, stream);
     }
@@ -225,7 +223,7 @@ impl Links {
     /// Reads what nobody wants, and says whether it was such a stream.
     pub(crate) fn read_discarded(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId) -> bool {
         let link = self.get_mut(session);
-        link.is_some_and(|link| link.streams.read_discarded(cx.quic, session, stream, cx.scratch))
+        link.is_some_and(|link| link.streams_mut().read_discarded(cx.quic, session, stream, cx.scratch))
     }
 
     // ---- requests to resume ----
@@ -233,7 +231,7 @@ impl Links {
     /// A session has a request to resume a connection.
     pub(crate) fn park(&mut self, cx: &mut Context<'_>, session: Handle, conn: ConnKey) {
         let Some(link) = self.get_mut(session) else { return };
-        if link.add_request(conn) {
+        if link.requests_mut().add(conn) {
             cx.remind(cx.now + cx.config.resume_wait(), Due::Parked(session));
         }
         self.grant_streams(cx, session);
@@ -243,7 +241,7 @@ impl Links {
     pub(crate) fn unpark(&mut self, sessions: impl Iterator<Item = Handle>, conn: ConnKey) {
         for session in sessions {
             if let Some(link) = self.get_mut(session) {
-                link.remove_request(conn);
+                link.requests_mut().remove(conn);
             }
         }
     }
@@ -262,12 +260,12 @@ impl Links {
             return;
         }
         if let Some(link) = self.links.get_mut(&from)
-            && let Some(at) = link.windows.received(cx.now, moved, &mut self.budget, cx.quic, from)
+            && let Some(at) = link.windows_mut().received(cx.now, moved, &mut self.budget, cx.quic, from)
         {
             cx.remind(at, Due::Rest(from));
         }
         if let Some(link) = self.links.get_mut(&to)
-            && let Some(at) = link.windows.sent(cx.now, moved, &mut self.budget, cx.quic, to)
+            && let Some(at) = link.windows_mut().sent(cx.now, moved, &mut self.budget, cx.quic, to)
         {
             cx.remind(at, Due::Rest(to));
         }
@@ -276,7 +274,7 @@ impl Links {
     /// Windows that have grown and are not used are small again.
     pub(crate) fn rest(&mut self, cx: &mut Context<'_>, session: Handle) {
         if let Some(link) = self.links.get_mut(&session)
-            && let Some(at) = link.windows.rest(cx.now, &mut self.budget, cx.quic, session)
+            && let Some(at) = link.windows_mut().rest(cx.now, &mut self.budget, cx.quic, session)
         {
             cx.remind(at, Due::Rest(session));
         }
@@ -285,7 +283,7 @@ impl Links {
     /// A stream of a session has stalled: what it leaves unread comes on top of the session's window. Says whether there is such a session.
     pub(crate) fn stall(&mut self, cx: &mut Context<'_>, session: Handle) -> bool {
         let Some(link) = self.links.get_mut(&session) else { return false };
-        if let Some(at) = link.windows.stall(cx.now, &mut self.budget, cx.quic, session) {
+        if let Some(at) = link.windows_mut().stall(cx.now, &mut self.budget, cx.quic, session) {
             cx.remind(at, Due::Stalled(session));
         }
         true
@@ -294,7 +292,7 @@ impl Links {
     /// Measures again what a session's stalled streams hold.
     pub(crate) fn measure_stalled(&mut self, cx: &mut Context<'_>, session: Handle) {
         if let Some(link) = self.links.get_mut(&session)
-            && let Some(at) = link.windows.look(cx.now, &mut self.budget, cx.quic, session)
+            && let Some(at) = link.windows_mut().look(cx.now, &mut self.budget, cx.quic, session)
         {
             cx.remind(at, Due::Stalled(session));
         }
@@ -303,7 +301,7 @@ impl Links {
     /// A stalled stream of a session has been read empty, or is over.
     pub(crate) fn unstall(&mut self, cx: &mut Context<'_>, session: Handle) {
         if let Some(link) = self.links.get_mut(&session) {
-            link.windows.unstall(&mut self.budget, cx.quic, session);
+            link.windows_mut().unstall(&mut self.budget, cx.quic, session);
         }
     }
 }
