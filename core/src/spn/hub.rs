@@ -156,9 +156,9 @@ impl Hub {
     pub fn set_epoch(&mut self, now: Instant, epoch: Epoch) {
         let before = self.clock.epoch();
         self.clock.set(epoch);
-        if let Some(believed) = self.intake.exchange_mut().parts().cluster.set_epoch(now, before, epoch) {
+        if let Some(shown) = self.intake.exchange_mut().parts().cluster.set_epoch(now, before, epoch) {
             let (intake, mut cx) = self.split(now);
-            intake.exchange_mut().reschedule(&mut cx, believed);
+            intake.exchange_mut().reschedule(&mut cx, shown);
             self.dirty = true;
         }
     }
@@ -205,13 +205,13 @@ impl Hub {
         }
     }
 
-    /// The next thing the host must know, until there is none.
+    /// The next notice for the host, until there is none.
     #[must_use]
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.outbox.pop()
     }
 
-    /// SIGTERM: no new work; sessions are told, connections that can be resumed are paused, and what has not ended in time is cut. [`Notice::Stopped`] follows. A second call cuts at once.
+    /// SIGTERM: no new work; sessions are notified, connections that can be resumed are paused, and what has not ended in time is cut. [`Notice::Stopped`] follows. A second call cuts at once.
     pub fn shutdown(&mut self, now: Instant) {
         self.event(now, instance::Event::Shutdown);
     }
@@ -226,7 +226,7 @@ impl Hub {
         self.event(now, instance::Event::Removed);
     }
 
-    /// The realm is disabled: as [`remove`](Self::remove), but nothing is paused, since nobody is to serve it.
+    /// The realm is disabled: as [`remove`](Self::remove), but nothing is paused, since no hub is to serve it.
     pub fn disable(&mut self, now: Instant) {
         self.event(now, instance::Event::Disabled);
     }
@@ -407,17 +407,11 @@ impl Hub {
     }
 
     fn expire(&mut self, now: Instant, at: Instant, due: Due) {
-        match due {
-            Due::Hub => {
-                if self.machine.expire(now, at) {
-                    self.perform(now);
-                }
-            }
-            Due::Refusals => self.outbox.report_suppressed(),
-            due => {
-                let (intake, mut cx) = self.split(now);
-                intake.expire(&mut cx, at, due);
-            }
+        if due != Due::Hub {
+            let (intake, mut cx) = self.split(now);
+            intake.expire(&mut cx, at, due);
+        } else if self.machine.expire(now, at) {
+            self.perform(now);
         }
     }
 }

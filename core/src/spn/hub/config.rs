@@ -33,7 +33,7 @@ pub struct Limits {
     /// Control frames a second of one session; more are read later.
     pub control_rate: u32,
     /// Bytes of control frames that wait for one session to read; while there are more, its own are not read, it gets no new connections, and of
-    /// what others cause only the newest of each kind waits for each connection. With 16 times as many all the same, it is closed with 0x13.
+    /// what others cause only the newest of each kind waits for each connection. If 16 times as many wait nevertheless, it is closed with 0x13.
     pub control_backlog: usize,
     /// The base window grows up to this, in bytes, where the round-trip time asks for it.
     pub window_max: u32,

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use super::policy::availability::Availability;
 use crate::spn::{Protocol, Role, record::Record, wire::code};
 
-/// Something the host must know or do.
+/// A report to the host, or something that it is to do.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Notice {

@@ -25,7 +25,7 @@ const OFF_SCHEDULE: Duration = Duration::from_secs(1);
 pub(crate) struct Presence {
     /// A session of a provider.
     pub(crate) is_here: bool,
-    /// Connections, or such as may be resumed.
+    /// Connections, or requests to resume some.
     pub(crate) is_busy: bool,
 }
 
@@ -128,7 +128,7 @@ impl Cluster {
         [(is_here != managed.is_here()).then_some(came), (is_busy != managed.is_busy() && is_here).then_some(busy)]
     }
 
-    /// Looks up the next moment of a service's schedule, and arranges that it is heard of.
+    /// Looks up the next moment of a service's schedule, and sets its deadline.
     pub(crate) fn schedule(&mut self, cx: &mut Context<'_>, service: usize) {
         let unix = cx.unix();
         if let Some(at) = self.managed.get_mut(&service).and_then(|managed| managed.schedule(cx.now, unix)) {
@@ -136,14 +136,15 @@ impl Cluster {
         }
     }
 
-    /// The wall clock shows `epoch` from now on, after `before`. If schedules are to be computed anew: what they were believed to be computed at.
+    /// The wall clock shows `epoch` from now on, and showed `before` until now. If schedules are to be computed anew: the time that was shown before
+    /// a jump, or the present time if there was none.
     pub(crate) fn set_epoch(&mut self, now: Instant, before: Epoch, epoch: Epoch) -> Option<Duration> {
         let unix = epoch.unix_at(now);
         if self.scheduled_by.unix_at(now).abs_diff(unix) <= OFF_SCHEDULE {
             return None;
         }
         self.scheduled_by = epoch;
-        // The clock was set at once, or by and by.
+        // The clock was set in one step, or adjusted slowly.
         let before = before.unix_at(now);
         Some(if before.abs_diff(unix) > OFF_SCHEDULE { before } else { unix })
     }
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(cluster.news(0, present(true, true)), [Some(Event::ProviderCame), Some(Event::Busy)]);
         assert!(cluster.handle_event(first_instant(), 0, Event::ProviderCame));
         assert_eq!(cluster.news(0, present(true, false)), [None, None]);
-        assert_eq!(cluster.news(1, present(true, true)), [None, None], "nobody manages that one");
+        assert_eq!(cluster.news(1, present(true, true)), [None, None], "it is not managed");
         assert!(!cluster.handle_event(first_instant(), 1, Event::ProviderCame));
     }
 
@@ -200,6 +201,6 @@ mod tests {
         assert_eq!(cluster.set_epoch(now, begun, at(1_790_000_001)), None, "near enough");
         assert_eq!(cluster.set_epoch(now, begun, at(1_790_000_002)), Some(begun.unix));
         let drifted = at(1_790_000_004);
-        assert_eq!(cluster.set_epoch(now, at(1_790_000_003), drifted), Some(drifted.unix), "by and by");
+        assert_eq!(cluster.set_epoch(now, at(1_790_000_003), drifted), Some(drifted.unix), "adjusted slowly");
     }
 }

@@ -101,7 +101,7 @@ impl Intake {
         parts.links.remove(session);
     }
 
-    /// A deadline that was due `at` has come. Those of the hub itself are not among them.
+    /// A deadline that was due `at` has come. That of the hub's own machine is the hub's.
     pub(crate) fn expire(&mut self, cx: &mut Context<'_>, at: Instant, due: Due) {
         let exchange = &mut self.exchange;
         match due {
@@ -126,7 +126,8 @@ impl Intake {
             Due::Managed(service) => exchange.managed_timeout(cx, at, service),
             Due::Scheduled(service) => self.scheduled(cx, at, service),
             Due::LegacyEnds => self.end_legacy_connections(cx),
-            Due::Hub | Due::Refusals => {}
+            Due::Refusals => cx.outbox.report_suppressed(),
+            Due::Hub => {}
         }
     }
 

@@ -51,7 +51,7 @@ const NOTIFY_PROVIDER_STOPPED: &[u8] = b"notify_provider_stopped";
 /// How often a session's request to start a provider counts; more are ignored (MNG-4).
 const PROVIDER_START_EVERY: Duration = Duration::from_secs(10);
 
-/// Who is at the other end of a session, as far as that is known.
+/// The peer of a session, as far as it is known.
 #[derive(Debug, Clone)]
 pub(crate) struct Party {
     pub(crate) protocol: Protocol,
@@ -75,7 +75,7 @@ pub(crate) struct Party {
 }
 
 impl Party {
-    /// Somebody at that address, of whom nothing else is known.
+    /// A peer at that address, of which nothing else is known.
     fn new(remote: SocketAddr) -> Self {
         Self {
             protocol: Protocol::Sc02,
@@ -141,7 +141,7 @@ pub(crate) struct Link {
     provider_start: Option<Instant>,
     /// What was wrong with it, beyond the code.
     detail: String,
-    /// It has been sent the reason for its refusal, or asked for its end itself: nothing more of it is reported.
+    /// Its refusal has been reported, or it has asked for its end itself: nothing more is reported.
     is_settled: bool,
     /// The windows of its payload.
     windows: Windows,

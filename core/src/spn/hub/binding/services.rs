@@ -42,12 +42,12 @@ pub(crate) enum Admission {
     Early,
 }
 
-/// What follows from a look at a provider that owed an acknowledgement.
+/// What follows from the check of a provider that owed an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is given up, and another one answers: what it got since so many datagrams had come from it goes to that.
+    /// It is given up, and another provider answers: connections given to it after so many datagrams go to that one.
     GivenUp { heard: u64 },
-    /// It is heard again: it may have connections of this service.
+    /// It answers again: it may have connections of this service.
     HeardAgain { service: usize },
 }
 
@@ -106,7 +106,7 @@ impl Services {
         self.entries().iter().enumerate().filter_map(status).collect()
     }
 
-    // ---- who may come in ----
+    // ---- admission ----
 
     /// Whether a session may keep its service after a reload.
     pub(crate) fn still_entitles(&self, link: &Link) -> bool {
@@ -165,7 +165,7 @@ impl Services {
                 (Some(_), true) => Err(code::SINGLETON_OCCUPIED),
             },
             Role::Consumer => {
-                // `sc01` has no way to wait, so it is let in and its connections wait.
+                // `sc01` has no way to wait: it is admitted, and its connections wait.
                 if protocol == Protocol::Sc01 || cluster.is_on_demand(service) || !entry.roster().is_empty() {
                     return Ok(Admission::Free);
                 }
@@ -200,7 +200,7 @@ impl Services {
         cx.remind(cx.now + PROBE_EVERY, Due::Probe(session));
     }
 
-    /// Whether the incumbent has said anything since the newcomer waits for it; if not, it is looked at again.
+    /// Whether the incumbent has answered since the newcomer waits for it; if not, the next check is arranged.
     pub(crate) fn probe(&self, cx: &mut Context<'_>, links: &Links, session: Handle) -> bool {
         let Some(link) = links.get(session).filter(|link| link.machine().is_held()) else { return false };
         let heard = |incumbent| cx.quic.received_datagrams(incumbent);
@@ -224,7 +224,7 @@ impl Services {
         self.newcomers.take(service)
     }
 
-    // ---- who is there ----
+    // ---- begin and end of sessions ----
 
     /// A session begins: it is registered, and its start recorded. Says whether it has a service.
     pub(crate) fn enter(&mut self, cx: &mut Context<'_>, links: &mut Links, session: Handle, weight: u16) -> bool {
@@ -264,7 +264,7 @@ impl Services {
         }
     }
 
-    /// Nothing that a session has said, or owes, counts any more.
+    /// Forgets what a session has acknowledged, and what it owes.
     pub(crate) fn forget(&mut self, session: Handle) {
         self.silence.forget(session);
         self.listeners.forget(session);
@@ -294,7 +294,7 @@ impl Services {
         self.get_mut(service).map(Entry::take_early).unwrap_or_default()
     }
 
-    // ---- who is to know ----
+    // ---- lists of providers ----
 
     fn list(&self, links: &Links, entry: &Entry) -> Frame {
         let of_service = entry.roster().listed().filter_map(|(session, is_listed)| {
@@ -342,12 +342,12 @@ impl Services {
         entry.roster().sessions().find(is_it)
     }
 
-    // ---- who gets a connection, and who says nothing ----
+    // ---- the choice of a provider, and silent providers ----
 
     /// The provider that gets the next connection of a consumer's session.
     pub(crate) fn choose(&self, cx: &Context<'_>, links: &Links, service: usize, consumer: Handle) -> Choice {
         let Some(entry) = self.get(service) else { return Choice::None };
-        // One that leaves its control stream unread gets nothing more to do.
+        // A provider that leaves its control stream unread gets no connections.
         let limit = cx.config.limits.control_backlog;
         let reads = |session| links.get(session).is_some_and(|link| !link.control().is_choked(limit));
         entry.roster().choose(self.listeners.newest_known(consumer), reads)
@@ -367,8 +367,8 @@ impl Services {
         }
     }
 
-    /// Looks whether a provider has said anything since it received something; the look was due at `at`. `owes` says whether a connection is owed
-    /// an answer that was put on it after so many datagrams.
+    /// Checks whether a datagram has come from a provider since it received something; the check was due at `at`. `owes`: whether a connection
+    /// that it was given after so many datagrams waits for its answer.
     pub(crate) fn look_at_silence(
         &mut self,
         cx: &mut Context<'_>,
@@ -391,15 +391,15 @@ impl Services {
         };
         let was_silent = self.get_mut(service)?.roster_mut().set_silent(session, is_silent)?;
         if is_silent || was_silent {
-            // Nothing else may be on its way that would show that it is back; and once it is, what was lost is found by the answer to this:
-            // QUIC's own probes come ever later.
+            // No other packet may be under way that would show its return. Once it is back, its answer to the PING shows what was lost: QUIC's own
+            // probes come at growing intervals.
             cx.quic.ping(session);
         }
         if is_silent {
             let roster = self.get(service)?.roster();
             let (others, another_answers): (Vec<Handle>, bool) =
                 (roster.sessions().filter(|other| *other != session).collect(), roster.another_answers(session));
-            // It may be the hub that nobody hears: that the others answer has to be seen, too.
+            // The hub's own network may be the cause: whether the other providers answer has to be seen, too.
             for other in others {
                 cx.quic.ping(other);
                 let heard = cx.quic.received_datagrams(other);

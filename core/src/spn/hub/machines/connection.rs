@@ -195,7 +195,7 @@ impl Automaton for HubConnection {
                 self.end_both(flow, code, DisconnectReason::ClosedByPeer)
             }
             (Timer::Pausing, State::Pausing(Pause { flow, gone, reason, .. })) => self.paused(flow, gone, reason),
-            // Whoever leaves a state stops its timer.
+            // A state's timer is stopped when the state is left.
             (Timer::Choosing | Timer::Closing | Timer::Pausing, state) => state,
         }
     }
@@ -236,7 +236,7 @@ impl HubConnection {
         match event {
             Event::ProviderChosen { resumable } => self.begin(resumable, Flow::default()),
             Event::Reset { side: Side::Consumer, code } => self.end_consumer(code),
-            // It reads no more, and may have finished: then it hears nothing of its stream's end.
+            // It reads no more, and may have finished: then it does not see the end of its stream.
             Event::Stop { side: Side::Consumer, code } => {
                 self.parts.act(Action::SendCloseReq { to: Side::Consumer, code: aborted(code) });
                 self.end_consumer(code)
@@ -271,7 +271,7 @@ impl HubConnection {
         }
     }
 
-    /// Nothing of this leg has gone to the provider: whoever leaves it, its consumer asks for the next one.
+    /// Nothing of this leg has gone to the provider: whichever end leaves it, its consumer asks for the next one.
     fn waiting(&mut self, event: Event, stopped: Option<u64>) -> State {
         match event {
             Event::ResumeStream => {
@@ -282,7 +282,7 @@ impl HubConnection {
             Event::Reset { side: Side::Consumer, code }
             | Event::Stop { side: Side::Consumer, code: code @ code::PAUSED } => self.end_consumer(code),
             Event::Stop { side: Side::Consumer, code } => State::Waiting { stopped: Some(code) },
-            // It tells the provider by RESUME_REQ: there is no stream that could.
+            // It reports that to the provider by RESUME_REQ: there is no stream for it.
             Event::CloseReq { side: Side::Consumer, code, .. } => {
                 self.parts.act(Action::SendCloseAck { to: Side::Consumer });
                 self.end_consumer(aborted(code))
@@ -309,7 +309,7 @@ impl HubConnection {
     }
 
     fn stop_waiting(&mut self, stopped: Option<u64>) -> State {
-        // Who reads no more, and has finished, hears nothing of its stream's end.
+        // An end that reads no more, and has finished, does not see the end of its stream.
         if stopped.is_some() {
             self.parts.act(Action::SendPauseReq { to: Side::Consumer });
         }
@@ -350,9 +350,9 @@ impl HubConnection {
                 self.never_had(flow, DisconnectReason::Closed)
             }
             Event::SessionLost { side, loss } => self.lost(flow, side, loss),
-            // It may have the connection all the same: it is to forget it.
+            // It may have the connection nevertheless, and is to forget it.
             Event::ProviderSilent if !flow.answered => {
-                self.tell(flow, Side::Provider, code::NOT_STARTED);
+                self.notify(flow, Side::Provider, code::NOT_STARTED);
                 self.never_had(flow, DisconnectReason::Error)
             }
             // Without pause a connection of a leaving hub runs until its end or the hub's.

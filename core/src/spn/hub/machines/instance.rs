@@ -62,11 +62,11 @@ pub enum Event {
     InventoryLoaded,
     /// They are not.
     LoadFailed,
-    /// No start of a managed provider is under way: they are done, or failed, or there is none.
+    /// No start of a managed provider is under way: all are done or have failed.
     StartsDone,
     /// A reload no longer has this hub; another may serve its endpoints.
     Removed,
-    /// Its realm is disabled: nobody is to serve them.
+    /// Its realm is disabled: no hub is to serve them.
     Disabled,
     /// SIGTERM.
     Shutdown,
@@ -85,7 +85,7 @@ pub enum Action {
     ApplyInventory,
     /// Accept sessions.
     Listen,
-    /// Accept no new session, and tell every session to leave.
+    /// Accept no new session, and notify every session that the hub leaves.
     DrainSessions {
         /// How long they have.
         #[serde(rename = "deadline_ms", with = "machine::ms")]

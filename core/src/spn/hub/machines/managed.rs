@@ -53,7 +53,7 @@ impl Config {
 /// The states of a managed provider. It has no last one: its service may always want it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum State {
-    /// Nobody provides the service, and nobody was asked to.
+    /// No provider is here, and none was started.
     #[default]
     Stopped,
     /// The cluster manager starts it.
@@ -115,7 +115,7 @@ pub enum Event {
     ProviderCame,
     /// The last session of a provider has ended.
     ProviderGone,
-    /// There are connections, or such as may be resumed.
+    /// There are connections, or requests to resume some.
     Busy,
     /// There are none.
     Idle,
@@ -131,7 +131,7 @@ pub enum Action {
     ClusterStop,
     /// Close the sessions of the service's providers, with code 0.
     CloseProviders,
-    /// Tell the service's consumers: PROVIDER_STOPPED, or the control datagram `notify_provider_stopped`.
+    /// Send the service's consumers PROVIDER_STOPPED, or the control datagram `notify_provider_stopped`.
     TellStopped,
 }
 
@@ -171,7 +171,7 @@ pub struct ManagedProvider {
     config: Config,
     /// A session of a provider is there.
     is_here: bool,
-    /// It has connections, or such as may be resumed.
+    /// It has connections, or requests to resume some.
     is_busy: bool,
     /// Starts that failed in a row.
     failures: u32,
@@ -196,7 +196,7 @@ impl ManagedProvider {
         matches!(self.parts.state(), State::Starting { .. })
     }
 
-    /// Whether nobody is here, and nothing is under way.
+    /// Whether no provider is here, and no start or stop is under way.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         *self.parts.state() == State::Stopped
@@ -208,7 +208,7 @@ impl ManagedProvider {
         self.is_here
     }
 
-    /// Whether it has connections, or such as may be resumed.
+    /// Whether it has connections, or requests to resume some.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.is_busy
@@ -266,7 +266,7 @@ impl Automaton for ManagedProvider {
             (ManagedTimer::Join, State::Joining) | (ManagedTimer::Retry, State::Failed { wanted: false }) => {
                 State::Stopped
             }
-            // Whoever leaves a state stops its timer.
+            // A state's timer is stopped when the state is left.
             (ManagedTimer::Join | ManagedTimer::Retry | ManagedTimer::Idle, state) => state,
         }
     }
@@ -302,7 +302,7 @@ impl ManagedProvider {
     fn starting(&mut self, now: Instant, event: Event, unwanted: bool) -> State {
         match event {
             Event::ClusterDone { ok: true } if unwanted => self.stop(),
-            // If the start failed, somebody else has been faster.
+            // If the start failed, it was started by other means before.
             Event::ClusterDone { .. } if self.is_here => self.run(now),
             Event::ClusterDone { ok: true } => {
                 self.parts.timers.set_after(ManagedTimer::Join, now, self.config.join);
@@ -343,7 +343,7 @@ impl ManagedProvider {
                 self.parts.timers.stop_all();
                 State::Stopped
             }
-            // Its cluster manager tells it, and it retires: connections have time to end.
+            // Its cluster manager signals it, and it retires: connections have time to end.
             Event::ScheduledStop => self.stop(),
             Event::Busy => {
                 self.parts.timers.stop_all();
@@ -378,7 +378,7 @@ impl ManagedProvider {
             | Event::PayloadAnnounced
             | Event::ConnectionWaits
             | Event::ScheduledStart => State::Stopping { wanted: wanted || self.is_wanted(event) },
-            // It was told to go, and may come back until the cluster manager is done.
+            // It was asked to leave, and may come back until the cluster manager is done.
             Event::ProviderCame | Event::ProviderGone | Event::Busy | Event::Idle => State::Stopping { wanted },
         }
     }
@@ -425,7 +425,7 @@ impl ManagedProvider {
         let wait = self.config.retry.saturating_mul(1 << self.failures);
         self.failures = MAX_DOUBLINGS.min(self.failures + 1);
         self.parts.timers.set_after(ManagedTimer::Retry, now, wait);
-        // One that runs from the load on is wanted by nobody in particular.
+        // One that runs from the load on is not started on demand.
         State::Failed { wanted: !self.config.is_on_demand() }
     }
 
@@ -455,7 +455,7 @@ impl Describe for ManagedProvider {
         Self::new(config)
     }
 
-    // Times that can be told apart.
+    // Times that differ.
     fn small() -> Config {
         Config { idle: Duration::from_secs(30), ..Config::default() }
     }

@@ -449,7 +449,7 @@ impl Pairing {
         self.parts.act(Action::RefuseStream { code });
     }
 
-    /// An end wants the connection no more: its partner is told, and the requests of both are forgotten.
+    /// An end wants the connection no more: its partner is notified, and the requests of both are forgotten.
     fn close(&mut self, requests: &mut Requests, end: End, code: u64) {
         if requests.is_foreign(end) {
             return;

@@ -31,13 +31,13 @@ pub struct Config {
     /// How long a singleton's new provider waits for a sign of life of the old one.
     #[serde(rename = "hold_ms", with = "machine::ms")]
     pub hold: Duration,
-    /// How long a consumer is let wait for the first provider of its service: after a hub's restart they come in any order.
+    /// How long a consumer may wait for the first provider of its service: after a hub's restart they come in any order.
     #[serde(rename = "provider_wait_ms", with = "machine::ms")]
     pub provider_wait: Duration,
-    /// What a consumer is told to wait when its service has no provider.
+    /// The retry-after for a consumer whose service has no provider.
     #[serde(rename = "no_provider_retry_ms", with = "machine::ms")]
     pub no_provider_retry: Duration,
-    /// What a singleton's second provider is told to wait.
+    /// The retry-after for a singleton's second provider.
     #[serde(rename = "occupied_retry_ms", with = "machine::ms")]
     pub occupied_retry: Duration,
 }
@@ -66,12 +66,12 @@ pub enum State {
     Held {
         /// What it speaks.
         protocol: Protocol,
-        /// Its weight, once it is let in.
+        /// Its weight, once it is admitted.
         weight: u16,
     },
     /// A consumer, while its service has no provider.
     Early {
-        /// Its weight, once it is let in.
+        /// Its weight, once it is admitted.
         weight: u16,
     },
     /// New connections may be put on it.
@@ -127,7 +127,7 @@ impl State {
         }
     }
 
-    /// Whether an endpoint that leaves leaves in good order: it has said that it has nothing left, or was told to go.
+    /// Whether an endpoint that leaves leaves in good order: it has reported that it has nothing left, or was asked to leave.
     fn is_in_order(self) -> bool {
         matches!(
             self,
@@ -237,7 +237,7 @@ impl Automaton for HubSession {
             }
             (SessionTimer::Provider, State::Early { .. }) => self.reject(now, code::NO_PROVIDER),
             (SessionTimer::Close, State::Closing { code }) => self.close(code),
-            // Whoever leaves a state stops its timer.
+            // A state's timer is stopped when the state is left.
             (SessionTimer::Open | SessionTimer::Hold | SessionTimer::Provider | SessionTimer::Close, state) => state,
         }
     }
@@ -452,7 +452,7 @@ impl HubSession {
         match state {
             State::Active { protocol, .. } => State::Active { protocol, drained: true },
             State::Retiring { protocol, .. } => State::Retiring { protocol, drained: true },
-            // Whoever leaves a hub that is leaving does so in good order anyway.
+            // An endpoint that leaves a leaving hub always does so in good order.
             State::Draining { .. } => state,
             State::Handshaking
             | State::AwaitOpen

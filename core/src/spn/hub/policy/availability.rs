@@ -87,7 +87,7 @@ pub struct Schedule {
     cron: Cron,
 }
 
-/// A pattern that is none.
+/// A malformed cron pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{text}` is no cron pattern: {reason}; expected e.g. `0 0 8 * * MON-FRI` (second, minute, hour, day, month, weekday; UTC)"

@@ -3,7 +3,7 @@
 //!
 //! A singleton's second provider is refused in these steps. [`Roster::incumbent`](super::roster::Roster::incumbent) finds the first one in the
 //! way. If another newcomer waits already, the second one is refused at once, with 0x17 (`SINGLETON_OCCUPIED`). Otherwise its
-//! [machine](crate::spn::hub::machines::session) holds it, and the incumbent is probed here: if that says anything within the probe time, the
+//! [machine](crate::spn::hub::machines::session) holds it, and the incumbent is probed here: if that answers within the probe time, the
 //! newcomer is refused with 0x17; if not, the incumbent is replaced.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -44,7 +44,7 @@ impl Newcomers {
         self.get(service, session).map(|newcomer| newcomer.incumbent)
     }
 
-    /// Whether the incumbent has said anything since it was asked; `heard` says how many datagrams have come from a session. `None` for a session
+    /// Whether a datagram has come from the incumbent since it was asked; `heard` says how many datagrams have come from a session. `None` for a session
     /// that does not wait.
     pub(crate) fn has_answered(
         &self,

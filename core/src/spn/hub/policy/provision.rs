@@ -140,9 +140,9 @@ impl Managed {
         self.scheduled.is_some_and(|next| next.at == at)
     }
 
-    /// The wall clock was set from `believed` to `unix`: the start or stop whose moment will not come any more because of that.
-    pub(crate) fn changed_hours(&self, believed: Duration, unix: Duration) -> Option<Event> {
-        match (self.availability.is_out_of_hours(believed), self.availability.is_out_of_hours(unix)) {
+    /// The wall clock was set from `before` to `unix`: the start or stop whose moment was skipped by that.
+    pub(crate) fn changed_hours(&self, before: Duration, unix: Duration) -> Option<Event> {
+        match (self.availability.is_out_of_hours(before), self.availability.is_out_of_hours(unix)) {
             (true, false) => Some(Event::ScheduledStart),
             (false, true) => Some(Event::ScheduledStop),
             (true, true) | (false, false) => None,

@@ -31,7 +31,7 @@ impl Refusals {
         may
     }
 
-    /// Counts refusals that are not reported. When to report their number, if nobody was asked to yet.
+    /// Counts refusals that are not reported. When to report their number, if that is not arranged yet.
     pub(crate) fn suppress(&mut self, now: Instant, count: u64) -> Option<Instant> {
         let is_first = self.suppressed == 0 && count > 0;
         self.suppressed += count;

@@ -313,7 +313,7 @@ mod tests {
         entry.set_paused(true);
         assert_eq!(entry.next_waiting(0), None);
         entry.remove_waiting(1);
-        assert_eq!(entry.waiting().collect::<Vec<_>>(), [2, 3], "they wait all the same");
+        assert_eq!(entry.waiting().collect::<Vec<_>>(), [2, 3], "they still wait");
     }
 
     #[test]

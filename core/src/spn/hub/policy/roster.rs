@@ -1,6 +1,6 @@
 //! The provider sessions of one service, and which of them gets the next connection (docs/protocols/spn.md, Choosing a provider, PRV-6 to PRV-13).
 //!
-//! The roster has a number, which grows with each change, and PROVIDERS tells consumers both. A provider is *listed* while it is to get
+//! The roster has a number, which grows with each change, and PROVIDERS has both, for consumers. A provider is *listed* while it is to get
 //! connections: not while it is given up, and not while its weight is 0.
 
 use super::balance;
@@ -16,7 +16,7 @@ struct Provider {
     weight: u16,
     /// Its open connections.
     open: u32,
-    /// The number of the first roster that lists it, since it came or was heard again; or [`UNLISTED`].
+    /// The number of the first roster that lists it, since it came or answered again; or [`UNLISTED`].
     number: u64,
     /// QUIC gives it no stream at the moment.
     out_of_credit: bool,
@@ -104,7 +104,7 @@ impl Roster {
         has_left
     }
 
-    /// A session has a new weight. Says whether the list has changed: one that is given up stays off it until it is heard again.
+    /// A session has a new weight. Says whether the list has changed: one that is given up stays off it until it answers again.
     pub(crate) fn set_weight(&mut self, session: Handle, weight: u16) -> bool {
         let Some(provider) = self.get_mut(session) else { return false };
         provider.weight = weight;
@@ -122,7 +122,7 @@ impl Roster {
         self.list(session, false)
     }
 
-    /// A session is heard again. Says whether the list has changed.
+    /// A session answers again. Says whether the list has changed.
     pub(crate) fn take_back(&mut self, session: Handle) -> bool {
         let has_weight = self.get_mut(session).is_some_and(|provider| provider.weight > 0);
         self.list(session, has_weight)
@@ -246,7 +246,7 @@ mod tests {
         assert!(roster.another_answers(session(1)) && !roster.another_answers(session(2)));
         assert_eq!(roster.choose(ALL, |it| it != session(2)), Choice::Provider(session(1)));
         assert!(roster.give_up(session(1)));
-        assert!(!roster.set_weight(session(1), 50), "it has yet to be heard");
+        assert!(!roster.set_weight(session(1), 50), "it has not answered yet");
         assert_eq!(roster.choose(ALL, |it| it != session(2)), Choice::None);
         assert_eq!(roster.set_silent(session(1), false), Some(true));
         assert!(roster.take_back(session(1)));

@@ -1,7 +1,7 @@
-//! Which providers may have a connection of which nothing has been heard, and whether they have it
+//! Which providers may have a connection that was never confirmed, and whether they have it
 //! (docs/protocols/spn.md, A connection that was never confirmed, SEK-1 to SEK-3).
 //!
-//! A consumer must know every provider that could have its connections, or it could not tell later that none of them has one. So a provider
+//! A consumer must know every provider that could have its connections, or it could not conclude later that none of them has one. So a provider
 //! that comes gets none of its connections before PROVIDERS, which names it, has been answered.
 
 use std::collections::BTreeMap;

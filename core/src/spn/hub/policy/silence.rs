@@ -1,7 +1,7 @@
-//! Providers that say nothing (docs/protocols/spn.md, Choosing a provider, PRV-12 to PRV-15).
+//! Silent providers (docs/protocols/spn.md, Choosing a provider, PRV-12 to PRV-15).
 //!
-//! QUIC takes a peer for dead after its idle timeout. Long before, a provider that acknowledges nothing gets no new connection while another
-//! one answers; and what it got, and has not acknowledged, goes to another one.
+//! QUIC takes a peer for dead after its idle timeout. Long before that, a provider that acknowledges nothing gets no new connections while another
+//! one answers; and connections that it was given, and has not acknowledged, go to another one.
 
 use std::{
     collections::BTreeMap,
@@ -27,22 +27,22 @@ pub(crate) struct Silence {
     watches: BTreeMap<Handle, Watch>,
 }
 
-/// What a look at a session shows.
+/// What a check of a session shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
     /// It came too late to show anything.
     Late,
-    /// The session has said something.
+    /// A datagram has come from the session.
     Heard,
-    /// The session has said nothing.
+    /// No datagram has come from the session.
     Silent {
-        /// For so long that its connections are to go to another one.
+        /// For so long that its connections go to another one.
         is_given_up: bool,
     },
 }
 
 impl Silence {
-    /// A session owes an acknowledgement; `heard` datagrams have come from it. Says whether this is new: then a look is to be arranged.
+    /// A session owes an acknowledgement; `heard` datagrams have come from it. Says whether this is new: then a check is to be arranged.
     pub(crate) fn watch(&mut self, now: Instant, session: Handle, heard: u64) -> bool {
         let is_new = !self.watches.contains_key(&session);
         self.watches.entry(session).or_insert(Watch { since: now, heard });
@@ -54,8 +54,8 @@ impl Silence {
         self.watches.contains_key(&session)
     }
 
-    /// Looks, at `now`, whether a session has said anything since it got something; the look was due at `due`. If the session has said something,
-    /// `owes` says whether it has got something since.
+    /// Checks, at `now`, whether a datagram has come from a session since it received something; the check was due at `due`. If one has come,
+    /// `owes` says whether the session has received something since.
     pub(crate) fn look(
         &mut self,
         now: Instant,
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(look(200), Some(Look::Silent { is_given_up: false }));
         assert_eq!(look(1999), Some(Look::Silent { is_given_up: false }));
         assert_eq!(look(2000), Some(Look::Silent { is_given_up: true }));
-        assert_eq!(silence.look(now, now, session(2), 0, || false), None, "nobody watches that one");
+        assert_eq!(silence.look(now, now, session(2), 0, || false), None, "it is not watched");
     }
 
     #[test]

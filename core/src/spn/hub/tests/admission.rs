@@ -261,7 +261,7 @@ fn sessions_of_one_identity_are_bounded() {
 }
 
 #[test]
-fn refusals_are_told_at_a_bounded_rate() {
+fn refusals_are_reported_at_a_bounded_rate() {
     let mut bench = Bench::new(|config| config.limits.refusals_per_second = 2);
     for _ in 0..5 {
         bench.dial(b"sc01-consumer", "nobody");
@@ -313,7 +313,7 @@ fn a_certificate_that_is_not_valid_yet_does_not_replace_one_that_is() {
 }
 
 #[test]
-fn a_drain_tells_everybody_and_ends_with_the_last() {
+fn a_drain_notifies_every_session_and_ends_with_the_last() {
     let mut bench = Bench::new(|_| {});
     let (new, old) = (bench.session(Role::Provider, "p"), bench.dial(b"sc01-consumer", "c"));
     bench.hub.shutdown(bench.now);

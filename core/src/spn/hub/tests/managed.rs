@@ -299,12 +299,12 @@ fn a_schedule_starts_and_stops() {
         config.services[0].availability =
             availability(|it| (it.start_at, it.stop_at) = (start.parse().ok(), stop.parse().ok()));
     });
-    let mut told = Vec::new();
+    let mut notified = Vec::new();
     for minutes in 0..(24 * 60 + 15) {
-        told.extend(bench.asked(true).into_iter().map(|what| (minutes, what)));
+        notified.extend(bench.asked(true).into_iter().map(|what| (minutes, what)));
         bench.wait(seconds(60));
     }
-    assert_eq!(told, [(10, "start"), (20, "stop"), (24 * 60 + 10, "start")]);
+    assert_eq!(notified, [(10, "start"), (20, "stop"), (24 * 60 + 10, "start")]);
 }
 
 #[test]
@@ -330,15 +330,15 @@ fn a_schedule_follows_a_clock_that_is_set() {
     set(&mut bench, 17);
     assert_eq!(bench.asked(true), ["start"], "its hours have not ended yet");
     // A clock that is slowed down a little at a time does not make it early, nor twice.
-    let mut told = Vec::new();
+    let mut notified = Vec::new();
     let begin = (bench.now, pki::UNIX + seconds(17 * 3600));
     for second in 1..=3700 {
         bench.wait(seconds(1));
         let unix = begin.1 + seconds(second) - Duration::from_millis(second * 5);
         bench.hub.set_epoch(bench.now, Epoch { instant: bench.now, unix });
-        told.extend(bench.asked(true).into_iter().map(|what| (unix.as_secs() - begin.1.as_secs(), what)));
+        notified.extend(bench.asked(true).into_iter().map(|what| (unix.as_secs() - begin.1.as_secs(), what)));
     }
-    assert!(matches!(told[..], [(3600..=3602, "stop")]), "{told:?}");
+    assert!(matches!(notified[..], [(3600..=3602, "stop")]), "{notified:?}");
 }
 
 #[test]

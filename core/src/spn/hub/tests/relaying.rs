@@ -590,11 +590,11 @@ fn a_consumer_that_asks_to_resume_for_ever_fills_no_providers_control_stream() {
     assert_eq!((bench.close_code(p), bench.close_code(c)), (None, None));
     assert!(bench.exchange().links.get(handle).unwrap().control().backlog() < 5000);
     bench.hub.check().unwrap();
-    let told: Vec<_> = read_all(&mut bench, p)
+    let notified: Vec<_> = read_all(&mut bench, p)
         .into_iter()
         .filter_map(|frame| if let Frame::ResumeAck(ack) = frame { Some((ack.conn.0[0], ack.received)) } else { None })
         .collect();
-    assert_eq!(told, [(0, 1999), (1, 1997), (2, 1998)], "the newest of each");
+    assert_eq!(notified, [(0, 1999), (1, 1997), (2, 1998)], "the newest of each");
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn a_stream_that_nobody_waits_for_is_reset() {
 }
 
 #[test]
-fn an_abort_is_told_to_whoever_asks() {
+fn an_abort_is_reported_to_each_end_that_asks() {
     let mut pair = Pair::new();
     let (c, p) = (pair.c, pair.p);
     ask(&mut pair.bench, p, 0, 5, 2);
@@ -410,7 +410,7 @@ fn ask_for(bench: &mut Bench, hand: usize, generation: u64, received: u64, sent:
 }
 
 #[test]
-fn ends_that_ask_are_told_who_their_partner_is() {
+fn ends_that_ask_are_sent_the_tag_of_their_partner() {
     let mut bench = bench(|_| {});
     bench.flags |= flag::PARTNERS;
     let p = bench.session(Role::Provider, "p");
@@ -455,7 +455,7 @@ fn who_knows_the_id_of_a_connection_does_not_have_it() {
         let thief = bench.session(Role::Consumer, "c2");
         if thief_first {
             ask(&mut bench, thief, 9, 0, 5);
-            assert_eq!(bench.frames(thief), [], "nobody knows yet");
+            assert_eq!(bench.frames(thief), [], "not known yet");
         }
         ask_for(&mut bench, p, 0, 5, 2, "c");
         if !thief_first {
@@ -567,7 +567,7 @@ fn a_leg_that_waits_is_given_up_for_the_next_one() {
     pair.bench.hub.pause(now, "urn:s");
     pair.bench.settle();
     assert_eq!(pair.bench.reset_code(pair.c, up), Some(0x27));
-    // or its consumer wants it no more, and tells its provider so.
+    // or its consumer wants it no more, and informs its provider.
     let (mut pair, up) = out_of_credit();
     let (c, p) = (pair.c, pair.p);
     pair.bench.send(c, &Frame::CloseReq { conn: KEY, code: 0x20 });

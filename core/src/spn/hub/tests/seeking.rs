@@ -105,8 +105,8 @@ fn a_provider_is_asked_once_and_only_for_what_is_to_be_resumed() {
     bench.send(c, &Frame::Seek { conn: KEY, instance: [8; 16] });
     assert_eq!(bench.frames(p), [seek]);
     bench.send(p, &absent);
-    let told = Frame::Absent { conn: KEY, instance: [p as u8; 16] };
-    assert_eq!(bench.frames(c), [told], "under its own name");
+    let notified = Frame::Absent { conn: KEY, instance: [p as u8; 16] };
+    assert_eq!(bench.frames(c), [notified], "under its own name");
     bench.send(c, &Frame::CloseReq { conn: KEY, code: 0x28 });
     assert_eq!(bench.exchange().pairings.len(), 0);
 }

@@ -38,7 +38,7 @@ fn connections_agree(Exchange { links, connections, .. }: &Exchange) -> Result<(
         }
         let waits = |id: &u64| connections.get(*id).is_some_and(|connection| connection.machine().is_waiting());
         if !link.legs().iter().all(waits) {
-            return Err(format!("{session:?}: legs are waited for that do not wait"));
+            return Err(format!("{session:?}: legs are noted as waiting that do not wait"));
         }
     }
     Ok(())
@@ -53,14 +53,14 @@ fn requests_agree(Exchange { links, connections, pairings, .. }: &Exchange, limi
             return Err(format!("{session:?} has more than {most} connections, or requests to resume"));
         }
         if !link.requests().is_empty() && !link.requests().is_reminded() {
-            return Err(format!("{session:?} has requests to resume, and nobody looks when they have waited too long"));
+            return Err(format!("{session:?} has requests to resume, and no time is set at which they expire"));
         }
     }
     let mut parked = 0;
     for (key, is_carried, sessions) in pairings.iter() {
         parked += sessions.len();
         if is_carried != connections.contains_key(key) {
-            return Err(format!("{key:?}: its requests to resume believe that a leg is here: {is_carried}"));
+            return Err(format!("{key:?}: its requests to resume have noted that a leg is here: {is_carried}"));
         }
         let knows = |session: Handle| links.get(session).is_some_and(|link| link.requests().contains(key));
         if !sessions.into_iter().map(Handle::from).all(knows) {
@@ -81,7 +81,7 @@ fn services_agree(Exchange { connections, services, .. }: &Exchange) -> Result<(
     for entry in services.entries() {
         let waits = |id| connections.get(id).is_some_and(|connection| connection.machine().is_choosing());
         if !entry.waiting().all(waits) {
-            return Err(format!("{}: connections are waited for that do not wait", entry.urn()));
+            return Err(format!("{}: connections are noted as waiting that do not wait", entry.urn()));
         }
         for (session, noted) in entry.roster().open() {
             let counted = open.get(&session).copied().unwrap_or_default();

@@ -275,7 +275,7 @@ impl Exchange {
                         connection.record_end(cx, reason);
                     }
                     self.forget_connection(cx, id);
-                    // Who waits for the next leg may have it now.
+                    // A request for the next leg may be granted now.
                     self.pairing_event(cx, key, pairing::Event::LegEnded { generation });
                 }
             }

@@ -16,7 +16,7 @@ use crate::spn::hub::{
 };
 
 impl Exchange {
-    /// Takes what the inventory says of managed providers. Those whose settings are new, or not as they were, are started if they are to run.
+    /// Takes what the inventory says of managed providers. Those with new or changed settings are started if they are to run.
     pub(crate) fn apply_availability(&mut self, cx: &mut Context<'_>) {
         for service in 0..self.services.entries().len() {
             let Some(entry) = self.services.get(service) else { continue };
@@ -54,7 +54,7 @@ impl Exchange {
     }
 
     pub(crate) fn managed_timeout(&mut self, cx: &mut Context<'_>, at: Instant, service: usize) {
-        // A request to resume may have come since the machine was told that nothing is open.
+        // A request to resume may have come since the last report to the machine.
         self.update_managed(cx, service);
         if self.cluster.expire(cx.now, at, service) {
             self.perform_managed(cx, service);
@@ -84,11 +84,11 @@ impl Exchange {
         }
     }
 
-    /// The wall clock was set; `believed` is what it showed before. Hours that begin or end by that begin or end now.
-    pub(crate) fn reschedule(&mut self, cx: &mut Context<'_>, believed: Duration) {
+    /// The wall clock was set; `before` is what it showed until now. A start or stop whose moment was skipped happens now.
+    pub(crate) fn reschedule(&mut self, cx: &mut Context<'_>, before: Duration) {
         for service in 0..self.services.entries().len() {
             let Some(managed) = self.cluster.get(service) else { continue };
-            if let Some(event) = managed.changed_hours(believed, cx.unix()) {
+            if let Some(event) = managed.changed_hours(before, cx.unix()) {
                 self.managed_event(cx, service, event);
             }
             self.cluster.schedule(cx, service);

@@ -1,4 +1,4 @@
-//! Sessions that come in, and their requests to be let in (docs/protocols/spn.md, Control stream, CTL-14, and Hub session).
+//! New sessions, and their requests for admission (docs/protocols/spn.md, Control stream, CTL-14, and Hub session).
 //!
 //! Whether there is room for them is decided in [`Services`](crate::spn::hub::binding::services::Services).
 
@@ -124,8 +124,8 @@ impl Intake {
         }
     }
 
-    /// Looks whether a provider has said anything since it received something. What a provider that is given up got since it was heard of last goes
-    /// to another one: the consumer has it all, and begins again; a deployed one would not.
+    /// Checks whether a provider has acknowledged anything since it received something. Connections that a provider was given since its last
+    /// datagram go to another one when it is given up: their consumers have all bytes, and begin again; deployed consumers would not.
     pub(super) fn silence_timeout(&mut self, cx: &mut Context<'_>, at: Instant, session: Handle) {
         let parts = self.exchange.parts();
         let is_owed = |id: &u64, heard| parts.connections.get(*id).is_some_and(|it| it.is_owed_answer(heard));

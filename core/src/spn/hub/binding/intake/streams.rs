@@ -46,7 +46,7 @@ impl Intake {
             return self.read_control(cx, session);
         }
         if !link.is_open() {
-            // `sc01` has no request to wait for: a held provider opens none, and a consumer is let in at once.
+            // `sc01` has no request to wait for: a held provider opens none, and a consumer is admitted at once.
             if protocol == Protocol::Sc02 {
                 let detail = format!("stream {}", stream.index());
                 self.violation(cx, session, code::DATA_BEFORE_ACK, detail);
@@ -67,7 +67,7 @@ impl Intake {
         self.exchange.parts().links.grant_streams(cx, session);
     }
 
-    /// The peer sends no more of it, or a network or an exhausted window holds it up: whoever can resume tries again (DAT-5).
+    /// The peer sends no more of it, or a network or an exhausted window delays it: an end that can resume tries again (DAT-5).
     pub(super) fn preamble_timeout(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId) {
         let links = self.exchange.parts().links;
         if links.get_mut(session).is_some_and(|link| link.streams_mut().collector(stream).is_some()) {

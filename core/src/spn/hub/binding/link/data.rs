@@ -22,7 +22,7 @@ pub(crate) enum DataStream {
 /// The data streams of a session.
 pub(crate) struct DataStreams {
     open: BTreeMap<StreamId, DataStream>,
-    /// `sc01`: streams on which comes what nobody wants any more.
+    /// `sc01`: streams whose further bytes are discarded.
     discarded: BTreeSet<StreamId>,
     /// Streams that the session may have open.
     credit: u32,
@@ -85,7 +85,7 @@ impl DataStreams {
         self.discarded.insert(stream);
     }
 
-    /// Reads what nobody wants, and says whether it was such a stream. A stream window is the most that there is at once.
+    /// Reads a stream whose bytes are discarded, and says whether it is such a stream. A stream window is the most that there is at once.
     pub(crate) fn read_discarded(
         &mut self,
         quic: &mut Endpoint,
@@ -106,7 +106,7 @@ impl DataStreams {
         true
     }
 
-    /// Whether there are streams on which comes what nobody wants.
+    /// Whether there are streams whose bytes are discarded.
     #[cfg(test)]
     pub(crate) fn has_discarded(&self) -> bool {
         !self.discarded.is_empty()

@@ -209,7 +209,7 @@ impl Links {
         }
     }
 
-    /// Nobody wants what still comes on a stream.
+    /// Asks the peer to send no more on a stream.
     pub(crate) fn stop_stream(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId, code: u64) {
         if !self.is_legacy_consumer(session) {
             return cx.quic.stop(session, stream, code);
@@ -220,7 +220,7 @@ impl Links {
         self.read_discarded(cx, session, stream);
     }
 
-    /// Reads what nobody wants, and says whether it was such a stream.
+    /// Reads a stream whose bytes are discarded, and says whether it is such a stream.
     pub(crate) fn read_discarded(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId) -> bool {
         let link = self.get_mut(session);
         link.is_some_and(|link| link.streams_mut().read_discarded(cx.quic, session, stream, cx.scratch))

@@ -96,9 +96,9 @@ impl HubConnection {
         Flow { over: flow.over.with(side.other()), cut: flow.cut.max(Some(Cut::Stopped)), ..flow }
     }
 
-    /// Whether nobody has to be told anything any more.
+    /// Whether no end has to be informed of anything any more.
     pub(super) fn is_reported(&self, flow: Flow) -> bool {
-        // A reset ends a connection for whoever sees it.
+        // A reset ends a connection for the end that sees it.
         !self.resumable || flow.cut == Some(Cut::Reset) || flow.reported.both()
     }
 }

@@ -1,4 +1,4 @@
-//! How a connection on a hub is closed, left, paused and ended, and who is told what (docs/protocols/spn.md, Hub connection, HBC-6 to HBC-12).
+//! How a connection on a hub is closed, left, paused and ended, and what each end is sent (docs/protocols/spn.md, Hub connection, HBC-6 to HBC-12).
 
 use std::time::Instant;
 
@@ -41,7 +41,7 @@ impl HubConnection {
             self.parts.act(Action::SendPauseReq { to: Side::Provider });
             return self.pause(now, Pause { flow, answered: Sides::only(side), gone: Some(side), reason });
         }
-        self.tell(flow, side.other(), code::PAUSED);
+        self.notify(flow, side.other(), code::PAUSED);
         self.end(Some(reason))
     }
 
@@ -51,7 +51,7 @@ impl HubConnection {
         State::Pausing(pause)
     }
 
-    /// Nobody writes to the streams any more.
+    /// Nothing is written to the streams any more.
     pub(super) fn paused(&mut self, flow: Flow, gone: Option<Side>, reason: DisconnectReason) -> State {
         for side in [Side::Provider, Side::Consumer] {
             if gone != Some(side) {
@@ -61,16 +61,16 @@ impl HubConnection {
         self.end(Some(reason))
     }
 
-    /// The provider has never had it, or is taken for one that has not: the consumer may try another one.
+    /// The provider never saw it, or is assumed not to have seen it: the consumer may try another one.
     pub(super) fn never_had(&mut self, flow: Flow, reason: DisconnectReason) -> State {
-        self.tell(flow, Side::Consumer, code::NOT_STARTED);
+        self.notify(flow, Side::Consumer, code::NOT_STARTED);
         self.end(Some(reason))
     }
 
     /// A session is gone, and the connection with it.
     pub(super) fn lost(&mut self, flow: Flow, side: Side, loss: Loss) -> State {
         let code = if loss == Loss::Unstarted { code::NOT_STARTED } else { code::PARTNER_LOST };
-        self.tell(flow, side.other(), code);
+        self.notify(flow, side.other(), code);
         self.end(Some(DisconnectReason::Error))
     }
 
@@ -86,9 +86,9 @@ impl HubConnection {
         self.end(Some(reason))
     }
 
-    /// Aborts what is not over yet of the stream to this side, and makes sure that it hears of it: STOP_SENDING for a direction that has come
+    /// Aborts what is not over yet of the stream to this side, and makes sure that it is informed: STOP_SENDING for a direction that has come
     /// in whole, but could not be passed on, says nothing to its source.
-    pub(super) fn tell(&mut self, flow: Flow, to: Side, code: u64) {
+    pub(super) fn notify(&mut self, flow: Flow, to: Side, code: u64) {
         self.abort(flow, to, code);
         if self.resumable && flow.over.has(to.other()) {
             self.parts.act(match code {

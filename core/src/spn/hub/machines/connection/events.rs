@@ -16,7 +16,7 @@ pub enum Loss {
     /// It has left for good, or lost its right.
     Left,
     /// It has left in good order, after DRAINED or because the hub leaves: what it had has ended or been paused, and what it has not spoken of
-    /// it never had.
+    /// it never saw.
     Drained,
     /// A provider's, before a byte of payload has gone either way: the consumer may try another one.
     Unstarted,
@@ -88,7 +88,7 @@ pub enum Event {
         /// Who answers.
         side: Side,
     },
-    /// The connection is to be paused: the hub is leaving, or somebody wants it so.
+    /// The connection is to be paused: the hub is leaving, or an operator asks for it.
     PauseWanted,
     /// PAUSE_ACK.
     PauseAck {
@@ -108,7 +108,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// A provider has it: forward the preamble, tell the consumer of a new connection (CONNECTED), write the start record, and move bytes.
+    /// A provider has it: forward the preamble, send the consumer of a new connection CONNECTED, write the start record, and move bytes.
     Begin,
     /// Finish the stream to this side.
     Finish {

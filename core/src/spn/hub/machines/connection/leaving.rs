@@ -64,7 +64,7 @@ impl HubConnection {
             Event::SessionLost { side, loss } => self.lost(flow, side, loss),
             Event::Answered => State::Pausing(Pause { flow: Flow { answered: true, ..flow }, ..pause }),
             Event::CloseReq { side, code, .. } if gone == Some(side.other()) => {
-                // Nobody is there to be told: the one who asks has to do it itself.
+                // The partner is not here: the end that asks has to report it itself.
                 self.parts.act(Action::SendCloseAck { to: side });
                 self.abort(flow, side, aborted(code));
                 self.end(Some(DisconnectReason::ClosedByPeer))
@@ -160,7 +160,7 @@ impl HubConnection {
                 self.parts.act(Action::SendCloseAck { to: side });
                 State::Closing(close)
             }
-            // The partner has not heard of the end, and will ask for the next stream: CLOSE_ACK lets the one who asked tell it there.
+            // The partner has not been informed of the end, and will ask for the next stream: after CLOSE_ACK the end that asked reports it there.
             Event::Reset { side, code: code::PAUSED } | Event::Stop { side, code: code::PAUSED }
                 if self.resumable && side != asked_by =>
             {

@@ -59,19 +59,19 @@ fn what_a_provider_that_leaves_in_good_order_has_never_had_may_begin_again() {
     let drained = E::SessionLost { side: Provider, loss: Loss::Drained };
     let fresh = [E::ConnectStream, E::ProviderChosen { resumable: true }];
     let again = |code| {
-        let told = [A::Abort { to: Consumer, code }, A::StopSending { to: Consumer, code }];
+        let notified = [A::Abort { to: Consumer, code }, A::StopSending { to: Consumer, code }];
         let reason = if code == 0x28 { DisconnectReason::Closed } else { DisconnectReason::Error };
-        ("Ended", [&told[..], &[A::End { reason: Some(reason) }]].concat())
+        ("Ended", [&notified[..], &[A::End { reason: Some(reason) }]].concat())
     };
     assert_eq!(step(&fresh, drained.clone()), again(0x28));
     let pausing = [&fresh[..], &[E::PauseWanted]].concat();
     assert_eq!(step(&pausing, drained.clone()), again(0x28));
     // It has spoken of it.
     assert_eq!(step(RESUMABLE, drained.clone()), again(0x21));
-    for word in [E::PauseAck { side: Provider }, E::Answered] {
-        assert_eq!(step(&[&pausing[..], &[word]].concat(), drained.clone()), again(0x21));
+    for event in [E::PauseAck { side: Provider }, E::Answered] {
+        assert_eq!(step(&[&pausing[..], &[event]].concat(), drained.clone()), again(0x21));
     }
-    // Without resume nobody knows what it has done.
+    // Without resume it is not known what it has done.
     assert_eq!(step(RELAYING, drained), again(0x21));
 }
 
@@ -92,14 +92,14 @@ fn a_leg_waits_for_a_stream_of_its_provider() {
     closed.extend(consumer(0x20));
     assert_eq!(step(waiting, E::CloseReq { side: Consumer, code: 0x20, askable: true }), ("Ended", closed));
     assert!(after(waiting).may_be_superseded());
-    // A reader that has left is remembered for the provider, and told of the end on its control stream.
+    // A reader that has left is remembered for the provider, and informed of the end on its control stream.
     let stopped = &[E::ResumeWaits, E::Stop { side: Consumer, code: 0x20 }];
     let passed = [A::Begin, A::StopSending { to: Provider, code: 0x20 }, A::Abort { to: Consumer, code: 0x20 }];
     assert_eq!(step(stopped, E::ResumeStream), ("Relaying", passed.to_vec()));
-    let mut told = vec![A::SendPauseReq { to: Consumer }];
-    told.extend(consumer(0x27));
-    assert_eq!(step(stopped, lost(Provider)), ("Ended", told.clone()));
-    assert_eq!(expire(stopped), ("Ended", told));
+    let mut notified = vec![A::SendPauseReq { to: Consumer }];
+    notified.extend(consumer(0x27));
+    assert_eq!(step(stopped, lost(Provider)), ("Ended", notified.clone()));
+    assert_eq!(expire(stopped), ("Ended", notified));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_lost_session_pauses_the_partner() {
 }
 
 #[test]
-fn a_partner_whose_own_direction_may_have_come_in_whole_is_told_by_a_frame() {
+fn a_partner_whose_own_direction_may_have_come_in_whole_is_informed_by_a_frame() {
     let half = with(RESUMABLE, &[E::Fin { side: Provider }]);
     let away = E::SessionLost { side: Provider, loss: Loss::Away };
     let stop = |code| A::StopSending { to: Consumer, code };
@@ -251,7 +251,7 @@ fn a_provider_that_may_not_know_the_connection_yet_is_asked_before_its_stream_is
     let expected =
         [vec![A::SendCloseAck { to: Provider }], cut(Provider, 0x20), vec![closed(DisconnectReason::ClosedByPeer)]]
             .concat();
-    assert_eq!(step(&before, asks), ("Ended", expected), "CLOSE_ACK: nobody was told");
+    assert_eq!(step(&before, asks), ("Ended", expected), "CLOSE_ACK: the partner was not informed");
 }
 
 #[test]
@@ -357,15 +357,15 @@ fn an_endpoint_that_moves_away_takes_its_connections_with_it() {
 }
 
 #[test]
-fn an_end_that_the_partner_cannot_be_told_of_comes_back() {
+fn an_end_that_the_partner_cannot_be_informed_of_comes_back() {
     let ask = E::CloseReq { side: Consumer, code: 0x20, askable: true };
     let closing = with(RESUMABLE, &[ask]);
     let back = [cut(Consumer, 0x27), vec![A::SendCloseAck { to: Consumer }, closed(DisconnectReason::Error)]].concat();
     assert_eq!(step(&closing, E::SessionLost { side: Provider, loss: Loss::Away }), ("Ended", back.clone()));
     let left = [cut(Provider, 0x27), back].concat();
     assert_eq!(step(&closing, E::Reset { side: Provider, code: 0x27 }), ("Ended", left));
-    let told = [cut(Provider, 0x20), vec![closed(DisconnectReason::Error)]].concat();
-    assert_eq!(step(&closing, E::SessionLost { side: Consumer, loss: Loss::Away }), ("Ended", told));
+    let notified = [cut(Provider, 0x20), vec![closed(DisconnectReason::Error)]].concat();
+    assert_eq!(step(&closing, E::SessionLost { side: Consumer, loss: Loss::Away }), ("Ended", notified));
     for side in [Consumer, Provider] {
         let answered =
             [vec![A::RefuseResume { to: side, code: 0x20 }], both(0x20), vec![closed(DisconnectReason::ClosedByPeer)]]

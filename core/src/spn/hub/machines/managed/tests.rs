@@ -79,7 +79,7 @@ fn only_one_that_is_started_on_demand_is_stopped_when_idle() {
     assert_eq!(run(from_load_on(), &events).0.poll_timeout(), None);
     let never = Config { idle: Duration::ZERO, ..on_demand() };
     assert_eq!(run(never, &[Event::ProviderCame]).0.poll_timeout(), None);
-    assert!(run(on_demand(), &[Event::ProviderCame]).0.poll_timeout().is_some(), "whoever has started it");
+    assert!(run(on_demand(), &[Event::ProviderCame]).0.poll_timeout().is_some(), "however it was started");
     assert_eq!(run(on_demand(), &[Event::ProviderCame, Event::Busy]).0.poll_timeout(), None);
 }
 

@@ -234,7 +234,7 @@ pub enum Action {
         /// With this code.
         code: u64,
     },
-    /// Tell the present leg that this side has lost its stream.
+    /// Report to the present leg that this side has lost its stream.
     LoseLeg {
         /// Which.
         side: Side,

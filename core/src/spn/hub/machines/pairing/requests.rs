@@ -2,7 +2,7 @@
 //! RES-26 to RES-28, and Owners, OWN-3).
 //!
 //! A hub that has restarted knows nothing of a connection, so each end names its partner, and only two that name each other are joined.
-//! An end of an earlier release names nobody: for it, the first of the other side counts (OWN-7).
+//! An end of an earlier release names no partner: for it, the first of the other side counts (OWN-7).
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -98,7 +98,7 @@ impl Requests {
         self.owners.map(|owners| owners.of(side))
     }
 
-    /// Who the partner of an end has to be; `None` as long as it may be anybody.
+    /// Who the partner of an end has to be; `None` as long as any end may be.
     fn partner_of(&self, end: End) -> Option<Tag> {
         let first = || self.partners(end).next().map(|request| request.end.tag);
         end.partner.or(self.owner(end.side.other())).or_else(first)
@@ -124,7 +124,7 @@ impl Requests {
         consumers.filter_map(|consumer| Some((consumer, self.partner_for(consumer.end)?))).next()
     }
 
-    /// Whether the connection belongs to others: the hub has seen its ends, or each possible partner of this end names somebody else (OWN-4).
+    /// Whether the connection belongs to others: the hub has seen its ends, or each possible partner of this end names another end (OWN-4).
     pub(super) fn is_foreign(&self, end: End) -> bool {
         if self.owner(end.side).is_some_and(|owner| owner != end.tag) {
             return true;
@@ -196,12 +196,12 @@ mod tests {
     fn only_two_that_name_each_other_are_joined() {
         let (owner, thief) = (consumer(1, Some(11)), consumer(2, Some(11)));
         let (server, fake) = (provider(11, Some(1)), provider(12, Some(1)));
-        assert_eq!(judged(&[thief]), (None, vec![]), "nobody knows yet");
+        assert_eq!(judged(&[thief]), (None, vec![]), "not known yet");
         assert_eq!(judged(&[thief, server]), (None, vec![2]));
         for ends in [[thief, owner, server], [owner, server, thief], [server, thief, owner]] {
             assert_eq!(judged(&ends), (Some((1, 11)), vec![2]));
         }
-        // A stranger that names nobody is refused as well.
+        // A stranger that names no partner is refused as well.
         assert_eq!(judged(&[consumer(2, None), server]), (None, vec![2]));
         assert_eq!(judged(&[fake, owner]), (None, vec![12]), "the provider that it names may still come");
         assert_eq!(judged(&[fake, owner, server]).0, Some((1, 11)));

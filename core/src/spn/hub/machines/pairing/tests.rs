@@ -113,8 +113,8 @@ fn two_ends_that_belong_together_are_answered_with_each_others_values() {
 fn an_abort_is_reported_to_the_partner_and_ends_the_requests_of_both() {
     let aborted = |code| Values { flags: flag::ABORTED, code, ..values(0, 0) };
     for (code, status) in [(0x22, 0x22), (0, 0x20)] {
-        let told = A::Answer { session: P, status, generation: 0, received: 0, flags: flag::ABORTED };
-        let actions = [park(C), answer(C, 0, 0), told, unpark(&[P, C]), A::End];
+        let notified = A::Answer { session: P, status, generation: 0, received: 0, flags: flag::ABORTED };
+        let actions = [park(C), answer(C, 0, 0), notified, unpark(&[P, C]), A::End];
         assert_step(&[asks(P, 0)], request(C, aborted(code)), "Ended", &actions);
     }
     // A stranger's request is not forgotten with them.
@@ -127,7 +127,7 @@ fn an_abort_is_reported_to_the_partner_and_ends_the_requests_of_both() {
 
 #[test]
 fn what_does_not_belong_to_the_sender_is_refused() {
-    // Nobody knows yet who the stranger is; the provider's request says it.
+    // Which end is the stranger is not known yet; the provider's request shows it.
     let found_out = [park(P), unpark(&[STRANGER]), refuse(&[STRANGER], 0x15)];
     assert_step(&[asks(STRANGER, 0)], asks(P, 0), "Parked", &found_out);
     assert_step(&[asks(P, 0)], asks(STRANGER, 0), "Parked", &[refuse(&[STRANGER], 0x15)]);
@@ -232,10 +232,10 @@ fn close_req_reaches_the_partner_and_ends_the_requests_of_both() {
     let ack = A::SendCloseAck { session: C };
     assert_step(&[], close(C), "Ended", &[ack.clone(), A::End]);
     assert_step(&[asks(C, 0)], close(C), "Ended", &[ack.clone(), unpark(&[C]), A::End]);
-    let told = A::SendCloseReq { session: P, code: 0x20 };
-    let both = [ack.clone(), told, unpark(&[P, C]), A::End];
+    let notified = A::SendCloseReq { session: P, code: 0x20 };
+    let both = [ack.clone(), notified, unpark(&[P, C]), A::End];
     assert_step(&[asks(P, 0), asks(C, 0)], close(C), "Ended", &both);
-    // A session without a leg of its own may not end somebody else's.
+    // A session without a leg of its own may not end another one's.
     assert_step(&[E::LegFound { generation: 1 }, asks(C, 0)], close(C), "Carried", &[ack]);
 }
 
@@ -300,7 +300,7 @@ fn a_request_waits_for_its_time_and_no_longer() {
     assert_eq!((drain(&mut machine), machine.state(), machine.poll_timeout()), (last, "Ended", None));
 }
 
-/// A host of the machine that knows only what events and actions tell it.
+/// A host of the machine that knows only events and actions.
 #[derive(Default)]
 struct Host {
     /// The sessions with a request, and that request.

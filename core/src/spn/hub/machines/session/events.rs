@@ -68,7 +68,7 @@ pub enum Event {
     EntitlementLost,
     /// A newer session of the same process, or of the same singleton, takes its place.
     Replaced,
-    /// A provider that nobody uses: it is stopped.
+    /// A provider without connections: it is stopped.
     Idle,
     /// The hub is leaving.
     HubDraining {

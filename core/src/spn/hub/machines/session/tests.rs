@@ -169,7 +169,7 @@ fn drain() {
     assert_eq!(
         step(DRAINING, E::SessionClose { code: 0 }),
         ("Closed", vec![drained(TerminateReason::Shutdown), A::Close { code: 0 }]),
-        "the endpoint left because it was told to"
+        "the endpoint left because it was asked to"
     );
     let shut_down = leave(TerminateReason::Shutdown);
     assert_eq!(step(DRAINING, E::ClosedByPeer { code: 0 }), ("Closed", vec![shut_down]));
