@@ -98,3 +98,54 @@ impl Context<'_> {
         }
     }
 }
+
+/// What tests of parts hand them.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::{
+        Epoch,
+        quic::EndpointConfig,
+        testing::{first_instant, pki},
+    };
+
+    /// Owns what a [`Context`] borrows. Its QUIC endpoint has no sessions.
+    pub(crate) struct Surroundings {
+        pub(crate) now: Instant,
+        pub(crate) config: Config,
+        clock: Clock,
+        quic: Endpoint,
+        pub(crate) deadlines: Deadlines<Due>,
+        pub(crate) outbox: Outbox,
+        scratch: Vec<Bytes>,
+    }
+
+    impl Surroundings {
+        pub(crate) fn new() -> Self {
+            let now = first_instant();
+            let clock = Clock::new(Epoch { instant: now, unix: pki::UNIX });
+            Self {
+                now,
+                config: Config::new("r", "hub", std::net::SocketAddr::from(([192, 0, 2, 1], 4433))),
+                quic: Endpoint::new(EndpointConfig::new([1; 32], clock.clone()), None),
+                clock,
+                deadlines: Deadlines::default(),
+                outbox: Outbox::new("r", "hub"),
+                scratch: Vec::new(),
+            }
+        }
+
+        pub(crate) fn cx(&mut self) -> Context<'_> {
+            Context {
+                now: self.now,
+                config: &self.config,
+                clock: &self.clock,
+                id: [9; 16],
+                quic: &mut self.quic,
+                deadlines: &mut self.deadlines,
+                outbox: &mut self.outbox,
+                scratch: &mut self.scratch,
+            }
+        }
+    }
+}

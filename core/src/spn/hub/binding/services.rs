@@ -427,3 +427,141 @@ fn remind_of_silence(cx: &mut Context<'_>, session: Handle) {
     let rtt = cx.quic.rtt(session);
     cx.remind(cx.now + patience(rtt), Due::Silence(session));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        Epoch,
+        spn::hub::{binding::link::links::testing, context::testing::Surroundings, notice::Notice},
+    };
+
+    struct Bench {
+        around: Surroundings,
+        links: Links,
+        services: Services,
+        cluster: Cluster,
+    }
+
+    impl Bench {
+        fn new(singleton: bool) -> Self {
+            let around = Surroundings::new();
+            let cluster = Cluster::new(Epoch { instant: around.now, unix: Duration::ZERO });
+            let mut services = Services::default();
+            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            services.apply(vec![Service {
+                urn: "urn:s".to_owned(),
+                providers: names(&["p", "p2"]),
+                consumers: names(&["c"]),
+                singleton,
+                availability: None,
+            }]);
+            Self { around, links: Links::new(0), services, cluster }
+        }
+
+        /// A session that has begun.
+        fn enter(&mut self, n: u32, role: Role, identity: &str) -> Handle {
+            let session = self.add(n, role, identity);
+            let Self { around, links, services, .. } = self;
+            assert!(services.enter(&mut around.cx(), links, session, 100));
+            session
+        }
+
+        fn add(&mut self, n: u32, role: Role, identity: &str) -> Handle {
+            let session = testing::add(&mut self.links, &mut self.around.cx(), n, role, identity);
+            let party = &mut self.links.get_mut(session).unwrap().party;
+            party.peer.common_name = Some(identity.to_owned());
+            (party.can_resume, party.seeks, party.instance) = (true, true, [n as u8; 16]);
+            session
+        }
+
+        fn admit(&mut self, session: Handle) -> Result<Admission, u64> {
+            let Self { around, links, services, cluster } = self;
+            services.identify(&around.cx(), links.get_mut(session).unwrap(), "urn:s", None)?;
+            services.admit(cluster, session, links.get(session).unwrap())
+        }
+
+        fn take_unflushed(&mut self) -> Vec<Handle> {
+            let Self { around, links, .. } = self;
+            let mut sessions: Vec<_> = std::iter::from_fn(|| links.next_unflushed()).collect();
+            sessions.iter().for_each(|session| assert!(links.flush(&mut around.cx(), *session).is_some()));
+            sessions.sort();
+            sessions
+        }
+    }
+
+    #[test]
+    fn a_singletons_second_provider_waits_and_a_third_one_is_refused() {
+        let mut bench = Bench::new(true);
+        let first = bench.enter(1, Role::Provider, "p");
+        let [second, third] = [2, 3].map(|n| bench.add(n, Role::Provider, "p2"));
+        assert_eq!(bench.admit(second), Ok(Admission::Occupied));
+        bench.services.hold(&mut bench.around.cx(), &bench.links, second);
+        assert_eq!(bench.services.incumbent_of(&bench.links, second), Some(first));
+        assert_eq!(bench.admit(third), Err(code::SINGLETON_OCCUPIED));
+        assert_eq!(bench.services.take_newcomer(0), None, "the first one is there");
+        bench.services.leave(&mut bench.links, first);
+        assert_eq!(bench.services.take_newcomer(0), Some(second));
+        assert_eq!(bench.admit(third), Ok(Admission::Free));
+    }
+
+    #[test]
+    fn a_consumer_is_early_until_there_is_a_provider() {
+        let mut bench = Bench::new(false);
+        let [consumer, stranger] = [(1, "c"), (2, "x")].map(|(n, name)| bench.add(n, Role::Consumer, name));
+        assert_eq!(bench.admit(consumer), Ok(Admission::Early));
+        assert_eq!(bench.admit(stranger), Err(code::NOT_ENTITLED));
+        assert_eq!(bench.services.take_early(0).into_iter().collect::<Vec<_>>(), [consumer]);
+        assert_eq!(bench.admit(consumer), Ok(Admission::Early));
+        bench.services.release(&bench.links, consumer);
+        assert!(bench.services.take_early(0).is_empty());
+        bench.enter(3, Role::Provider, "p");
+        assert_eq!(bench.admit(consumer), Ok(Admission::Free));
+        bench.around.config.limits.sessions_per_identity = 0;
+        assert_eq!(bench.admit(consumer), Err(code::TOO_MANY_SESSIONS));
+    }
+
+    #[test]
+    fn consumers_are_sent_each_list_and_wait_for_providers_that_they_do_not_know() {
+        let mut bench = Bench::new(false);
+        let consumer = bench.enter(1, Role::Consumer, "c");
+        bench.services.listen(&mut bench.links, consumer);
+        let provider = bench.enter(2, Role::Provider, "p");
+        assert_eq!(bench.take_unflushed(), [consumer]);
+        let choice = |bench: &mut Bench| bench.services.choose(&bench.around.cx(), &bench.links, 0, consumer);
+        assert_eq!(choice(&mut bench), Choice::Unknown);
+        assert_eq!(bench.services.acknowledge(&bench.links, consumer, 1), Some(0));
+        assert_eq!(bench.services.acknowledge(&bench.links, provider, 1), None);
+        assert_eq!(choice(&mut bench), Choice::Provider(provider));
+        bench.services.set_weight(&mut bench.links, 0, provider, 0);
+        assert_eq!((bench.take_unflushed(), choice(&mut bench)), (vec![consumer], Choice::None));
+        assert_eq!(bench.services.sought(&bench.links, consumer, [2; 16]), Some(provider), "it can be asked");
+        bench.services.forget(consumer);
+        bench.services.leave(&mut bench.links, provider);
+        assert_eq!(bench.take_unflushed(), []);
+        let started = std::iter::from_fn(|| bench.around.outbox.pop());
+        assert_eq!(started.filter(|notice| matches!(notice, Notice::Record(_))).count(), 2);
+    }
+
+    #[test]
+    fn a_silent_provider_is_given_up_only_while_another_one_answers() {
+        let mut bench = Bench::new(false);
+        let [silent, other] = [(1, "p"), (2, "p2")].map(|(n, name)| bench.enter(n, Role::Provider, name));
+        let Bench { around, links, services, .. } = &mut bench;
+        services.watch(&mut around.cx(), links, silent, 0);
+        let mut look = |around: &mut Surroundings, services: &mut Services, secs| {
+            around.now += Duration::from_secs(secs);
+            let at = around.now;
+            services.look_at_silence(&mut around.cx(), links, at, silent, |_, _| false)
+        };
+        assert_eq!(look(around, services, 1), None);
+        services.out_of_credit(0, other);
+        assert_eq!(look(around, services, 1), None, "nowhere to go");
+        assert!(services.get_mut(0).unwrap().roster_mut().has_credit(other));
+        assert_eq!(look(around, services, 1), Some(Verdict::GivenUp { heard: 0 }));
+        let listed: Vec<_> = services.get(0).unwrap().roster().listed().collect();
+        assert_eq!(listed, [(silent, false), (other, true)]);
+    }
+}

@@ -231,3 +231,103 @@ impl Connections {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        quic::StreamId,
+        spn::{
+            Role,
+            hub::{binding::link::links::testing, context::testing::Surroundings},
+        },
+    };
+
+    const KEY: ConnKey = ConnKey([7; 16]);
+
+    fn key(n: u8) -> ConnKey {
+        ConnKey([n; 16])
+    }
+
+    /// A consumer's session, and connections on it of which the first `count` have a provider's stream.
+    fn relaying(around: &mut Surroundings, links: &mut Links, count: u8) -> (Connections, Handle) {
+        let mut cx = around.cx();
+        let consumer = testing::add(links, &mut cx, 1, Role::Consumer, "c");
+        let provider = testing::add(links, &mut cx, 2, Role::Provider, "p");
+        let mut connections = Connections::default();
+        for n in 0..count {
+            let leg = Leg { session: consumer, stream: StreamId::of_test(n.into()) };
+            let id = connections.add(&cx, links, leg, key(n), Origin::New { offers_resume: true }).unwrap();
+            connections.handle_event(&cx, id, Event::ConnectStream);
+            connections.get_mut(id).unwrap().board(Leg { session: provider, stream: StreamId::of_test(n.into()) });
+            connections.handle_event(&cx, id, Event::ProviderChosen { resumable: true });
+            while connections.next_action(&mut cx, id).is_some() {}
+        }
+        (connections, consumer)
+    }
+
+    #[test]
+    fn a_connection_is_in_all_books_or_in_none() {
+        let (mut around, mut links) = (Surroundings::new(), Links::new(0));
+        around.config.limits.connections_per_session = 1;
+        let consumer = testing::add(&mut links, &mut around.cx(), 1, Role::Consumer, "c");
+        let mut connections = Connections::default();
+        let leg = Leg { session: consumer, stream: StreamId::of_test(1) };
+        let origin = Origin::New { offers_resume: false };
+        let id = connections.add(&around.cx(), &mut links, leg, KEY, origin.clone()).unwrap();
+        assert_eq!(
+            (connections.id(KEY), connections.own(&links, consumer, KEY)),
+            (Some(id), Some((id, Side::Consumer)))
+        );
+        assert!(links.get(consumer).unwrap().connections().contains(&id));
+        assert_eq!(connections.add(&around.cx(), &mut links, leg, key(8), origin), Err(code::CONNECTION_LIMIT));
+        assert!(connections.remove(&mut links, id).is_some() && connections.remove(&mut links, id).is_none());
+        assert_eq!((connections.len(), connections.contains_key(KEY)), (0, false));
+        assert!(links.get(consumer).unwrap().connections().is_empty());
+    }
+
+    #[test]
+    fn a_connection_belongs_to_its_ends() {
+        let (mut around, mut links) = (Surroundings::new(), Links::new(0));
+        let (connections, consumer) = relaying(&mut around, &mut links, 1);
+        let thief = testing::add(&mut links, &mut around.cx(), 3, Role::Consumer, "c2");
+        let again = testing::add(&mut links, &mut around.cx(), 4, Role::Provider, "p");
+        for (session, is_foreign) in [(consumer, false), (thief, true), (again, false), (Handle::of_test(9), true)] {
+            assert_eq!(connections.is_foreign(&links, session, key(0)), is_foreign, "{session:?}");
+        }
+        assert!(!connections.is_foreign(&links, thief, key(5)), "that one has no leg here");
+        assert_eq!(connections.own(&links, again, key(0)), None);
+        assert_eq!(connections.admission(&links, false, consumer, key(0)), Admission::Leaving);
+        links.get_mut(consumer).unwrap().party.service = 1;
+        assert_eq!(connections.admission(&links, true, consumer, key(0)), Admission::Foreign, "another service's");
+    }
+
+    #[test]
+    fn each_direction_is_queued_once_and_preambles_first() {
+        let (mut around, mut links) = (Surroundings::new(), Links::new(0));
+        let (mut connections, _) = relaying(&mut around, &mut links, 3);
+        connections.get_mut(2).unwrap().expect_preamble();
+        for id in [0, 1, 0, 2, 9] {
+            connections.ready(id, Side::Consumer);
+        }
+        assert_eq!(connections.ready_ids(), [2, 0, 1]);
+        assert_eq!((connections.next_ready(), connections.count_ready()), (Some((2, Side::Consumer)), 2));
+        connections.ready(2, Side::Consumer);
+        assert_eq!(connections.count_ready(), 2, "it has not had its turn yet");
+        let turn = connections.pump(&mut around.cx(), &mut links, 2, Side::Consumer).unwrap();
+        assert!(!turn.is_answer);
+        connections.ready(2, Side::Consumer);
+        assert_eq!(connections.count_ready(), 3);
+    }
+
+    #[test]
+    fn a_leg_that_waits_for_a_stream_is_known_to_the_provider() {
+        let (mut around, mut links) = (Surroundings::new(), Links::new(0));
+        let (mut connections, _) = relaying(&mut around, &mut links, 1);
+        let provider = Handle::of_test(2);
+        connections.get_mut(0).unwrap().wait_for(provider);
+        links.get_mut(provider).unwrap().add_leg(0);
+        connections.stop_waiting(&mut links, 0);
+        assert!(links.get(provider).unwrap().legs().is_empty());
+    }
+}

@@ -305,3 +305,91 @@ impl Links {
         }
     }
 }
+
+/// Sessions for tests of what is above them.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::spn::wire::control::Control;
+
+    /// Adds an established session of `sc02` with a control stream; its service is the first.
+    pub(crate) fn add(links: &mut Links, cx: &mut Context<'_>, n: u32, role: Role, identity: &str) -> Handle {
+        let session = Handle::of_test(n);
+        let mut link = Link::new(std::net::SocketAddr::from(([192, 0, 2, 1], 1)), cx.config);
+        link.party.role = role;
+        link.party.identity = identity.into();
+        link.party.service = 0;
+        link.handle_event(cx.now, Event::ExtendedHandshake);
+        link.handle_event(cx.now, Event::OpenAdmitted { weight: 100 });
+        link.control_mut().open(Control::new(cx.quic, session, StreamId::of_test(0)));
+        links.add(session, link);
+        session
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spn::hub::context::testing::Surroundings;
+
+    const KEY: ConnKey = ConnKey([7; 16]);
+
+    #[test]
+    fn a_session_with_frames_to_send_is_flushed_once() {
+        let (mut around, mut links) = (Surroundings::new(), Links::new(0));
+        let session = testing::add(&mut links, &mut around.cx(), 1, Role::Consumer, "c");
+        links.send(session, &Frame::CloseAck { conn: KEY });
+        links.send_latest(&around.cx(), session, KEY, Frame::PauseReq { conn: KEY });
+        links.send(Handle::of_test(2), &Frame::CloseAck { conn: KEY });
+        assert_eq!((links.next_unflushed(), links.next_unflushed()), (Some(session), None));
+        assert!(!links.get(session).unwrap().is_open());
+        let flushed = links.flush(&mut around.cx(), session).unwrap();
+        assert_eq!((flushed.is_free, flushed.service, flushed.result), (false, 0, Ok(())));
+        assert!(links.get(session).unwrap().is_open(), "SESSION_ACK is on its way");
+        links.send_report(session, AckEntry { conn: KEY, received: 0, flags: 0 });
+        assert_eq!(links.next_unflushed(), Some(session));
+    }
+
+    #[test]
+    fn requests_are_looked_at_when_the_oldest_has_waited_long_enough() {
+        let (mut around, mut links) = (Surroundings::new(), Links::new(0));
+        let session = testing::add(&mut links, &mut around.cx(), 1, Role::Provider, "p");
+        links.park(&mut around.cx(), session, KEY);
+        links.park(&mut around.cx(), session, ConnKey([8; 16]));
+        let due = around.now + around.config.resume_wait();
+        assert_eq!(around.deadlines.expire(due), Some((due, Due::Parked(session))));
+        assert_eq!(around.deadlines.next(), None, "one time for both");
+        links.unpark([session, Handle::of_test(2)].into_iter(), KEY);
+        assert_eq!(links.get(session).unwrap().requests().len(), 1);
+    }
+
+    #[test]
+    fn a_stream_of_a_deployed_consumer_is_never_stopped_but_read_to_its_end() {
+        let (mut around, mut links) = (Surroundings::new(), Links::new(0));
+        let session = testing::add(&mut links, &mut around.cx(), 1, Role::Consumer, "c");
+        links
+            .get_mut(session)
+            .unwrap()
+            .streams_mut()
+            .insert(StreamId::of_test(1), super::super::data::DataStream::Silent);
+        links.refuse_stream(&mut around.cx(), session, StreamId::of_test(1), 0x10);
+        assert!(links.get(session).unwrap().streams().get(StreamId::of_test(1)).is_none());
+        assert!(!links.read_discarded(&mut around.cx(), session, StreamId::of_test(1)), "it was stopped");
+        links.get_mut(session).unwrap().party.protocol = Protocol::Sc01;
+        links.get_mut(session).unwrap().streams_mut().discard(StreamId::of_test(2));
+        assert!(links.read_discarded(&mut around.cx(), session, StreamId::of_test(2)));
+    }
+
+    #[test]
+    fn a_stalled_sessions_memory_is_free_when_it_ends() {
+        let (mut around, mut links) = (Surroundings::new(), Links::new(1 << 30));
+        let session = testing::add(&mut links, &mut around.cx(), 1, Role::Consumer, "c");
+        assert!(links.stall(&mut around.cx(), session) && !links.stall(&mut around.cx(), Handle::of_test(2)));
+        assert!(matches!(
+            around.deadlines.expire(around.now + std::time::Duration::from_secs(60)),
+            Some((_, Due::Stalled(_)))
+        ));
+        links.remove(session);
+        assert_eq!((links.budget().parked(), links.is_empty()), (0, true));
+    }
+}
