@@ -1,7 +1,7 @@
 //! A whole hub, as a binding: UDP datagrams in and out, and [notices](Notice) (docs/protocols/spn.md).
 //!
-//! One [`Hub`] is one realm's hub record and one UDP socket. It joins what stands beside it: the QUIC [endpoint](crate::quic), the [`machines`]
-//! of the hub, its sessions and its connections, the [`policy`] of services and their providers, and the relay that moves payload.
+//! One [`Hub`] is one realm's hub record and one UDP socket. It is composed of the QUIC [endpoint](crate::quic), the [`machines`] of the hub, its
+//! sessions and its connections, the [`policy`] of services and their providers, and the binding between them, which also moves payload.
 //!
 //! # Call contract
 //!
@@ -63,7 +63,7 @@ pub struct Hub {
     quic: Endpoint,
     machine: Hosted<Instance>,
     id: [u8; 16],
-    /// What a reload has brought, until the machine asks for it.
+    /// The services of the inventory, until the machine asks for them.
     loaded: Option<Vec<Service>>,
     changes: Vec<String>,
     intake: Intake,
@@ -267,7 +267,7 @@ impl Hub {
         self.machine.is_starting()
     }
 
-    /// Who is here.
+    /// Sessions, connections and services at the moment.
     #[must_use]
     pub fn status(&self) -> Status {
         self.intake.exchange().status()

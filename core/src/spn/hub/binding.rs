@@ -1,9 +1,17 @@
 //! From QUIC to the machines, and from the machines to QUIC.
 //!
-//! Parts, which own their data and know neither each other's nor the hub's: [`link`] (sessions), [`conn`] (connections and their payload),
-//! [`pairings`] (requests to resume), [`services`] (who is there for what), [`cluster`]
-//! (managed providers). Two types join them: [`intake`] takes what comes in, [`exchange`]
-//! carries out what the machines decide.
+//! [`intake`] turns all input into events of machines, and [`exchange`] carries out their actions. Both work on parts that own their data, and
+//! know only the parts below them: [`conn`] (connections and their payload) and [`services`] (the sessions of each service) use [`link`]
+//! (sessions on the wire); [`pairings`] (requests to resume) and [`cluster`] (managed providers) use none. What a part needs besides is handed
+//! to it with each call, as a [`Context`](super::context::Context).
+//!
+//! Where some questions are answered:
+//!
+//! - How a singleton's second provider is refused: `policy/newcomers.rs`.
+//! - Where a cron start is decided: `policy/provision.rs`.
+//! - How a provider's FIN reaches the consumer: `exchange/connection_actions.rs`.
+//! - What happens when `pause_max` passes: that is the endpoint's, `endpoint/machines/connection/pause.rs`. The hub has no such time: requests to
+//!   resume expire by `requests_timeout` in `intake/resume.rs`.
 
 pub(super) mod cluster;
 pub(super) mod conn;

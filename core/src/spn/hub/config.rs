@@ -134,7 +134,7 @@ pub enum ConfigError {
     ClientCa(IdentityError),
 }
 
-/// Who is on a hub at the moment.
+/// The sessions, connections and services of a hub at the moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Established sessions of providers.

@@ -1,5 +1,5 @@
-//! The connections of the hub as they are on the wire: their streams, what is on its way between them, and the preamble and frames with which
-//! they begin.
+//! The connections of the hub as they are on the wire: their streams, the payload between them, and the preambles and frames with which they
+//! begin.
 //!
 //! A [`Connection`] is one connection, [`Connections`] are all of them. What a connection's [machine](HubConnection) decides is carried out by
 //! the [exchange](super::exchange).
@@ -89,7 +89,7 @@ pub(crate) struct Connection {
     machine: Hosted<HubConnection>,
     key: ConnKey,
     service: usize,
-    /// The consumer that the key belongs to.
+    /// The identity that the key belongs to.
     identity: Arc<str>,
     consumer: Leg,
     provider: Option<Leg>,
@@ -103,7 +103,7 @@ pub(crate) struct Connection {
     generation: u64,
     /// Something has come back from the provider.
     is_answered: bool,
-    /// Datagrams that had come from its provider when that got it; not of a later leg.
+    /// Datagrams that had come from its provider when it was given the connection; `None` for a later leg.
     heard: Option<u64>,
     began: Option<(Instant, ConnectionRecord)>,
     /// Consumer to provider.
@@ -221,12 +221,12 @@ impl Connection {
         self.waits_for.take()
     }
 
-    /// Its provider got it when so many datagrams had come from there.
+    /// Its provider was given it after so many datagrams had come from there.
     pub(crate) fn given_after(&mut self, heard: u64) {
         self.heard = Some(heard);
     }
 
-    /// Whether its provider got it when so many datagrams had come from there, and has sent nothing back on it.
+    /// Whether its provider was given it after so many datagrams, and has sent nothing back on it.
     pub(crate) fn is_owed_answer(&self, heard: u64) -> bool {
         self.heard == Some(heard) && !self.is_answered
     }
@@ -244,7 +244,7 @@ impl Connection {
         }
     }
 
-    /// Its provider is to get a preamble that never comes, as if the window of its session had been exhausted.
+    /// Its provider waits for a preamble that never comes, as if the window of its session had been exhausted.
     #[cfg(test)]
     pub(crate) fn expect_preamble(&mut self) {
         self.up.direction.expect(usize::MAX);

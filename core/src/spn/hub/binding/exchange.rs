@@ -1,8 +1,8 @@
-//! Joins the machines of a hub: what the machine of a session, of a connection, of requests to resume or of a managed provider asks for is carried
-//! out here, and what that means for another machine is that one's next event.
+//! Joins the machines of a hub: the actions of the machines of sessions, connections, requests to resume and managed providers are carried out
+//! here, and their consequences for another machine are its next events.
 //!
-//! The parts do not know each other: [`Links`] and [`Connections`] have what is on the wire, [`Services`] who is there, [`Pairings`] who wants
-//! to resume, [`Cluster`] what is started and stopped. Each file below carries out the actions of one kind of machine.
+//! Each file below carries out the actions of one kind of machine: `session_actions.rs`, `connection_actions.rs`, `pairing_actions.rs`,
+//! `managed_actions.rs`. `check.rs` compares the books of all parts, for tests.
 
 pub(in crate::spn::hub) mod check;
 mod connection_actions;
@@ -37,7 +37,7 @@ pub(crate) struct Exchange {
     pairings: Pairings,
     services: Services,
     cluster: Cluster,
-    /// A machine has acted: what follows from that is still to be found and sent.
+    /// A machine has acted: what follows from that is still to be worked off and sent.
     has_acted: bool,
 }
 
@@ -63,7 +63,7 @@ impl Exchange {
         }
     }
 
-    /// The parts, for what is no matter of several machines.
+    /// The parts, for calls that concern no machine of another part.
     pub(crate) fn parts(&mut self) -> Parts<'_> {
         Parts {
             links: &mut self.links,
@@ -89,7 +89,7 @@ impl Exchange {
         self.is_listening = true;
     }
 
-    /// Who is here.
+    /// Sessions, connections and services at the moment.
     pub(crate) fn status(&self) -> Status {
         let count = |role| {
             let is_meant = |link: &Link| link.party.role == role && link.machine().is_established();

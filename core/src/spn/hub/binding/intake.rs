@@ -1,5 +1,5 @@
-//! What comes in: events of QUIC, control frames, the beginnings of data streams, and deadlines. Each becomes an event of a machine, which the
-//! [exchange](super::exchange) takes from there.
+//! All input: events of QUIC, control frames, preambles of data streams, and deadlines. Each becomes an event of a machine, for the
+//! [exchange](super::exchange).
 
 mod admission;
 mod frames;
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// What comes in to a hub, and where it goes.
+/// Turns the input of a hub into events of its machines.
 pub(crate) struct Intake {
     exchange: Exchange,
     /// For the keys of `sc01` connections, which have none of their own.
@@ -101,7 +101,7 @@ impl Intake {
         parts.links.remove(session);
     }
 
-    /// A deadline that was due `at` has come. That of the hub's own machine is the hub's.
+    /// A deadline that was due `at` has come. The deadline of the hub's own machine is not handled here.
     pub(crate) fn expire(&mut self, cx: &mut Context<'_>, at: Instant, due: Due) {
         let exchange = &mut self.exchange;
         match due {

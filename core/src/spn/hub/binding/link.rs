@@ -1,4 +1,4 @@
-//! The sessions of the hub as they are on the wire: who is at the other end, its control stream, its data streams, its windows.
+//! The sessions of the hub as they are on the wire: the peer, the control stream, the data streams, the windows.
 //!
 //! A [`Link`] is one session, [`Links`] are all of them. What a session's [machine](HubSession) decides is carried out by the
 //! [exchange](super::exchange).

@@ -1,5 +1,5 @@
-//! Who is there for each service, and who is to know: sessions enter and leave the [registry](Registry), consumers are sent the lists of providers,
-//! providers that acknowledge nothing are noticed, and the second provider of a singleton waits (docs/protocols/spn.md, Hub session, and Choosing
+//! The services with the sessions that are there for them: sessions enter and leave the [registry](Registry), consumers are sent the lists of
+//! providers, silent providers are found, and the second provider of a singleton waits (docs/protocols/spn.md, Hub session, and Choosing
 //! a provider).
 
 use std::{collections::BTreeSet, time::Instant};

@@ -1,7 +1,7 @@
 //! A connection, as the hub sees it: a consumer's stream and a provider's stream (docs/protocols/spn.md, Hub connection, HBC-1).
 //!
-//! The bytes themselves are moved by the relay (`binding/relay.rs`), and requests to resume are kept beside it (`binding/resume.rs`); this machine decides what
-//! follows from everything that is not a byte. A connection that is resumed is a new one here: the next *leg*.
+//! The bytes themselves are moved by the relay (`binding/conn/relay.rs`), and requests to resume have a machine of their own
+//! ([`pairing`](super::pairing)); this machine decides what follows from everything that is not payload. A connection that is resumed is a new one here: the next *leg*.
 //!
 //! Diagram: `docs/states/spn.hub_connection.md`.
 
@@ -50,7 +50,7 @@ impl Default for Config {
 /// The states of a connection on the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum State {
-    /// Nothing has come.
+    /// No event has come yet.
     Idle,
     /// No provider yet.
     Choosing,
@@ -102,7 +102,7 @@ pub struct HubConnection {
 }
 
 impl HubConnection {
-    /// A connection of which nothing has come yet.
+    /// A connection before its first event.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self { config, resumable: false, parts: Parts::new(State::Idle) }

@@ -58,13 +58,13 @@ impl machine::State for State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// Its record and services are there: at start, or again after a reload.
+    /// Its record and services have been loaded: at start, or again after a reload.
     InventoryLoaded,
-    /// They are not.
+    /// Loading the inventory failed.
     LoadFailed,
     /// No start of a managed provider is under way: all are done or have failed.
     StartsDone,
-    /// A reload no longer has this hub; another may serve its endpoints.
+    /// The reloaded inventory no longer has this hub; another may serve its endpoints.
     Removed,
     /// Its realm is disabled: no hub is to serve them.
     Disabled,

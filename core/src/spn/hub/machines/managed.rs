@@ -44,13 +44,13 @@ impl Config {
         self.on_consumer || self.on_payload
     }
 
-    /// Whether one that is not used is ever stopped for that.
+    /// Whether a provider without connections is ever stopped.
     fn ends_idle(&self) -> bool {
         self.is_on_demand() && !self.idle.is_zero()
     }
 }
 
-/// The states of a managed provider. It has no last one: its service may always want it again.
+/// The states of a managed provider. None of them is final: its service may always need it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum State {
     /// No provider is here, and none was started.
@@ -70,7 +70,7 @@ pub enum State {
         /// It is to be started again at once.
         wanted: bool,
     },
-    /// It could not be started; not at once again.
+    /// The start failed; the next one comes later.
     Failed {
         /// It is still to be started.
         wanted: bool,
@@ -90,11 +90,11 @@ impl machine::State for State {
     }
 }
 
-/// What happened to the provider, or to those that want it.
+/// What happened to the provider, or to those that need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// The inventory says for the first time, or says anew, that there is to be a provider.
+    /// The inventory has a managed provider for the first time, or with changed settings.
     Loaded,
     /// A consumer's session has begun, and found no provider.
     ConsumerCame,
@@ -106,9 +106,9 @@ pub enum Event {
     ScheduledStart,
     /// The schedule stops it.
     ScheduledStop,
-    /// The cluster manager has done what it was asked for, or could not.
+    /// The cluster manager has done its task, or has failed.
     ClusterDone {
-        /// It has.
+        /// It has done it.
         ok: bool,
     },
     /// A provider's session has begun: the first.
@@ -117,7 +117,7 @@ pub enum Event {
     ProviderGone,
     /// There are connections, or requests to resume some.
     Busy,
-    /// There are none.
+    /// There are neither connections nor requests to resume.
     Idle,
 }
 
@@ -230,7 +230,7 @@ impl Automaton for ManagedProvider {
         &mut self.parts
     }
 
-    // Who is here, and whether it is used, is noted in every state.
+    // Whether a provider is here, and has connections, is noted in every state.
     fn on_event(&mut self, now: Instant, state: State, event: Event) -> State {
         match event {
             Event::ProviderCame => self.is_here = true,
@@ -262,7 +262,7 @@ impl Automaton for ManagedProvider {
                 self.stop()
             }
             (ManagedTimer::Retry, State::Failed { wanted: true }) => self.start(),
-            // Who waits for it asks again.
+            // Those that wait for it ask again.
             (ManagedTimer::Join, State::Joining) | (ManagedTimer::Retry, State::Failed { wanted: false }) => {
                 State::Stopped
             }
@@ -398,13 +398,13 @@ impl ManagedProvider {
         }
     }
 
-    /// Whether an event asks for a provider, and the settings let it.
+    /// Whether an event asks for a provider, and the settings permit a start.
     fn is_wanted(&self, event: Event) -> bool {
         match event {
             Event::Loaded => !self.config.is_on_demand(),
             Event::ConsumerCame => self.config.on_consumer,
             Event::PayloadAnnounced => self.config.on_payload,
-            // It is a payload, and its consumer has found no provider.
+            // The connection carries payload, and its consumer has found no provider.
             Event::ConnectionWaits => self.config.is_on_demand(),
             Event::ScheduledStart => true,
             Event::ScheduledStop

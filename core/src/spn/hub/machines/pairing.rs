@@ -97,7 +97,7 @@ pub struct Pairing {
     parts: Parts<State, Timer, Action>,
 }
 
-/// What the present leg says of a RESUME stream.
+/// What the present leg does about a RESUME stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Room {
     /// There is no leg.
@@ -192,7 +192,7 @@ impl Pairing {
                 Some(generation) => self.carried(now, event, generation, Requests::default()),
                 None => self.waiting(now, event, Requests::default()),
             },
-            // There is no request yet that they could be about.
+            // They concern requests, and there is none yet.
             Event::LegEnded { .. }
             | Event::LegRefused { .. }
             | Event::ProviderAnswered
@@ -261,7 +261,7 @@ impl Pairing {
                 self.refuse(&mut requests, code::PAUSED, |_| true);
                 self.settle(requests)
             }
-            // There is no leg, or the session has nothing here.
+            // There is no leg, or the session has no request here.
             Event::LegFound { .. }
             | Event::LegEnded { .. }
             | Event::LegRefused { .. }
@@ -338,7 +338,7 @@ impl Pairing {
                 self.refuse(&mut requests, code::PAUSED, |_| true);
                 self.carried_by(generation, requests)
             }
-            // Another leg's.
+            // The event belongs to another leg.
             Event::LegFound { .. } | Event::LegEnded { .. } | Event::LegRefused { .. } => {
                 self.parts.ignore(State::Carried { generation, requests })
             }
@@ -367,7 +367,7 @@ impl Pairing {
         true
     }
 
-    /// Refuses the requests to which the connection does not belong, as it turns out (OWN-4).
+    /// Refuses the requests of ends that turn out not to own the connection (OWN-4).
     fn refuse_foreign(&mut self, requests: &mut Requests) {
         let foreign: Vec<_> = requests.iter().filter(|it| requests.is_foreign(it.end)).map(|it| it.session).collect();
         self.refuse(requests, code::NOT_ENTITLED, |request| foreign.contains(&request.session));
@@ -449,7 +449,7 @@ impl Pairing {
         self.parts.act(Action::RefuseStream { code });
     }
 
-    /// An end wants the connection no more: its partner is notified, and the requests of both are forgotten.
+    /// An end gives the connection up: its partner is notified, and the requests of both are forgotten.
     fn close(&mut self, requests: &mut Requests, end: End, code: u64) {
         if requests.is_foreign(end) {
             return;

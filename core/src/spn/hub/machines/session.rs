@@ -1,6 +1,7 @@
 //! A session, as the hub sees it (docs/protocols/spn.md, Hub session, ADM-1).
 //!
-//! Whether an endpoint may come in is judged by the registry (`policy/registry.rs`) and arrives here as an event; this machine decides what follows from it.
+//! Whether an endpoint is admitted is decided by the registry (`policy/registry.rs`) and arrives here as an event; this machine decides what follows
+//! from it.
 //!
 //! Diagram: `docs/states/spn.hub_session.md`.
 
@@ -62,7 +63,7 @@ pub enum State {
     Handshaking,
     /// `sc02`: SESSION_OPEN has not come.
     AwaitOpen,
-    /// A singleton's second provider, while the first is asked whether it lives.
+    /// A singleton's second provider, while the first is asked for a sign of life.
     Held {
         /// What it speaks.
         protocol: Protocol,
@@ -78,14 +79,14 @@ pub enum State {
     Active {
         /// What it speaks.
         protocol: Protocol,
-        /// It has said that it has no connection left.
+        /// It has reported that it has no connections left (DRAINED).
         drained: bool,
     },
     /// Weight 0: no new connections.
     Retiring {
         /// What it speaks.
         protocol: Protocol,
-        /// It has said that it has no connection left.
+        /// It has reported that it has no connections left (DRAINED).
         drained: bool,
     },
     /// The hub is leaving.
@@ -145,7 +146,7 @@ impl State {
     }
 }
 
-/// The weight of a provider that has not said any (PRV-11).
+/// The weight of a provider that has set none (PRV-11).
 const DEFAULT_WEIGHT: u16 = 100;
 
 /// A session on the hub.
@@ -535,7 +536,7 @@ impl HubSession {
     }
 }
 
-/// What it means that an endpoint has closed its session with a code: 0 is its user's wish, everything else is between it and this hub.
+/// The loss that a close with this code means: 0 is the wish of the endpoint's user, any other code concerns only it and this hub.
 fn leaving(code: u64) -> Loss {
     if matches!(code, code::OK | code::NOT_ENTITLED) { Loss::Left } else { Loss::Away }
 }

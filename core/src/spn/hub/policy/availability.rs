@@ -51,13 +51,13 @@ impl Availability {
         let last = |schedule: &Option<Schedule>| schedule.as_ref().and_then(|schedule| schedule.last(unix));
         match (last(&self.start_at), last(&self.stop_at)) {
             (Some(started), Some(stopped)) => started < stopped,
-            // It has yet to be started for the first time.
+            // Its first start is still to come.
             (None, _) => self.start_at.is_some(),
             (Some(_), None) => false,
         }
     }
 
-    /// The next moment that the schedule names, after `unix`, and whether it starts the provider then. Of two at once the start counts.
+    /// The next moment that the schedule names, after `unix`, and whether it starts the provider then. If both are at the same moment, the start counts.
     #[must_use]
     pub fn next_scheduled(&self, unix: Duration) -> Option<(Duration, bool)> {
         let next = |schedule: &Option<Schedule>| schedule.as_ref().and_then(|schedule| schedule.next(unix));
@@ -116,7 +116,7 @@ fn date(unix: Duration) -> Option<DateTime<Utc>> {
 }
 
 fn since_1970(date: DateTime<Utc>) -> Option<Duration> {
-    // Patterns know whole seconds only.
+    // Patterns have a resolution of one second.
     u64::try_from(date.timestamp()).ok().map(Duration::from_secs)
 }
 

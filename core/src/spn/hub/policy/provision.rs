@@ -75,7 +75,7 @@ impl Managed {
         self.machine.is_busy()
     }
 
-    /// Consumers may come in without a provider: one is started for them.
+    /// Consumers are admitted without a provider: one is started for them.
     pub(crate) fn is_on_demand(&self) -> bool {
         self.availability.is_on_demand()
     }
@@ -129,7 +129,7 @@ impl Managed {
     }
 
     /// A moment of the schedule was due `at`, and it is `unix` now: the start or stop, if it is the next one and has come (MNG-6, MNG-10). None if
-    /// another moment has taken its place, or if the wall clock was slowed down since and it is a little early.
+    /// another moment has taken its place, or if the wall clock was slowed down since and it has not come yet.
     pub(crate) fn scheduled_event(&self, at: Instant, unix: Duration) -> Option<Event> {
         let next = self.scheduled.filter(|next| next.at == at)?;
         (unix >= next.unix).then_some(next.event)

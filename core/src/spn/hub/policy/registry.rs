@@ -1,4 +1,4 @@
-//! Who may come in, and who is there: services, their entitlements and their providers (docs/protocols/spn.md, Identity, IDN-3 and IDN-4, and Hub session).
+//! Services, the identities that are entitled to them, and their providers (docs/protocols/spn.md, Identity, IDN-3 and IDN-4, and Hub session).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,11 +24,11 @@ pub struct Service {
     pub consumers: Vec<String>,
     /// Only one provider session at a time.
     pub singleton: bool,
-    /// How its provider is started and stopped, if that is the hub's business.
+    /// How its provider is started and stopped, if the hub does that.
     pub availability: Option<Availability>,
 }
 
-/// A service, its providers, and who waits for one.
+/// A service, its providers, and the sessions and connections that wait for one.
 #[derive(Debug)]
 pub(crate) struct Entry {
     urn: Arc<str>,

@@ -1,6 +1,6 @@
 //! The provider sessions of one service, and which of them gets the next connection (docs/protocols/spn.md, Choosing a provider, PRV-6 to PRV-13).
 //!
-//! The roster has a number, which grows with each change, and PROVIDERS has both, for consumers. A provider is *listed* while it is to get
+//! The roster has a number, which grows with each change; PROVIDERS carries both to the consumers. A provider is *listed* while it is to get
 //! connections: not while it is given up, and not while its weight is 0.
 
 use super::balance;
@@ -112,7 +112,7 @@ impl Roster {
         self.list(session, is_listed)
     }
 
-    /// A session acknowledges nothing, or has done so again. Says how it was before.
+    /// A session acknowledges nothing, or does so again. Returns what was noted before.
     pub(crate) fn set_silent(&mut self, session: Handle, is_silent: bool) -> Option<bool> {
         self.get_mut(session).map(|provider| std::mem::replace(&mut provider.is_silent, is_silent))
     }
@@ -160,8 +160,8 @@ impl Roster {
         }
     }
 
-    /// The session that gets the next connection, of those that the list of number `known` has or an older one had, and that read what the hub
-    /// sends. A silent one gets it only if no other answers.
+    /// The session that gets the next connection, of those that were listed up to the number `known` and that read what the hub sends. A silent
+    /// one gets it only if no other answers.
     pub(crate) fn choose(&self, known: u64, reads: impl Fn(Handle) -> bool) -> Choice {
         let is_free = |it: &Provider| !it.out_of_credit && it.number <= known && reads(it.session);
         let answers = |it: &Provider| is_free(it) && it.answers();
@@ -175,7 +175,7 @@ impl Roster {
         if self.providers.iter().any(is_unknown) { Choice::Unknown } else { Choice::None }
     }
 
-    /// Puts a provider on the list, or takes it off: no connection that is begun from then on waits for its answer. Says whether that is new.
+    /// Puts a provider on the list, or takes it off: no connection that begins afterwards waits for its answer. Says whether that is a change.
     fn list(&mut self, session: Handle, is_listed: bool) -> bool {
         let number = self.number + 1;
         let Some(provider) = self.get_mut(session).filter(|it| it.is_listed() != is_listed) else { return false };

@@ -30,7 +30,7 @@ impl Listeners {
         true
     }
 
-    /// The newest list that limits which provider a session's connections get. None limits a session that is sent no lists.
+    /// The newest list that limits which provider a session's connections get. A session that is sent no lists is not limited.
     pub(crate) fn newest_known(&self, session: Handle) -> u64 {
         self.acknowledged.get(&session).copied().unwrap_or(u64::MAX)
     }

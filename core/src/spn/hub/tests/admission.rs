@@ -141,7 +141,7 @@ fn violations_close_their_own_session_only() {
             b.write(h, stream, b"\x7f\xff\x02xx");
         }),
         Some(0x10),
-        "an odd type that nobody knows"
+        "an odd type that is unknown"
     );
     assert_eq!(
         close_of(&mut bench, |b, h| {

@@ -317,7 +317,7 @@ fn connections_that_wait_for_a_provider_hold_up_no_neighbour() {
     assert_eq!(
         (bench.exchange().links.budget().parked(), bench.hub.status().connections),
         (0, 0),
-        "nobody searches on"
+        "the search has ended"
     );
 }
 

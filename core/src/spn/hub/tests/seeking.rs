@@ -97,7 +97,7 @@ fn a_provider_is_asked_once_and_only_for_what_is_to_be_resumed() {
     bench.send(c, &seek);
     assert_eq!(bench.frames(p), [], "it has not asked to resume it");
     bench.send(p, &absent);
-    assert_eq!(bench.frames(c), [], "nobody looks for it");
+    assert_eq!(bench.frames(c), [], "the search has ended");
     let request = ResumeReq { conn: KEY, generation: 0, received: 0, sent: 5, flags: 0, code: 0 };
     bench.send(c, &Frame::ResumeReq(request));
     bench.send(c, &seek);

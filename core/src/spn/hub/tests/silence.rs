@@ -23,7 +23,7 @@ fn a_silent_provider_gets_nothing_new_and_what_it_got_goes_to_another_one() {
     let it = &mut bench.hands[alive];
     it.quic.set_max_streams(it.session, 100);
     bench.settle();
-    // It knows this one, and nobody else has it.
+    // It knows this one, and no other provider has it.
     let old = bench.connect(c, 1, b"old");
     bench.wait(Duration::from_millis(100));
     assert_eq!(bench.opened(dead).len(), 1, "the first one goes to the first provider");

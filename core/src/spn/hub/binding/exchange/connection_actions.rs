@@ -40,7 +40,7 @@ enum Search {
 }
 
 impl Exchange {
-    // ---- who gets it ----
+    // ---- the provider ----
 
     /// A consumer's stream asks for a provider. The code refuses it.
     pub(crate) fn connect(
@@ -116,7 +116,7 @@ impl Exchange {
             match if waits { self.choose(cx, service, id) } else { Search::Found } {
                 Search::Found => {}
                 Search::Unknown => {
-                    // Others may know more.
+                    // The consumers of later ones may know more providers.
                     from = id + 1;
                     continue;
                 }
@@ -162,7 +162,7 @@ impl Exchange {
         }
     }
 
-    // ---- what moves on it ----
+    // ---- payload ----
 
     /// One turn of one direction.
     pub(crate) fn pump(&mut self, cx: &mut Context<'_>, id: u64, source: Side) {
@@ -193,7 +193,7 @@ impl Exchange {
         self.connection_event(cx, id, Event::Stop { side, code });
     }
 
-    // ---- its machine ----
+    // ---- the machine ----
 
     pub(crate) fn connection_event(&mut self, cx: &mut Context<'_>, id: u64, event: Event) {
         self.connections.handle_event(cx, id, event);

@@ -125,7 +125,7 @@ impl Exchange {
         }
     }
 
-    /// A session has ended: its requests to resume and its connections lose it, and its service does.
+    /// A session has ended: its requests to resume, its connections and its service lose it.
     fn end_session(&mut self, cx: &mut Context<'_>, session: Handle, loss: Loss) {
         let Some(link) = self.links.get_mut(session) else { return };
         for key in link.requests_mut().take() {

@@ -61,7 +61,7 @@ impl Describe for HubConnection {
     fn check(&self) -> Result<(), String> {
         let timed = match self.parts.state() {
             State::Choosing | State::Waiting { .. } | State::Pausing(_) | State::Closing(_) => true,
-            // The last ends with its sessions.
+            // The last state ends with its sessions.
             State::Idle | State::Relaying { .. } | State::Finishing { .. } | State::Ended => false,
         };
         if self.poll_timeout().is_some() != timed {

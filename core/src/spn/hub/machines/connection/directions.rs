@@ -1,9 +1,9 @@
-//! How far the two directions of a connection have come, and who has said what.
+//! How far the two directions of a connection have come, and what each side has reported.
 
 use super::{Action, HubConnection};
 use crate::spn::{Side, record::DisconnectReason};
 
-/// Something of each side.
+/// A value for each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sides {
     pub(super) consumer: bool,
@@ -49,7 +49,7 @@ pub(super) enum Cut {
 pub struct Flow {
     /// Whose direction is over.
     pub(super) over: Sides,
-    /// The worst end that one of them had.
+    /// The worse of the two ends, for the record.
     pub(super) cut: Option<Cut>,
     /// Who has reported the other's direction over.
     pub(super) reported: Sides,
@@ -58,7 +58,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// That of a connection that its provider knows already.
+    /// The flow of a connection that its provider knows already.
     pub(super) fn known() -> Self {
         Self { answered: true, ..Self::default() }
     }
@@ -68,7 +68,7 @@ impl Flow {
     }
 }
 
-/// One direction ends as its source or its reader wants it, and the other is left alone (HBC-6, HBC-7). Over is over.
+/// One direction ends as its source or its reader wants it, and the other is left alone (HBC-6, HBC-7). A direction that is over stays over.
 impl HubConnection {
     pub(super) fn pass_fin(&mut self, flow: Flow, side: Side) -> Flow {
         if flow.over.has(side) {

@@ -87,7 +87,7 @@ impl HubConnection {
     }
 
     /// Aborts what is not over yet of the stream to this side, and makes sure that it is informed: STOP_SENDING for a direction that has come
-    /// in whole, but could not be passed on, says nothing to its source.
+    /// in whole, but could not be passed on, does not reach its source otherwise.
     pub(super) fn notify(&mut self, flow: Flow, to: Side, code: u64) {
         self.abort(flow, to, code);
         if self.resumable && flow.over.has(to.other()) {
@@ -115,7 +115,7 @@ impl HubConnection {
     }
 }
 
-/// The code of a connection that one end wants no more, whatever it called it.
+/// The code of a connection that one end has given up, whichever code it used.
 pub(super) fn aborted(code: u64) -> u64 {
     if code == code::OK { code::PEER_ABORTED } else { code }
 }

@@ -15,8 +15,8 @@ pub enum Loss {
     Away,
     /// It has left for good, or lost its right.
     Left,
-    /// It has left in good order, after DRAINED or because the hub leaves: what it had has ended or been paused, and what it has not spoken of
-    /// it never saw.
+    /// It has left in good order, after DRAINED or because the hub leaves: its connections have ended or been paused, and it
+    /// never saw those that it has not reported.
     Drained,
     /// A provider's, before a byte of payload has gone either way: the consumer may try another one.
     Unstarted,
@@ -150,15 +150,15 @@ pub enum Action {
     RefuseResume {
         /// Who had asked.
         to: Side,
-        /// The end that it shall have. But for 0x28, the partner has aborted.
+        /// How it ends for this side. With any code but 0x28 the partner has aborted.
         code: u64,
     },
-    /// Both streams have ended: write the end record. What is still reported is still forwarded.
+    /// Both streams have ended: write the end record. Reports are still forwarded.
     Finished {
         /// What the record says.
         reason: DisconnectReason,
     },
-    /// It is over; forget it. With a reason there is a start record that wants its end.
+    /// It is over; forget it. With a reason the end record is due.
     End {
         /// What the record says.
         reason: Option<DisconnectReason>,
@@ -168,7 +168,7 @@ pub enum Action {
 /// The timers of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
-    /// A provider should have been found, or have had a stream to spare.
+    /// A provider, or a stream of it, should have been found.
     Choosing,
     /// CLOSE_ACK should have come.
     Closing,

@@ -10,9 +10,9 @@ use crate::spn::{Side, record::DisconnectReason, wire::code};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
     pub(super) flow: Flow,
-    /// Who has answered, or left the stream anyway.
+    /// Which sides have answered, or left the stream.
     pub(super) answered: Sides,
-    /// Whose stream is no more.
+    /// Which side's stream is gone.
     pub(super) gone: Option<Side>,
     pub(super) reason: DisconnectReason,
 }
@@ -102,7 +102,7 @@ impl HubConnection {
         State::Pausing(pause)
     }
 
-    /// What still passes may have been the last.
+    /// The report that has just passed may have been the last.
     fn passed_in_pause(&mut self, pause: Pause) -> State {
         if pause.flow.over.both() && self.is_reported(pause.flow) {
             return self.end(Some(pause.flow.reason()));
@@ -120,7 +120,7 @@ impl HubConnection {
                 self.parts.act(Action::SendCloseReq { to: side.other(), code: code::PARTNER_LOST });
                 self.end(None)
             }
-            // There is no stream left that a reset could speak of.
+            // There is no stream left to reset.
             Event::SessionLost { side, loss: Loss::Away | Loss::Unstarted } | Event::ResumeReq { side } => {
                 self.parts.act(Action::SendPauseReq { to: side.other() });
                 self.end(None)
@@ -207,7 +207,7 @@ impl HubConnection {
         }
     }
 
-    /// What still passes may have been the last.
+    /// The report that has just passed may have been the last.
     fn passed_in_close(&mut self, close: Close) -> State {
         if close.flow.over.both() { self.end(Some(close.flow.reason())) } else { State::Closing(close) }
     }

@@ -15,21 +15,21 @@ use crate::{
 pub enum Event {
     /// Handshake done, `sc02`.
     ExtendedHandshake,
-    /// Handshake done, `sc01`, and the identity may come in.
+    /// Handshake done, `sc01`, and the identity is admitted.
     LegacyAdmitted,
-    /// Handshake done, `sc01`, and it may not.
+    /// Handshake done, `sc01`, and the identity is refused.
     LegacyRefused {
         /// Why.
         code: u64,
     },
     /// Handshake done, `sc01`, and its singleton service has a provider.
     LegacyOccupied,
-    /// SESSION_OPEN, and it may come in.
+    /// SESSION_OPEN, and the session is admitted.
     OpenAdmitted {
         /// Its weight.
         weight: u16,
     },
-    /// SESSION_OPEN, and it may not.
+    /// SESSION_OPEN, and the session is refused.
     OpenRefused {
         /// Why.
         code: u64,
@@ -50,7 +50,7 @@ pub enum Event {
     IncumbentAlive,
     /// The singleton's first provider has left.
     IncumbentGone,
-    /// A control frame or data stream that must not be, or the control stream ended.
+    /// A forbidden control frame or data stream, or the control stream ended.
     ControlViolation {
         /// 0x10, 0x12 or 0x13.
         code: u64,
@@ -64,7 +64,7 @@ pub enum Event {
     NotifyShutdown,
     /// DRAINED.
     Drained,
-    /// A reload took its right away.
+    /// After a reload it is no longer entitled.
     EntitlementLost,
     /// A newer session of the same process, or of the same singleton, takes its place.
     Replaced,
@@ -139,7 +139,7 @@ pub enum Action {
     },
     /// Send the control datagram `notify_shutdown`.
     SendNotifyShutdown,
-    /// This is its weight from now on.
+    /// Take the new weight.
     SetWeight {
         /// The new weight.
         weight: u16,
