@@ -1,10 +1,10 @@
 //! The connections of the hub as they are on the wire: their streams, the payload between them, and the preambles and frames with which they
 //! begin.
 //!
-//! A [`Connection`] is one connection, [`Connections`] are all of them. What a connection's [machine](HubConnection) decides is carried out by
+//! A [`Conn`] is one connection, [`Conns`] are all of them. What a connection's [machine](HubConnection) decides is carried out by
 //! the [exchange](super::exchange).
 
-pub(super) mod connections;
+pub(super) mod conns;
 pub(super) mod relay;
 
 use std::{sync::Arc, time::Instant};
@@ -85,7 +85,7 @@ impl Origin {
 }
 
 /// A connection on the hub: of one that is resumed, one leg.
-pub(crate) struct Connection {
+pub(crate) struct Conn {
     machine: Hosted<HubConnection>,
     key: ConnKey,
     service: usize,
@@ -112,7 +112,7 @@ pub(crate) struct Connection {
     down: Flow,
 }
 
-impl Connection {
+impl Conn {
     /// What begins on a consumer's stream.
     fn new(machine: HubConnection, key: ConnKey, (leg, consumer): (Leg, &Party), origin: Origin) -> Self {
         let (offers_resume, generation, resume) = match origin {

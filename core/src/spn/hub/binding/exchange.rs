@@ -12,7 +12,7 @@ mod session_actions;
 
 use super::{
     cluster::Cluster,
-    conn::connections::Connections,
+    conn::conns::Conns,
     link::{Link, links::Links},
     pairings::Pairings,
     services::Services,
@@ -33,7 +33,7 @@ pub(crate) struct Exchange {
     /// Whether new work is accepted.
     is_listening: bool,
     links: Links,
-    connections: Connections,
+    connections: Conns,
     pairings: Pairings,
     services: Services,
     cluster: Cluster,
@@ -44,7 +44,7 @@ pub(crate) struct Exchange {
 /// Each part of the exchange.
 pub(crate) struct Parts<'a> {
     pub(crate) links: &'a mut Links,
-    pub(crate) connections: &'a mut Connections,
+    pub(crate) connections: &'a mut Conns,
     pub(crate) pairings: &'a mut Pairings,
     pub(crate) services: &'a mut Services,
     pub(crate) cluster: &'a mut Cluster,
@@ -55,7 +55,7 @@ impl Exchange {
         Self {
             is_listening: false,
             links: Links::new(config.limits.relay_memory),
-            connections: Connections::default(),
+            connections: Conns::default(),
             pairings: Pairings::default(),
             services: Services::default(),
             cluster: Cluster::new(epoch),

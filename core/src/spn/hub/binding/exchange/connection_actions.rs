@@ -13,7 +13,7 @@ use crate::{
         ConnKey, Side,
         hub::{
             binding::conn::{
-                Connection, Origin,
+                Conn, Origin,
                 relay::{Found, Leg},
             },
             context::Context,
@@ -150,7 +150,7 @@ impl Exchange {
                 continue;
             };
             let can_resume = self.links.get(session).is_some_and(|link| link.party.can_resume);
-            let offers_resume = self.connections.get(id).is_some_and(Connection::offers_resume);
+            let offers_resume = self.connections.get(id).is_some_and(Conn::offers_resume);
             self.board_provider(cx, id, Leg { session, stream });
             let heard = cx.quic.received_datagrams(session);
             if let Some(connection) = self.connections.get_mut(id) {
@@ -168,7 +168,7 @@ impl Exchange {
     pub(crate) fn pump(&mut self, cx: &mut Context<'_>, id: u64, source: Side) {
         let Some(turn) = self.connections.pump(cx, &mut self.links, id, source) else { return };
         if turn.is_answer
-            && let Some(key) = self.connections.get(id).map(Connection::key)
+            && let Some(key) = self.connections.get(id).map(Conn::key)
         {
             // The provider knows which connection this leg belongs to.
             self.pairing_event(cx, key, pairing::Event::ProviderAnswered);

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Connection, Origin, Queue, Turn, relay::Leg};
+use super::{Conn, Origin, Queue, Turn, relay::Leg};
 use crate::{
     quic::Handle,
     spn::{
@@ -26,33 +26,33 @@ use crate::{
 
 /// The connections of a hub.
 #[derive(Default)]
-pub(crate) struct Connections {
-    connections: BTreeMap<u64, Connection>,
+pub(crate) struct Conns {
+    connections: BTreeMap<u64, Conn>,
     keys: BTreeMap<ConnKey, u64>,
     next: u64,
     /// Directions that may have something to move: each is in here once.
     ready: VecDeque<(u64, Side)>,
 }
 
-impl Connections {
+impl Conns {
     pub(crate) fn len(&self) -> usize {
         self.connections.len()
     }
 
-    pub(crate) fn get(&self, id: u64) -> Option<&Connection> {
+    pub(crate) fn get(&self, id: u64) -> Option<&Conn> {
         self.connections.get(&id)
     }
 
-    pub(crate) fn get_mut(&mut self, id: u64) -> Option<&mut Connection> {
+    pub(crate) fn get_mut(&mut self, id: u64) -> Option<&mut Conn> {
         self.connections.get_mut(&id)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Connection)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Conn)> {
         self.connections.iter().map(|(id, connection)| (*id, connection))
     }
 
     /// The connections of which `is_meant` is true, oldest first.
-    pub(crate) fn filter(&self, is_meant: impl Fn(&Connection) -> bool) -> Vec<u64> {
+    pub(crate) fn filter(&self, is_meant: impl Fn(&Conn) -> bool) -> Vec<u64> {
         self.iter().filter(|(_, connection)| is_meant(connection)).map(|(id, _)| id).collect()
     }
 
@@ -69,7 +69,7 @@ impl Connections {
         self.keys.get(&key).copied()
     }
 
-    pub(crate) fn by_key(&self, key: ConnKey) -> Option<&Connection> {
+    pub(crate) fn by_key(&self, key: ConnKey) -> Option<&Conn> {
         self.get(self.id(key)?)
     }
 
@@ -99,7 +99,7 @@ impl Connections {
         let id = self.next;
         self.next += 1;
         let machine = HubConnection::new(cx.config.connection);
-        let connection = Connection::new(machine, key, (consumer, &link.party), origin);
+        let connection = Conn::new(machine, key, (consumer, &link.party), origin);
         link.board(consumer.stream, id);
         self.connections.insert(id, connection);
         self.keys.insert(key, id);
@@ -137,14 +137,14 @@ impl Connections {
 
     /// A leg waits no longer for a stream of its provider.
     pub(crate) fn stop_waiting(&mut self, links: &mut Links, id: u64) {
-        let provider = self.get_mut(id).and_then(Connection::stop_waiting);
+        let provider = self.get_mut(id).and_then(Conn::stop_waiting);
         if let Some(link) = provider.and_then(|provider| links.get_mut(provider)) {
             link.remove_leg(id);
         }
     }
 
     /// Takes a connection out of the books, and off its sessions.
-    pub(crate) fn remove(&mut self, links: &mut Links, id: u64) -> Option<Connection> {
+    pub(crate) fn remove(&mut self, links: &mut Links, id: u64) -> Option<Conn> {
         self.stop_waiting(links, id);
         let connection = self.connections.remove(&id)?;
         self.keys.remove(&connection.key());
@@ -170,7 +170,7 @@ impl Connections {
     }
 
     /// The next action of a connection, which may use the connection.
-    pub(crate) fn next_action(&mut self, cx: &mut Context<'_>, id: u64) -> Option<(Action, &mut Connection)> {
+    pub(crate) fn next_action(&mut self, cx: &mut Context<'_>, id: u64) -> Option<(Action, &mut Conn)> {
         let connection = self.get_mut(id)?;
         let action = connection.next_action(cx.deadlines, Due::Connection(id))?;
         Some((action, connection))
@@ -250,11 +250,11 @@ mod tests {
     }
 
     /// A consumer's session, and connections on it of which the first `count` have a provider's stream.
-    fn relaying(around: &mut Surroundings, links: &mut Links, count: u8) -> (Connections, Handle) {
+    fn relaying(around: &mut Surroundings, links: &mut Links, count: u8) -> (Conns, Handle) {
         let mut cx = around.cx();
         let consumer = testing::add(links, &mut cx, 1, Role::Consumer, "c");
         let provider = testing::add(links, &mut cx, 2, Role::Provider, "p");
-        let mut connections = Connections::default();
+        let mut connections = Conns::default();
         for n in 0..count {
             let leg = Leg { session: consumer, stream: StreamId::of_test(n.into()) };
             let id = connections.add(&cx, links, leg, key(n), Origin::New { offers_resume: true }).unwrap();
@@ -271,7 +271,7 @@ mod tests {
         let (mut around, mut links) = (Surroundings::new(), Links::new(0));
         around.config.limits.connections_per_session = 1;
         let consumer = testing::add(&mut links, &mut around.cx(), 1, Role::Consumer, "c");
-        let mut connections = Connections::default();
+        let mut connections = Conns::default();
         let leg = Leg { session: consumer, stream: StreamId::of_test(1) };
         let origin = Origin::New { offers_resume: false };
         let id = connections.add(&around.cx(), &mut links, leg, KEY, origin.clone()).unwrap();
