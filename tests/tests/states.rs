@@ -20,7 +20,7 @@ use towline_core::{
 use towline_tests::tables::Table;
 
 /// All of them: a machine that nobody registered must be missed.
-const MACHINES: [&str; 9] = [
+const MACHINES: [&str; 10] = [
     "spn.hub",
     "spn.hub_session",
     "spn.hub_connection",
@@ -28,6 +28,7 @@ const MACHINES: [&str; 9] = [
     "spn.managed_provider",
     "spn.endpoint_session",
     "spn.endpoint_connection",
+    "tls.connection",
     "txn.accept",
     "txn.transaction",
 ];

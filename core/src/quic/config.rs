@@ -22,10 +22,8 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Clock, Congestion,
-    identity::{Identity, IdentityError, Roots, provider},
-};
+use super::Congestion;
+use crate::tls::{Clock, Identity, IdentityError, Roots, provider};
 
 /// Length of our connection ids, in bytes.
 pub(super) const CID_LEN: usize = 8;

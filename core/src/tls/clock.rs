@@ -60,15 +60,16 @@ impl Clock {
         }
     }
 
-    pub(super) fn advance(&self, now: Instant) {
+    pub(crate) fn advance(&self, now: Instant) {
         self.0.now.store(self.epoch().unix_at(now).as_millis() as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn tls(&self) -> Arc<dyn TimeProvider> {
+    pub(crate) fn tls(&self) -> Arc<dyn TimeProvider> {
         self.0.clone()
     }
 
-    pub(super) fn quic(&self) -> Arc<dyn quinn_proto::TimeSource> {
+    #[cfg(feature = "spn")]
+    pub(crate) fn quic(&self) -> Arc<dyn quinn_proto::TimeSource> {
         self.0.clone()
     }
 }
@@ -89,6 +90,7 @@ impl TimeProvider for Shown {
     }
 }
 
+#[cfg(feature = "spn")]
 impl quinn_proto::TimeSource for Shown {
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + self.since_unix()
