@@ -6,8 +6,27 @@
 //! - [`Identity`], [`Roots`], [`PeerIdentity`] and [`Clock`] are what QUIC shares with it: certificates and keys, and the time that they are
 //!   judged by.
 //!
-//! Both sides show certificates where both are configured with them. Nothing is resumed: each connection is judged by its certificates, as of
-//! now.
+//! Nothing is resumed: each connection is judged by its certificates, as of now. The rules are in `docs/protocols/tls-states.md`.
+//!
+//! # Any binding over TLS
+//!
+//! ```
+//! use std::time::Instant;
+//! use towline_core::{
+//!     net::StreamBinding,
+//!     tls::{Clock, Config, Identity, IdentityError, Roots, ServerConfig, Tls},
+//! };
+//!
+//! /// Demands a certificate of `authority` from each client. The result goes where `binding` would go: into a host's loop.
+//! fn serve<B: StreamBinding>(
+//!     now: Instant, binding: B, certificate: &str, key: &str, authority: &str, clock: &Clock,
+//! ) -> Result<Tls<B>, IdentityError> {
+//!     let identity = Identity::from_pem(certificate, key)?;
+//!     let clients = Roots::from_pem(authority)?;
+//!     let server = ServerConfig::new(&identity, Some(&clients), &[], clock)?;
+//!     Ok(Tls::new(now, binding, Config { server: Some(server), ..Config::default() }))
+//! }
+//! ```
 
 mod adaptor;
 mod clock;
@@ -20,7 +39,8 @@ mod stream;
 pub use adaptor::{Config, Failure, Notice, Tls};
 pub use clock::Clock;
 pub use config::{ClientConfig, ServerConfig};
-pub use identity::{Identity, IdentityError, Roots};
+#[cfg(feature = "spn")]
 pub(crate) use identity::provider;
+pub use identity::{Identity, IdentityError, Roots};
 pub use peer::PeerIdentity;
 pub use stream::{Stream, StreamError};

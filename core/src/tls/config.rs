@@ -87,9 +87,7 @@ impl ClientConfig {
             .map_err(|error| IdentityError::Tls(error.to_string()))?
             .with_root_certificates(roots);
         let mut tls = match identity {
-            Some(identity) => {
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone())))
-            }
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.key.clone()))),
             None => builder.with_no_client_auth(),
         };
         tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();

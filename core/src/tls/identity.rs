@@ -117,12 +117,15 @@ impl Identity {
         Ok(Self { key: Arc::new(key), secret: Arc::new(secret) })
     }
 
-    /// Whether its certificate is not valid yet at that time since 1970.
-    pub(crate) fn is_early(&self, unix: Duration) -> bool {
+    /// Whether the certificate is not valid yet; `unix` is the time since 1970.
+    #[must_use]
+    pub fn is_early(&self, unix: Duration) -> bool {
         let leaf = self.key.cert.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
         leaf.is_some_and(|(_, leaf)| leaf.validity().not_before.timestamp() > unix.as_secs() as i64)
     }
 
+    /// The private key, for secrets that are derived from it.
+    #[cfg_attr(not(feature = "spn"), expect(dead_code, reason = "only QUIC derives some"))]
     pub(crate) fn secret(&self) -> &[u8] {
         self.secret.secret_der()
     }

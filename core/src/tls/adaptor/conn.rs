@@ -211,9 +211,8 @@ impl Conn {
 
     /// The next answer for the inner binding.
     pub(super) fn answer(&mut self) -> Option<net::Event> {
-        if self.inner.is_none() {
-            return None;
-        }
+        // It gets no answer once it has closed its connection.
+        self.inner?;
         if (self.credit > 0 || self.writing.is_some())
             && let Some(fault) = self.fault
         {
@@ -242,8 +241,7 @@ impl Conn {
             self.is_writing = true;
             return Some(Command::Write { conn, bytes: stream.take_wire() });
         }
-        let wants_plain =
-            self.machine.is_open() && self.credit > 0 && !stream.has_plain() && !stream.is_peer_closed();
+        let wants_plain = self.machine.is_open() && self.credit > 0 && !stream.has_plain() && !stream.is_peer_closed();
         if !self.is_reading && self.refusal.is_none() && (self.machine.is_handshaking() || wants_plain) {
             self.is_reading = true;
             return Some(Command::Read { conn, max: WIRE_READ });

@@ -9,7 +9,10 @@ use super::*;
 use crate::{
     epoch::Epoch,
     net::{Close, Event},
-    testing::{first_instant, pki::{Ca, UNIX}},
+    testing::{
+        first_instant,
+        pki::{Ca, UNIX},
+    },
     tls::{Clock, Identity},
 };
 
@@ -90,10 +93,7 @@ fn configs(ca: &Ca, client: Option<&Ca>) -> [Config; 2] {
     let shown = client.map(|ca| identity(ca.client("agent")));
     let client = ClientConfig::new(shown.as_ref(), &ca.roots(), &[], &clock()).unwrap();
     let server = ServerConfig::new(&identity(ca.server()), Some(&ca.roots()), &[], &clock()).unwrap();
-    [
-        Config { client: Some(client), ..Config::default() },
-        Config { server: Some(server), ..Config::default() },
-    ]
+    [Config { client: Some(client), ..Config::default() }, Config { server: Some(server), ..Config::default() }]
 }
 
 impl World {
@@ -224,13 +224,22 @@ impl World {
         let failure = |notice: &'_ Notice<_>| matches!(notice, Notice::Failed(_));
         let failed = self.notices[end].iter().filter(|notice| failure(notice));
         failed
-            .filter_map(|notice| if let Notice::Failed(failure) = notice { Some((failure.fault, &*failure.detail)) } else { None })
+            .filter_map(|notice| {
+                if let Notice::Failed(failure) = notice { Some((failure.fault, &*failure.detail)) } else { None }
+            })
             .collect()
     }
 }
 
 /// Sends `bytes` from one end to the other in writes of `write` and reads of `read` bytes.
-fn carry(world: &mut World, (from, conn): (usize, ConnId), (to, other): (usize, ConnId), bytes: &Bytes, write: usize, read: usize) {
+fn carry(
+    world: &mut World,
+    (from, conn): (usize, ConnId),
+    (to, other): (usize, ConnId),
+    bytes: &Bytes,
+    write: usize,
+    read: usize,
+) {
     let (mut left, mut got) = (bytes.clone(), BytesMut::new());
     let mut is_writing = false;
     world.take_events(from);

@@ -42,7 +42,7 @@ fn a_connection_that_came_in() {
     expect(&[Event::Accepted, Event::Secured], "Secured", &[Offer]);
     expect(&[Event::Accepted, Event::Secured, Event::Admitted], "Open", &[]);
     expect(&[Event::Accepted, Event::Secured, RESET], "Closed", &[refused(Fault::Reset), cut.clone()]);
-    expect(&[Event::Accepted, Event::Secured, Event::GiveWay], "Closed", &[cut.clone()]);
+    expect(&[Event::Accepted, Event::Secured, Event::GiveWay], "Closed", std::slice::from_ref(&cut));
     expect(&[Event::Accepted, Event::Refused], "Closing", &[refused(Fault::Tls), Flush]);
     expect(&[Event::Accepted, Event::Refused, Event::Flushed], "Closed", &[CloseWire { how: Close::Fin }]);
     expect(&[Event::Accepted, Event::PeerClosed], "Closed", &[refused(Fault::Reset), cut.clone()]);
@@ -85,7 +85,7 @@ fn the_ends_of_an_open_connection() {
     expect(&then(&[Event::Refused]), "Failed", &[ReportError { fault: Fault::Tls }]);
     expect(&then(&[RESET]), "Failed", &[ReportError { fault: Fault::Reset }]);
     expect(&then(&[Event::PeerClosed, RESET]), "Failed", &[ReportError { fault: Fault::Reset }]);
-    expect(&then(&[abort.clone()]), "Closed", &[CloseWire { how: Close::Abort }]);
+    expect(&then(std::slice::from_ref(&abort)), "Closed", &[CloseWire { how: Close::Abort }]);
     expect(&then(&[FIN]), "Closing", &[SendCloseNotify, Flush]);
     expect(&then(&[Event::PeerClosed, FIN]), "Closing", &[SendCloseNotify, Flush]);
     expect(&then(&[FIN, Event::Flushed]), "Closed", &[CloseWire { how: Close::Fin }]);
