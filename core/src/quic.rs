@@ -16,6 +16,7 @@ mod config;
 mod congestion;
 mod datagram;
 mod endpoint;
+mod event;
 #[cfg(test)]
 mod tests;
 
@@ -26,5 +27,6 @@ pub use crate::{
 pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, reset_key};
 pub use congestion::{Congestion, CongestionError};
 pub use datagram::{Ecn, Received, StreamId, Transmit};
-pub(crate) use endpoint::one_line;
-pub use endpoint::{CloseReason, ConnectError, Endpoint, Event, Handle, ReadOutcome, TurnedAway, WriteOutcome};
+pub use endpoint::{Endpoint, Handle, TurnedAway};
+pub(crate) use event::one_line;
+pub use event::{CloseReason, ConnectError, Event, ReadOutcome, WriteOutcome};
