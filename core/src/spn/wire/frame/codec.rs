@@ -209,7 +209,7 @@ impl Frame {
     }
 
     /// Reads a payload; `Ok(None)` is a type to be ignored. Bytes behind the last field are ignored.
-    fn decode(kind: u64, payload: &[u8]) -> Result<Option<Self>, FrameError> {
+    pub(super) fn decode(kind: u64, payload: &[u8]) -> Result<Option<Self>, FrameError> {
         let mut r = Reader { kind, rest: payload };
         Ok(Some(match kind {
             kind::SESSION_OPEN => {
