@@ -55,7 +55,7 @@ impl Frame {
         out.extend_from_slice(&body);
     }
 
-    fn encode_payload(&self, out: &mut Vec<u8>) -> u64 {
+    pub(super) fn encode_payload(&self, out: &mut Vec<u8>) -> u64 {
         match self {
             Self::SessionOpen(open) => {
                 put_varint(out, open.version);
