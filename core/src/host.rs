@@ -8,11 +8,11 @@ mod binding;
 mod bridge;
 mod buffer;
 pub mod endpoint;
+mod halves;
 pub mod hub;
 #[cfg(feature = "log-limit")]
 mod log_limit;
 mod names;
-mod pipe;
 pub mod proxy;
 mod reactor;
 mod repeats;
@@ -29,12 +29,12 @@ pub use accept::AcceptPause;
 pub use binding::Binding;
 pub use bridge::{Bridge, LocalEnd, LocalTcp, Turn};
 pub use buffer::ReadBuffer;
+pub use halves::{Local, LoopHalf, UserHalf, pair};
 #[cfg(feature = "log-limit")]
 pub use log_limit::{Held, LogLimit};
 pub use names::Names;
-pub use pipe::{Local, LoopHalf, UserHalf, pair};
 pub use repeats::{Repeated, Repeats};
-pub use runtime::{Alarm, Runtime, TcpListener, TcpStream, UdpSocket};
+pub use runtime::{Alarm, ByteStream, Runtime, TcpListener, TcpStream, UdpSocket};
 pub use streams::{ListenError, StreamLoop, listen};
 pub use wakes::{ConnWaker, Wakes};
 pub use wall::Wall;

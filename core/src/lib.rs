@@ -11,6 +11,7 @@
 //! | use or provide a service through hubs | [`spn::endpoint::Endpoint`] | a datagram binding |
 //! | run the caching proxy | [`txn::proxy::Proxy`] | a byte-stream binding ([`net::StreamBinding`]) |
 //! | fuzz, replay or explore a protocol | [`tools`], the machines in [`spn::hub::machines`], [`spn::endpoint::machines`], [`txn`] | a [`Machine`] |
+//! | run a byte-stream binding over TLS | [`tls::Tls`] | a byte-stream binding |
 //! | write a protocol of your own | [`machine`], and `docs/writing-a-machine.md` | |
 //! | leave the loop to us | the crates `towline-tokio` and `towline-smol` | |
 //!
@@ -83,6 +84,7 @@
 //!
 //! - `spn` (default): services behind a hub, over QUIC.
 //! - `txn` (default): transactions, by way of a caching proxy.
+//! - `tls`: TLS under any byte-stream binding; `spn` contains it.
 //! - `host`: the loops that carry bytes between bindings and sockets, generic over a runtime.
 //!
 //! Without any, the pattern ([`machine`]), its [`tools`] and the vocabulary of byte streams ([`net`]) remain, for protocols of your own.
@@ -106,6 +108,8 @@ pub mod quic;
 pub mod spn;
 #[doc(hidden)]
 pub mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod tools;
 #[cfg(feature = "txn")]
 pub mod txn;
@@ -113,4 +117,6 @@ pub mod txn;
 pub use epoch::Epoch;
 pub use machine::Machine;
 #[cfg(feature = "spn")]
-pub use quic::{Identity, Received, Roots, Transmit};
+pub use quic::{Received, Transmit};
+#[cfg(feature = "tls")]
+pub use tls::{Identity, Roots};

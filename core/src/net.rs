@@ -23,8 +23,8 @@
 //!   (`ResolveFailed`, `ConnectFailed`, `Error`) the binding still closes.
 //! - A number is not used again. A binding ignores an event for a number that it has closed: a host cannot always withdraw in time.
 //!
-//! An adaptor between stream and stream, as TLS is, is a binding around a binding: it keeps the numbers, and changes the bytes of `Data` and
-//! `Write`.
+//! An adaptor between stream and stream is a binding around a binding: it changes the bytes of `Data` and `Write`. It keeps the numbers, or, when
+//! its connections outlive those of the inner binding, has numbers of its own; [`tls::Tls`](../tls/struct.Tls.html) does.
 //!
 //! # A binding and its host
 //!

@@ -12,22 +12,21 @@
 //!
 //! Nothing here walks over all connections or streams: each is looked at after it was touched.
 
-mod clock;
 mod config;
 mod congestion;
 mod datagram;
 mod endpoint;
-mod identity;
-mod peer;
+mod event;
 #[cfg(test)]
 mod tests;
 
-pub use crate::epoch::Epoch;
-pub use clock::Clock;
+pub use crate::{
+    epoch::Epoch,
+    tls::{Clock, Identity, IdentityError, PeerIdentity, Roots},
+};
 pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, reset_key};
 pub use congestion::{Congestion, CongestionError};
 pub use datagram::{Ecn, Received, StreamId, Transmit};
-pub(crate) use endpoint::one_line;
-pub use endpoint::{CloseReason, ConnectError, Endpoint, Event, Handle, ReadOutcome, TurnedAway, WriteOutcome};
-pub use identity::{Identity, IdentityError, Roots};
-pub use peer::PeerIdentity;
+pub use endpoint::{Endpoint, Handle, TurnedAway};
+pub(crate) use event::one_line;
+pub use event::{CloseReason, ConnectError, Event, ReadOutcome, WriteOutcome};

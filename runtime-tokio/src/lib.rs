@@ -17,4 +17,4 @@ mod runtime;
 mod stream;
 
 pub use runtime::Tokio;
-pub use stream::Stream;
+pub use stream::{Io, Stream};

@@ -6,8 +6,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use towline_core::host::UserHalf;
+use towline_core::host::{ByteStream, ReadBuffer, UserHalf};
 
 /// A connection to the other side of a service: reads and writes like a `TcpStream`.
 ///
@@ -19,6 +20,13 @@ pub struct Stream(UserHalf);
 impl From<UserHalf> for Stream {
     fn from(half: UserHalf) -> Self {
         Self(half)
+    }
+}
+
+impl From<Stream> for UserHalf {
+    /// For a loop of byte streams, which carries it without copies.
+    fn from(Stream(half): Stream) -> Self {
+        half
     }
 }
 
@@ -49,5 +57,43 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.0.shutdown())
+    }
+}
+
+/// Any stream with tokio's traits, for a loop of byte streams.
+#[derive(Debug)]
+pub struct Io<S> {
+    stream: S,
+    buffer: ReadBuffer,
+}
+
+/// Bytes of a block that reads share.
+const BLOCK: usize = 64 * 1024;
+
+impl<S> Io<S> {
+    /// Takes a stream. Dropping it should be a reset, as far as it knows such an end.
+    pub fn new(stream: S) -> Self {
+        Self { stream, buffer: ReadBuffer::new(BLOCK) }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> ByteStream for Io<S> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<Bytes>> {
+        let mut space = ReadBuf::new(self.buffer.space(max));
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+        let length = space.filled().len();
+        Poll::Ready(Ok(self.buffer.take(length)))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &Bytes) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

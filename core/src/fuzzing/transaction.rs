@@ -1,4 +1,4 @@
-//! A transaction, under the eyes of a host that checks docs/txn.md, Invariants.
+//! A transaction, under the eyes of a host that checks docs/protocols/txn-states.md, Invariants.
 
 use arbitrary::Unstructured;
 

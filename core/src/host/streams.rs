@@ -4,6 +4,7 @@
 //! that a command gave work.
 
 mod conn;
+mod linger;
 
 use std::{
     collections::VecDeque,
@@ -18,12 +19,12 @@ use super::{
     accept::AcceptPause,
     names::Names,
     reactor::TURNS,
-    runtime::{Alarm, Runtime, TcpListener, TcpStream},
+    runtime::{Alarm, ByteStream, Runtime, TcpListener, TcpStream},
     tcp,
     wakes::{ConnWaker, Wakes},
 };
 use crate::net::{AcceptFault, Command, ConnId, StreamBinding};
-use conn::Conn;
+use conn::{Conn, Transport};
 
 /// Events of one connection before others have their turn.
 const ROUNDS: usize = 16;
@@ -104,6 +105,13 @@ impl<B: StreamBinding, R: Runtime> StreamLoop<B, R> {
         &mut self.binding
     }
 
+    /// Puts a byte stream under a connection that the binding has numbered: one that came in
+    /// ([`handle_incoming`](StreamBinding::handle_incoming), while it [wants](StreamBinding::wants_accept) one more), or one that it opens without
+    /// a `Connect`; to that one the owner hands [`Connected`](crate::net::Event::Connected) afterwards.
+    pub fn attach(&mut self, conn: ConnId, stream: impl ByteStream) {
+        self.begin(conn, |conn| conn.open(Transport::Stream(Box::new(stream))));
+    }
+
     /// What wakes the task of the loop, from any thread: for a handle whose orders the task is to fetch.
     pub fn wakes(&self) -> Arc<Wakes<ConnId>> {
         self.wakes.clone()
@@ -160,7 +168,7 @@ impl<B: StreamBinding, R: Runtime> StreamLoop<B, R> {
                             tracing::info!("connections are accepted again");
                         }
                         let conn = self.binding.handle_incoming(now, peer);
-                        self.begin(conn, |conn| conn.open(socket));
+                        self.begin(conn, |conn| conn.open(Transport::Tcp(socket)));
                     }
                     Poll::Ready(Err(error)) => {
                         if self.pause.failed(now, &error) {
@@ -236,8 +244,10 @@ impl<B: StreamBinding, R: Runtime> StreamLoop<B, R> {
             Command::Write { conn, bytes } => self.change(conn, |conn| conn.write(bytes)),
             Command::Close { conn, how, unread } => {
                 let slot = self.conns.get_mut(conn.index());
-                if let Some(conn) = slot.and_then(|slot| slot.take_if(|open| open.id == conn)) {
-                    conn.close(how, unread);
+                if let Some(conn) = slot.and_then(|slot| slot.take_if(|open| open.id == conn))
+                    && let Some(stream) = conn.close(how, unread)
+                {
+                    R::spawn(linger::end::<R>(stream, unread));
                 }
             }
             Command::StopListening => self.listeners.clear(),

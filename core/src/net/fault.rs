@@ -18,6 +18,8 @@ pub enum Fault {
     TimedOut,
     /// There is no such name.
     NoSuchName,
+    /// TLS refuses the peer, or the peer's TLS refuses this end.
+    Tls,
     /// Anything else.
     #[default]
     #[serde(other)]

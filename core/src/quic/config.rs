@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::{hkdf, hmac};
@@ -22,10 +22,8 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Clock, Congestion,
-    identity::{Identity, IdentityError, Roots, provider},
-};
+use super::Congestion;
+use crate::tls::{Clock, Identity, IdentityError, Roots, provider};
 
 /// Length of our connection ids, in bytes.
 pub(super) const CID_LEN: usize = 8;
@@ -210,8 +208,17 @@ impl ServerConfig {
             .map_err(|error| IdentityError::Tls(error.to_string()))?;
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, b"towline retry token").extract(identity.secret());
         let mut config = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
-        config.transport_config(transport.build()).time_source(clock.quic());
+        config.transport_config(transport.build()).time_source(Arc::new(Time(clock.clone())));
         Ok(Self(Arc::new(config)))
+    }
+}
+
+/// The time that tokens are judged by.
+struct Time(Clock);
+
+impl quinn_proto::TimeSource for Time {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + self.0.shown()
     }
 }
 

@@ -9,6 +9,8 @@ use super::{
 use crate::machine::Describe;
 #[cfg(feature = "spn")]
 use crate::spn;
+#[cfg(feature = "tls")]
+use crate::tls;
 #[cfg(feature = "txn")]
 use crate::txn;
 
@@ -90,6 +92,8 @@ pub fn catalog() -> Vec<Entry> {
         Entry::of::<spn::endpoint::machines::session::Session>(),
         #[cfg(feature = "spn")]
         Entry::of::<spn::endpoint::machines::connection::Connection>(),
+        #[cfg(feature = "tls")]
+        Entry::of::<tls::connection::Connection>(),
         #[cfg(feature = "txn")]
         Entry::of::<txn::accept::Accept>(),
         #[cfg(feature = "txn")]

@@ -17,7 +17,7 @@ use super::{
     super::{
         accept::AcceptPause,
         bridge::{Bridge, LocalEnd, Turn},
-        pipe::pair,
+        halves::pair,
         reactor::{Reactor, TURNS},
         runtime::{Alarm, Runtime, TcpListener, TcpStream},
         tcp::{READ, Tcp, dial},

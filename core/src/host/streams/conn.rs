@@ -11,7 +11,11 @@ use std::{
 use bytes::{Buf, Bytes};
 
 use crate::{
-    host::{runtime::TcpStream, tcp, wakes::ConnWaker},
+    host::{
+        runtime::{ByteStream, TcpStream},
+        tcp,
+        wakes::ConnWaker,
+    },
     net::{Close, ConnId, Event, Fault},
 };
 
@@ -34,7 +38,15 @@ enum Phase<S> {
     Idle,
     Resolving(Question),
     Connecting(Dial<S>),
-    Open(S),
+    Open(Transport<S>),
+}
+
+/// What carries the bytes of an open connection.
+pub(super) enum Transport<S> {
+    /// A socket.
+    Tcp(S),
+    /// Any other byte stream.
+    Stream(Box<dyn ByteStream>),
 }
 
 /// Bytes on their way into a socket.
@@ -48,9 +60,9 @@ impl<S: TcpStream> Conn<S> {
         Self { id, waker, is_queued: false, phase: Phase::Idle, credit: None, output: None }
     }
 
-    /// The socket of a connection that was accepted.
-    pub(super) fn open(&mut self, socket: S) {
-        self.phase = Phase::Open(socket);
+    /// What carries a connection that came in, or was opened elsewhere.
+    pub(super) fn open(&mut self, transport: Transport<S>) {
+        self.phase = Phase::Open(transport);
     }
 
     pub(super) fn resolve(&mut self, question: impl Future<Output = Result<Vec<IpAddr>, Fault>> + Send + 'static) {
@@ -69,11 +81,16 @@ impl<S: TcpStream> Conn<S> {
         self.output = Some(Output { len: bytes.len() as u64, left: bytes });
     }
 
-    /// Closes an open socket, in good order or with a reset; whatever else is under way ends with it.
-    pub(super) fn close(self, how: Close, unread: usize) {
+    /// Closes what is open, in good order or with a reset; whatever else is under way ends with it. A stream that is left has to end in good
+    /// order still.
+    pub(super) fn close(self, how: Close, unread: usize) -> Option<Box<dyn ByteStream>> {
         match (self.phase, how) {
-            (Phase::Open(socket), Close::Fin) => tcp::close(socket, unread),
-            (Phase::Open(_), Close::Abort) | (Phase::Idle | Phase::Resolving(_) | Phase::Connecting(_), _) => {}
+            (Phase::Open(Transport::Tcp(socket)), Close::Fin) => {
+                tcp::close(socket, unread);
+                None
+            }
+            (Phase::Open(Transport::Stream(stream)), Close::Fin) => Some(stream),
+            (Phase::Open(_), Close::Abort) | (Phase::Idle | Phase::Resolving(_) | Phase::Connecting(_), _) => None,
         }
     }
 
@@ -90,7 +107,7 @@ impl<S: TcpStream> Conn<S> {
             }),
             Phase::Connecting(dial) => dial.as_mut().poll(cx).map(|dialled| match dialled {
                 Ok(socket) => {
-                    self.phase = Phase::Open(socket);
+                    self.phase = Phase::Open(Transport::Tcp(socket));
                     Event::Connected
                 }
                 Err(error) => {
@@ -98,11 +115,11 @@ impl<S: TcpStream> Conn<S> {
                     Event::ConnectFailed { fault: Fault::from(&error) }
                 }
             }),
-            Phase::Open(socket) => {
-                if let Poll::Ready(event) = poll_output(cx, socket, &mut self.output) {
+            Phase::Open(transport) => {
+                if let Poll::Ready(event) = poll_output(cx, transport, &mut self.output) {
                     return Poll::Ready(event);
                 }
-                poll_input(cx, socket, &mut self.credit, buffer)
+                poll_input(cx, transport, &mut self.credit, buffer)
             }
         }
     }
@@ -110,22 +127,33 @@ impl<S: TcpStream> Conn<S> {
 
 impl Output {
     /// Says how many bytes it was, when the socket has taken them all.
-    fn poll(&mut self, cx: &mut Context<'_>, socket: &mut impl TcpStream) -> Poll<io::Result<u64>> {
+    fn poll(&mut self, cx: &mut Context<'_>, transport: &mut Transport<impl TcpStream>) -> Poll<io::Result<u64>> {
         while !self.left.is_empty() {
-            match socket.poll_write(cx, &self.left) {
+            let written = match transport {
+                Transport::Tcp(socket) => socket.poll_write(cx, &self.left),
+                Transport::Stream(stream) => stream.poll_write(cx, &self.left),
+            };
+            match written {
                 Poll::Ready(Ok(written)) => self.left.advance(written),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(Ok(self.len))
+        match transport {
+            Transport::Tcp(_) => Poll::Ready(Ok(self.len)),
+            Transport::Stream(stream) => stream.poll_flush(cx).map_ok(|()| self.len),
+        }
     }
 }
 
 /// Writes what there is; says when all of it was taken.
-fn poll_output(cx: &mut Context<'_>, socket: &mut impl TcpStream, output: &mut Option<Output>) -> Poll<Event> {
+fn poll_output(
+    cx: &mut Context<'_>,
+    transport: &mut Transport<impl TcpStream>,
+    output: &mut Option<Output>,
+) -> Poll<Event> {
     let Some(writing) = output else { return Poll::Pending };
-    writing.poll(cx, socket).map(|written| {
+    writing.poll(cx, transport).map(|written| {
         *output = None;
         match written {
             Ok(len) => Event::Sent { len },
@@ -137,12 +165,16 @@ fn poll_output(cx: &mut Context<'_>, socket: &mut impl TcpStream, output: &mut O
 /// Reads once, if there is a credit for it.
 fn poll_input<S: TcpStream>(
     cx: &mut Context<'_>,
-    socket: &mut S,
+    transport: &mut Transport<S>,
     credit: &mut Option<usize>,
     buffer: &mut S::Buffer,
 ) -> Poll<Event> {
     let Some(max) = *credit else { return Poll::Pending };
-    socket.poll_read(cx, buffer, max).map(|read| {
+    let read = match transport {
+        Transport::Tcp(socket) => socket.poll_read(cx, buffer, max),
+        Transport::Stream(stream) => stream.poll_read(cx, max),
+    };
+    read.map(|read| {
         *credit = None;
         match read {
             Ok(bytes) if bytes.is_empty() => Event::End,

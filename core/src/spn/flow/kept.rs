@@ -92,12 +92,13 @@ impl Kept {
         self.chunks.is_empty() && self.tail.is_empty()
     }
 
-    /// Takes the first chunk out.
-    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+    /// Takes the first chunk out, at most `max` bytes of it.
+    pub(crate) fn take(&mut self, max: usize) -> Option<Bytes> {
         if self.chunks.is_empty() {
             self.end_tail();
         }
-        self.chunks.pop_front()
+        let front = self.chunks.front_mut()?;
+        if front.len() > max { Some(front.split_to(max)) } else { self.chunks.pop_front() }
     }
 
     /// Takes the first bytes out, as many as there are room for and no more than there are; says how many.
@@ -219,7 +220,7 @@ mod tests {
                         got.truncate(read);
                     }
                     Step::Pop => {
-                        let (more, chunk) = allocated(|| kept.pop());
+                        let (more, chunk) = allocated(|| kept.take(usize::MAX));
                         // It is the taker's now.
                         cost += more;
                         got = chunk.as_deref().unwrap_or_default().to_vec();

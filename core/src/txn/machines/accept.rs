@@ -1,4 +1,4 @@
-//! The accept machine: makes a transaction of each connection, and takes no more than it can carry (docs/txn.md).
+//! The accept machine: makes a transaction of each connection, and takes no more than it can carry (docs/protocols/txn-states.md).
 //!
 //! Accepting is a credit, too: one [`Action::AcceptMore`], one connection. Without credit the kernel's backlog is the queue.
 //!
@@ -60,7 +60,7 @@ impl Config {
     }
 }
 
-/// The states of docs/txn.md.
+/// The states of docs/protocols/txn-states.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum State {
     /// The machine has not begun.
@@ -167,7 +167,7 @@ fn bare_unless_failed<S: serde::Serializer>(error: &Option<AcceptFault>, seriali
     }
 }
 
-/// The timers of docs/txn.md.
+/// The timers of docs/protocols/txn-states.md.
 #[derive(Debug, Clone, Copy)]
 pub enum Timer {
     /// The pause without files or memory is over.

@@ -1,4 +1,4 @@
-//! One transaction: a client asks for a file, and gets it out of the cache or, by way of the cache, from its origin (docs/txn.md).
+//! One transaction: a client asks for a file, and gets it out of the cache or, by way of the cache, from its origin (docs/protocols/txn-states.md).
 //!
 //! Everything that happens comes in through one door, the main handler. It does what is the same in every state, looks at the state, and
 //! calls that state's handler. The handler does the state's part, names the next state, and asks for exactly the work whose completion

@@ -1,4 +1,4 @@
-//! The cache, and who waits for whom: tables without I/O (docs/txn.md, Cache).
+//! The cache, and who waits for whom: tables without I/O (docs/protocols/txn-states.md, Cache).
 
 use std::{
     collections::{BTreeMap, VecDeque},

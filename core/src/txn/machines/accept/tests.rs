@@ -1,4 +1,4 @@
-//! Every row of the table `txn.accept` in docs/txn.md.
+//! Every row of the table `txn.accept` in docs/protocols/txn-states.md.
 
 use super::*;
 use crate::{machine::Machine, testing::first_instant};

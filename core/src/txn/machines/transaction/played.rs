@@ -1,4 +1,4 @@
-//! The host of one transaction, played and watched: it answers what it is asked, and checks docs/txn.md, Invariants.
+//! The host of one transaction, played and watched: it answers what it is asked, and checks docs/protocols/txn-states.md, Invariants.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},

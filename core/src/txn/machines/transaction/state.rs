@@ -1,4 +1,4 @@
-//! The states of a transaction (docs/txn.md), and the data that is valid in each.
+//! The states of a transaction (docs/protocols/txn-states.md), and the data that is valid in each.
 
 use std::{collections::VecDeque, net::IpAddr};
 

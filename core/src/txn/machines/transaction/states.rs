@@ -1,6 +1,6 @@
 //! One handler for each state: it does the state's part, names the next state, and arranges the next event.
 //!
-//! An event that no row of the tables in docs/txn.md names is a fault of the host: it is counted, and nothing else.
+//! An event that no row of the tables in docs/protocols/txn-states.md names is a fault of the host: it is counted, and nothing else.
 
 use std::{
     collections::VecDeque,

@@ -1,4 +1,4 @@
-//! Every row of the tables in docs/txn.md, what they do not say, and lives at random.
+//! Every row of the tables in docs/protocols/txn-states.md, what they do not say, and lives at random.
 
 mod random;
 mod shared;

@@ -1,4 +1,4 @@
-//! Lives at random, under the eyes of a host that checks docs/txn.md, Invariants.
+//! Lives at random, under the eyes of a host that checks docs/protocols/txn-states.md, Invariants.
 
 use proptest::prelude::*;
 

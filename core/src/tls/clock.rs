@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use rustls::{pki_types::UnixTime, time_provider::TimeProvider};
@@ -60,16 +60,18 @@ impl Clock {
         }
     }
 
-    pub(super) fn advance(&self, now: Instant) {
+    pub(crate) fn advance(&self, now: Instant) {
         self.0.now.store(self.epoch().unix_at(now).as_millis() as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn tls(&self) -> Arc<dyn TimeProvider> {
+    pub(crate) fn tls(&self) -> Arc<dyn TimeProvider> {
         self.0.clone()
     }
 
-    pub(super) fn quic(&self) -> Arc<dyn quinn_proto::TimeSource> {
-        self.0.clone()
+    /// The time since 1970 that it shows.
+    #[must_use]
+    pub fn shown(&self) -> Duration {
+        Duration::from_millis(self.0.now.load(Ordering::Relaxed))
     }
 }
 
@@ -77,21 +79,9 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-impl Shown {
-    fn since_unix(&self) -> Duration {
-        Duration::from_millis(self.now.load(Ordering::Relaxed))
-    }
-}
-
 impl TimeProvider for Shown {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(self.since_unix()))
-    }
-}
-
-impl quinn_proto::TimeSource for Shown {
-    fn now(&self) -> SystemTime {
-        UNIX_EPOCH + self.since_unix()
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(self.now.load(Ordering::Relaxed))))
     }
 }
 
@@ -105,10 +95,10 @@ mod tests {
         let start = first_instant() + Duration::from_secs(10_000);
         let of = |instant, seconds| Epoch { instant, unix: Duration::from_secs(seconds) };
         let clock = Clock::new(of(start, 1_000));
-        let (tls, quic) = (clock.tls(), clock.quic());
+        let tls = clock.tls();
         let shows = |seconds| {
             assert_eq!(tls.current_time(), Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds))));
-            assert_eq!(quic.now(), UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(clock.shown(), Duration::from_secs(seconds));
         };
         let later = start + Duration::from_secs(60);
         clock.advance(later);

@@ -18,7 +18,7 @@ pub struct PeerIdentity {
 
 impl PeerIdentity {
     /// Reads a certificate; an unreadable one gives an empty identity, which is entitled to nothing.
-    pub(super) fn from_certificate(der: &CertificateDer<'_>) -> Self {
+    pub(crate) fn from_certificate(der: &CertificateDer<'_>) -> Self {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Self::default() };
         let subject = certificate.subject();
         let common_name = subject.iter_common_name().next().and_then(|cn| cn.as_str().ok());

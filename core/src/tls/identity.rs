@@ -17,13 +17,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// A certificate chain and its private key, known to belong together.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    pub(super) key: Arc<CertifiedKey>,
+    pub(crate) key: Arc<CertifiedKey>,
     secret: Arc<PrivateKeyDer<'static>>,
 }
 
 /// The certificate authorities that peers are judged by.
 #[derive(Debug, Clone)]
-pub struct Roots(pub(super) Arc<RootCertStore>);
+pub struct Roots(pub(crate) Arc<RootCertStore>);
 
 /// What is wrong with an identity or with roots.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum IdentityError {
     Tls(String),
 }
 
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     // X25519MLKEM768 comes first, then X25519, P-256 and P-384: the feature `prefer-post-quantum`.
     Arc::new(aws_lc_rs::default_provider())
 }
@@ -117,13 +117,16 @@ impl Identity {
         Ok(Self { key: Arc::new(key), secret: Arc::new(secret) })
     }
 
-    /// Whether its certificate is not valid yet at that time since 1970.
-    pub(crate) fn is_early(&self, unix: Duration) -> bool {
+    /// Whether the certificate is not valid yet; `unix` is the time since 1970.
+    #[must_use]
+    pub fn is_early(&self, unix: Duration) -> bool {
         let leaf = self.key.cert.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
         leaf.is_some_and(|(_, leaf)| leaf.validity().not_before.timestamp() > unix.as_secs() as i64)
     }
 
-    pub(super) fn secret(&self) -> &[u8] {
+    /// The private key, for secrets that are derived from it.
+    #[cfg_attr(not(feature = "spn"), expect(dead_code, reason = "only QUIC derives some"))]
+    pub(crate) fn secret(&self) -> &[u8] {
         self.secret.secret_der()
     }
 }
