@@ -58,13 +58,15 @@ pub enum Verdict {
     Hung,
 }
 
+/// A session without a packet for so long is lost.
+const IDLE: Duration = Duration::from_secs(20);
 /// Programs notice a signal within this.
 const SOON: Duration = Duration::from_millis(500);
 /// An agent that was told to end waits so long for its connections.
 const DRAIN: Duration = Duration::from_secs(30);
 /// The longest that the loss of a process can take to reach the other end: the idle time-out, `--pause-max`, an agent that stands
 /// still meanwhile, an end that sleeps between two bursts, and some time.
-const LAST: Duration = Duration::from_secs(20 + 120 + 30 + 30 + 15);
+const LAST: Duration = Duration::from_secs(IDLE.as_secs() + 120 + 30 + 30 + 15);
 /// A provider that dies may have received connections of which nobody else knows: those of this time before, and those until a hub that goes
 /// as long before or after has gone.
 const TOGETHER: Duration = Duration::from_secs(5);
@@ -123,8 +125,11 @@ fn explain(entry: &Entry, at: Instant, past: &Past, all: &[Past]) -> Option<Limi
 /// Whether the provider that was killed may have received this connection, which no service has seen: then the consumer waits for an answer
 /// that never comes. A hub that leaves or pauses at about the same time does not find out that the provider is silent.
 fn may_have_died_with(entry: &Entry, at: Instant, provider: &Past, all: &[Past]) -> bool {
-    let is_leave = |past: &&Past| {
-        matches!(past.trouble, Trouble::HubKill(..) | Trouble::HubTerm(..) | Trouble::BothKill(_) | Trouble::Pause(..))
+    let is_leave = |past: &&Past| match past.trouble {
+        Trouble::HubKill(..) | Trouble::HubTerm(..) | Trouble::BothKill(_) | Trouble::Pause(..) => true,
+        // Its sessions are lost in that time.
+        Trouble::HubStop(_, time) => time >= IDLE,
+        _ => false,
     };
     let is_near = |past: &&Past| past.began + TOGETHER >= provider.began && past.began <= provider.began + TOGETHER;
     let times = all.iter().filter(is_leave).filter(is_near).map(|past| past.began).chain([provider.began]);
@@ -339,6 +344,12 @@ mod tests {
         assert_eq!(judge(None, 60, &killed(3)), Verdict::Unexplained, "nobody waited for an answer");
         assert_eq!(judge(None, 121, &killed(3)[..1]), Verdict::Unexplained, "the hub lives");
         assert_eq!(judge(None, 121, &killed(3)[1..]), Verdict::Unexplained, "the provider lives");
+        let stopped = |seconds| {
+            let stop = Trouble::HubStop(0, Duration::from_secs(seconds));
+            [past(PROVIDER, start, at(start, 5)), past(stop, at(start, 3), at(start, 3 + seconds))]
+        };
+        assert_eq!(judge(None, 121, &stopped(25)), Verdict::Explained(Limit::ProviderKilled));
+        assert_eq!(judge(None, 121, &stopped(10)), Verdict::Unexplained, "its sessions outlive that");
         let later = [past(PROVIDER, at(begun, 3), at(begun, 8))];
         assert_eq!(judge(None, 121, &later), Verdict::Explained(Limit::ProviderKilled), "it had 3 s to receive it");
     }

@@ -250,8 +250,21 @@ impl Services {
         cx.record(RecordEvent::StartSession(record));
         if role == Role::Provider {
             self.announce(links, service);
+            self.check_older(cx, links, service, session);
         }
         true
+    }
+
+    /// Older sessions of a provider's identity have to answer: a process that was killed and is back has left one that looks alive (PRV-20).
+    fn check_older(&mut self, cx: &mut Context<'_>, links: &Links, service: usize, session: Handle) {
+        let identity = |session| links.get(session).map(|link| &link.party.identity);
+        let Some(entry) = self.registry.get(service) else { return };
+        let is_older = |other: &Handle| *other != session && identity(*other) == identity(session);
+        for older in entry.roster().sessions().filter(is_older).collect::<Vec<_>>() {
+            cx.quic.ping(older);
+            let heard = cx.quic.received_datagrams(older);
+            self.watch(cx, links, older, heard);
+        }
     }
 
     /// A session has ended.
@@ -543,6 +556,27 @@ mod tests {
         assert_eq!(bench.take_unflushed(), []);
         let started = std::iter::from_fn(|| bench.around.outbox.pop());
         assert_eq!(started.filter(|notice| matches!(notice, Notice::Record(_))).count(), 2);
+    }
+
+    #[test]
+    fn a_provider_that_is_back_has_its_older_session_checked() {
+        let mut bench = Bench::new(false);
+        let [killed, other] = [(1, "p"), (2, "p2")].map(|(n, name)| bench.enter(n, Role::Provider, name));
+        assert!(!bench.services.silence.is_watched(killed));
+        let back = bench.enter(3, Role::Provider, "p");
+        let watched = [killed, other, back].map(|session| bench.services.silence.is_watched(session));
+        assert_eq!(watched, [true, false, false]);
+        bench.around.now += Duration::from_secs(2);
+        let Bench { around, links, services, .. } = &mut bench;
+        let now = around.now;
+        let verdict = services.look_at_silence(&mut around.cx(), links, now, killed, |_, _| false);
+        assert_eq!(verdict, Some(Verdict::GivenUp { heard: 0 }));
+        let listed: Vec<_> = services.get(0).unwrap().roster().listed().collect();
+        assert_eq!(
+            listed,
+            [(killed, false), (other, true), (back, true)],
+            "nobody asks it, and nobody waits for its answer"
+        );
     }
 
     #[test]
