@@ -1,5 +1,6 @@
 //! A connection: its machine, and the stream that carries it.
 
+mod halves;
 mod payload;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use rand_chacha::rand_core::Rng;
 
+use self::halves::Halves;
 use super::ledger::Ledger;
 use crate::{
     machine::{Hosted, Machine as _},
@@ -59,9 +61,7 @@ pub(in crate::spn::endpoint) struct Conn {
     pub(in crate::spn::endpoint) unread: Unread,
     /// The host may write.
     writing: Writing,
-    /// Both halves of the stream are gone as far as QUIC is concerned.
-    sent_end: bool,
-    received_end: bool,
+    halves: Halves,
     /// What is needed to go on on another stream, as long as that is possible.
     pub(in crate::spn::endpoint) ledger: Option<Box<Ledger>>,
     /// What of it was counted as kept.
@@ -121,7 +121,7 @@ impl Conn {
     /// Goes onto a stream.
     pub(super) fn board(&mut self, carrier: Carrier) {
         self.carrier = Some(carrier);
-        (self.sent_end, self.received_end) = (false, false);
+        self.halves = Halves::default();
     }
 }
 
@@ -156,8 +156,7 @@ impl Endpoint {
                 wants_write: false,
                 unread: Unread::default(),
                 writing: Writing::Open,
-                sent_end: false,
-                received_end: false,
+                halves: Halves::default(),
                 ledger: None,
                 retained: 0,
                 answer: None,
@@ -265,21 +264,6 @@ impl Endpoint {
     fn run_conn(&mut self, now: Instant, id: ConnId) {
         while let Some(conn) = conn_of(&mut self.conns, id) {
             let Some(action) = conn.machine.next_action(&mut self.deadlines, Due::Conn(id)) else {
-                // Off the stream at once: the pause before the next try must not keep it.
-                if conn.machine.is_looking_up() && (conn.carrier.is_some() || conn.key.is_some()) {
-                    self.detach(now, id);
-                    continue;
-                }
-                if conn.machine.is_paused() && conn.carrier.is_some() {
-                    self.note_read(now, id, false);
-                    self.leave(id);
-                    continue;
-                }
-                // Nothing is left of the stream that QUIC would tell us about.
-                if conn.machine.is_disconnecting() && conn.sent_end && conn.received_end {
-                    conn.machine.handle_event(now, Event::StreamClosed);
-                    continue;
-                }
                 break;
             };
             match action {
@@ -307,10 +291,12 @@ impl Endpoint {
                         self.send(carrier.link, &Frame::PauseAck { conn: key });
                     }
                 }
-                Action::AskResume => {
+                Action::ForgetStream => self.detach(now, id),
+                Action::LeaveStream => {
                     self.note_read(now, id, false);
-                    self.ask_resume(id);
+                    self.leave(id);
                 }
+                Action::AskResume => self.ask_resume(id),
                 Action::SendKept => {
                     if let Some(ledger) = &mut conn.ledger {
                         conn.out.extend(ledger.again());
@@ -329,18 +315,24 @@ impl Endpoint {
                     self.flush_conn(id);
                 }
                 Action::ResetStream { code } => {
-                    conn.sent_end = true;
+                    conn.halves.end_sending();
                     conn.out.clear();
                     conn.finish = false;
                     if let Some(Carrier { handle, stream, .. }) = conn.carrier {
                         self.quic.reset(handle, stream, code);
                     }
+                    self.note_stream_end(now, id);
                 }
                 Action::StopStream { code } => {
-                    conn.received_end = true;
+                    conn.halves.end_receiving();
                     if let Some(Carrier { handle, stream, .. }) = conn.carrier {
                         self.quic.stop(handle, stream, code);
                     }
+                    self.note_stream_end(now, id);
+                }
+                Action::AwaitStreamEnd => {
+                    conn.halves.await_end();
+                    self.note_stream_end(now, id);
                 }
                 Action::SendCloseReq { code } => {
                     conn.was_closed = true;
@@ -468,16 +460,24 @@ impl Endpoint {
 
     pub(in crate::spn::endpoint) fn on_acked(&mut self, now: Instant, id: ConnId) {
         if let Some(conn) = self.conn_mut(id) {
-            conn.sent_end = true;
+            conn.halves.end_sending();
             self.conn_event(now, id, Event::StreamAcked);
+            self.note_stream_end(now, id);
             self.note_delivered(id);
         }
     }
 
     pub(in crate::spn::endpoint) fn on_reset(&mut self, now: Instant, id: ConnId, code: u64) {
         if let Some(conn) = self.conn_mut(id) {
-            conn.received_end = true;
+            conn.halves.end_receiving();
             self.conn_event(now, id, Event::StreamReset { code });
+        }
+    }
+
+    /// One half of the stream is gone, or the machine asks for the end of both.
+    pub(super) fn note_stream_end(&mut self, now: Instant, id: ConnId) {
+        if self.conn_mut(id).is_some_and(|conn| conn.halves.take_end()) {
+            self.conn_event(now, id, Event::StreamClosed);
         }
     }
 }

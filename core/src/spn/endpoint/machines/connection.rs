@@ -195,7 +195,7 @@ impl Automaton for Connection {
             }
             (T::Pause, State::Connected) => self.break_off(now, code::PAUSE_TIMEOUT),
             (T::Pausing, State::Pausing) => {
-                self.leave_stream(code::PAUSED);
+                self.break_stream(code::PAUSED);
                 self.pause(now)
             }
             (T::Again, State::Paused | State::Resuming) => {
@@ -471,7 +471,7 @@ impl Connection {
         } else if code == code::PAUSED && self.is_sc02() && self.is_unclaimed(state) {
             self.repeat(now, code, Duration::ZERO)
         } else if code == code::PAUSED && self.flow.resumable {
-            self.leave_stream(code);
+            self.break_stream(code);
             self.pause(now)
         } else {
             self.cut(code);

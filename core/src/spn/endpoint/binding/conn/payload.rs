@@ -86,7 +86,7 @@ impl Endpoint {
             }
             ReadOutcome::Finished => {
                 if let Some(conn) = self.conn_mut(id) {
-                    conn.received_end = true;
+                    conn.halves.end_receiving();
                     if let Some(ledger) = &mut conn.ledger {
                         ledger.end();
                     }
@@ -94,6 +94,7 @@ impl Endpoint {
                 self.note_heard(now, id);
                 self.note_progress(now, id);
                 self.conn_event(now, id, Event::StreamFinished);
+                self.note_stream_end(now, id);
                 self.after_end(id, outcome)
             }
             ReadOutcome::Reset(code) => {
@@ -103,10 +104,10 @@ impl Endpoint {
         }
     }
 
-    /// What the host is told of the stream's end: nothing, when another stream takes its place.
+    /// What the host sees of the stream's end: nothing, when another stream takes its place.
     fn after_end(&mut self, id: ConnId, outcome: ReadOutcome) -> ReadOutcome {
         match self.conn_mut(id) {
-            Some(conn) if conn.machine.is_looking_up() || conn.machine.is_paused() => {
+            Some(conn) if conn.carrier.is_none() => {
                 conn.wants_read = true;
                 ReadOutcome::Blocked
             }
@@ -114,7 +115,7 @@ impl Endpoint {
                 conn.wants_read |= outcome == ReadOutcome::Blocked;
                 outcome
             }
-            // The machine may have seen more in it than a clean end; the notice that was just queued tells.
+            // The machine may have seen more in it than a clean end; the notice that was just queued says what.
             None => match self.notices.back() {
                 Some(&Notice::Reset(last, code)) if last == id => ReadOutcome::Reset(code),
                 Some(_) | None => outcome,
@@ -187,7 +188,7 @@ impl Endpoint {
             WriteOutcome::Stopped(code) => {
                 self.conn_event(now, id, Event::StreamStopped { code });
                 match self.conn_mut(id) {
-                    Some(conn) if conn.machine.is_looking_up() || conn.machine.is_paused() => NO_ROOM,
+                    Some(conn) if conn.carrier.is_none() => NO_ROOM,
                     Some(_) | None => outcome,
                 }
             }

@@ -48,7 +48,7 @@ impl Connection {
                 self.end_if_over(state)
             }
             Event::StreamReset { code: code::PAUSED } | Event::StreamStopped { code: code::PAUSED } => {
-                self.leave_stream(code::PAUSED);
+                self.break_stream(code::PAUSED);
                 self.pause(now)
             }
             // No provider has had it: it may begin again.
@@ -182,6 +182,7 @@ impl Connection {
             let pause = if claimed { self.config.pause } else { self.config.unclaimed };
             self.parts.timers.set_after(ConnectionTimer::Pause, now, pause);
         }
+        self.parts.act(Action::LeaveStream);
         if self.refused == 0 {
             self.parts.act(Action::AskResume);
         } else {
@@ -210,7 +211,7 @@ impl Connection {
     }
 
     /// Resets and stops what is still open of the stream; the directions stay what they are.
-    pub(super) fn leave_stream(&mut self, code: u64) {
+    pub(super) fn break_stream(&mut self, code: u64) {
         self.parts.act(Action::ResetStream { code });
         self.parts.act(Action::StopStream { code });
     }
@@ -236,7 +237,7 @@ impl Connection {
         State::Connected
     }
 
-    /// The hub has our FIN, in Connected; of a connection that can resume, only the partner's word counts.
+    /// The hub has our FIN, in Connected; of a connection that can resume, only the partner's report counts.
     pub(super) fn take_ack(&mut self) -> State {
         self.flow.acked = true;
         if self.flow.resumable { self.end_if_over(State::Connected) } else { self.deliver(State::Connected) }
@@ -259,7 +260,7 @@ impl Connection {
 
     /// The same, without a stream or about to lose it.
     pub(super) fn break_off_paused(&mut self, code: u64) -> State {
-        self.leave_stream(code);
+        self.break_stream(code);
         self.parts.act(Action::LeaveAbort { code });
         self.fail(code)
     }

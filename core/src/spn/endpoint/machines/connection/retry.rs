@@ -61,8 +61,9 @@ impl Connection {
         self.look_up(now, pause)
     }
 
-    /// What was said on it is to be said again on the next one.
+    /// What was sent on it is to be sent again on the next one.
     pub(super) fn forget_stream(&mut self) {
+        self.parts.act(Action::ForgetStream);
         self.flow.receiving = false;
         (self.flow.resumable, self.flow.confirmed, self.flow.acked) = (false, false, false);
         self.parts.timers.stop(ConnectionTimer::Pause);
