@@ -11,15 +11,15 @@ mod resuming;
 mod standstill;
 mod with_hub;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::{
-    quic::{ReadOutcome, ServerConfig, TransportConfig, WriteOutcome},
+    quic::{self, Clock, EndpointConfig, Handle, ReadOutcome, ServerConfig, StreamId, TransportConfig, WriteOutcome},
     spn::{
-        Protocol,
+        ConnKey, Protocol, Role,
         hub::{self, Hub, Service},
     },
     testing::{

@@ -322,7 +322,7 @@ fn what_nobody_acknowledges_is_kept_up_to_a_limit() {
     played.send(&report(key, 1000, 0));
     read_all(&mut played, &mut said);
     assert_eq!(said.len(), CONNECT_LEN + LIMIT + 1000);
-    assert_eq!(played.world.peer(peer).endpoint.retained, LIMIT as u64);
+    assert_eq!(played.world.peer(peer).endpoint.conns.retained(), LIMIT as u64);
     // All of it goes again, byte for byte.
     played.restart();
     played.send(&answer(key, 1000, 0));
@@ -337,7 +337,7 @@ fn what_nobody_acknowledges_is_kept_up_to_a_limit() {
     played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
     assert_eq!(played.reset_of(id), None, "it has said so itself");
     played.wait(Duration::from_secs(6));
-    assert_eq!(played.world.peer(peer).endpoint.retained, 0);
+    assert_eq!(played.world.peer(peer).endpoint.conns.retained(), 0);
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn a_consumer_names_the_provider_that_it_was_told() {
 fn a_provider_that_never_had_a_connection_says_so_and_takes_it_no_more() {
     let mut played = Played::resumable(Role::Provider);
     let peer = played.peer;
-    let instance = played.world.peer(peer).endpoint.instance;
+    let instance = played.world.peer(peer).endpoint.setup.instance();
     let seek = |conn| Frame::Seek { conn, instance };
     played.send(&seek(KEY));
     assert_eq!(played.frames(), [Frame::Absent { conn: KEY, instance }]);

@@ -406,8 +406,7 @@ fn an_empty_end_from_an_sc01_hub_is_a_failure() {
     let mut bench = Bench::consumer(SC01);
     bench.feed(Event::LocalFinish);
     bench.expect(&[Event::StreamStopped { code: 0 }], "Connected", &[]);
-    let cut =
-        [Action::ResetStream { code: 0 }, Action::StopStream { code: 0 }, Action::ForgetStream, Action::LookUp];
+    let cut = [Action::ResetStream { code: 0 }, Action::StopStream { code: 0 }, Action::ForgetStream, Action::LookUp];
     bench.expect(&[Event::StreamFinished], "LookingUpSession", &cut);
     // Something sent: a reset, never a clean end.
     Bench::consumer(SC01).expect(&[Event::BytesSent, Event::StreamFinished], "Disconnected", &over);
@@ -502,8 +501,7 @@ fn requests_that_are_refused_are_repeated_later_and_later() {
 #[test]
 fn the_hub_may_ask_for_a_pause() {
     let code = code::PAUSED;
-    let left =
-        [Action::ResetStream { code }, Action::StopStream { code }, Action::LeaveStream, Action::AskResume];
+    let left = [Action::ResetStream { code }, Action::StopStream { code }, Action::LeaveStream, Action::AskResume];
     let mut bench = resumable(Role::Provider);
     bench.expect(&[Event::PauseReq], "Pausing", &[Action::SendPauseAck]);
     bench.expect(&[Event::PauseReq], "Pausing", &[Action::SendPauseAck]);

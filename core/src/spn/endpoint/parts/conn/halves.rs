@@ -2,7 +2,7 @@
 
 /// Which half is gone, and whether the machine asks for the end of both.
 #[derive(Debug, Default)]
-pub(super) struct Halves {
+pub(in crate::spn::endpoint) struct Halves {
     has_sent_end: bool,
     has_received_end: bool,
     is_awaited: bool,
@@ -10,22 +10,22 @@ pub(super) struct Halves {
 
 impl Halves {
     /// Our half is gone: it was reset, or its end is acknowledged.
-    pub(super) fn end_sending(&mut self) {
+    pub(in crate::spn::endpoint) fn end_sending(&mut self) {
         self.has_sent_end = true;
     }
 
     /// The partner's half is gone: it was stopped or reset, or its end has been read.
-    pub(super) fn end_receiving(&mut self) {
+    pub(in crate::spn::endpoint) fn end_receiving(&mut self) {
         self.has_received_end = true;
     }
 
     /// The machine asks for the end of both.
-    pub(super) fn await_end(&mut self) {
+    pub(in crate::spn::endpoint) fn await_end(&mut self) {
         self.is_awaited = true;
     }
 
     /// Whether both are gone and the machine is to hear of it, which it does once.
-    pub(super) fn take_end(&mut self) -> bool {
+    pub(in crate::spn::endpoint) fn take_end(&mut self) -> bool {
         let is_due = self.is_awaited && self.has_sent_end && self.has_received_end;
         self.is_awaited &= !is_due;
         is_due
