@@ -425,3 +425,30 @@ fn a_provider_that_never_had_a_connection_says_so_and_takes_it_no_more() {
     played.send(&seek(other));
     assert_eq!(played.frames(), []);
 }
+
+/// The hub of a session that connections have left may not know yet that their streams are lost: a provider that it lists from then on must not get
+/// one of them, as nobody would ask that provider (SEK-2, I5).
+#[test]
+fn a_session_that_connections_have_left_acknowledges_no_list_of_providers() {
+    let mut played = Played::resumable(Role::Consumer);
+    let list = |number, instances| Frame::Providers { number, flags: 0, instances, retiring: vec![] };
+    let (one, newcomer) = ([1; 16], [2; 16]);
+    played.send(&list(1, vec![one]));
+    assert_eq!(played.frames(), [Frame::ProvidersAck { number: 1 }]);
+    // Of two connections one cannot go on elsewhere: the session stays for it.
+    let stays = played.call(b"stays", false);
+    let stream = played.opened();
+    let said = played.read(stream).0;
+    played.send(&Frame::Connected { conn: ConnKey(said[1..17].try_into().unwrap()), flags: 0 });
+    played.call(b"leaves", false);
+    let left = played.opened();
+    let (now, peer) = (played.world.now, played.peer);
+    played.world.peer(peer).endpoint.handle_addresses(now, &[address("192.0.2.9:4433")]);
+    played.run();
+    assert_eq!(played.refused(left).0, Some(code::PAUSED));
+    played.frames();
+    played.send(&list(2, vec![one, newcomer]));
+    assert_eq!(played.frames(), []);
+    played.write(stream, b"answer");
+    assert_eq!(played.flow(stays).got, b"answer");
+}
