@@ -14,64 +14,49 @@
 mod binding;
 mod carrier;
 mod config;
+mod context;
 pub mod machines;
-mod parts;
+mod phase;
 mod policy;
+mod ports;
+mod setup;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Instant};
 
+use bytes::Bytes;
+
+pub use binding::conn::ledger::Progress;
 pub use config::{Config, ConfigError, ConnId, ConnectError, Limits, Notice};
-pub use parts::conn::ledger::Progress;
 
 use self::{
+    binding::intake::Intake,
+    context::Context,
     machines::{connection, session},
-    parts::{
-        conn::Conns,
-        link::Links,
-        phase::{End, Phase},
-        ports::{Due, Ports, Work},
-        queue::Queue,
-        setup::Setup,
-        tombstones::Tombstones,
-    },
-    policy::{spent::Spent, standstill::Standstill},
+    phase::Phase,
+    ports::Ports,
+    setup::Setup,
 };
 use crate::{
-    quic::{Epoch, Identity, Received, Roots, Transmit},
-    spn::{flow::budget::Budget, wire::code},
+    quic::{Epoch, Identity, ReadOutcome, Received, Roots, Transmit, WriteOutcome},
+    spn::flow::budget::Budget,
 };
-
-/// How much earlier IPv6 is dialled where a name has addresses of both families (RFC 8305 §8: Connection Attempt Delay).
-const HEAD_START: Duration = Duration::from_millis(250);
 
 /// One endpoint of a service.
 pub struct Endpoint {
     setup: Setup,
-    ports: Ports,
-    links: Links,
-    conns: Conns,
-    /// Connections that look for a session.
-    queue: Queue,
-    /// What is left of connections that can be asked for.
-    tombstones: Tombstones,
-    /// A provider's: connections that it takes no more.
-    spent: Spent,
-    /// A provider's: whether it has stood still.
-    standstill: Standstill,
     phase: Phase,
+    ports: Ports,
+    intake: Intake,
 }
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { links, conns, phase, .. } = self;
+        let (phase, sessions) = (&self.phase, self.intake.exchange().parts_ref().links.len());
         f.debug_struct("Endpoint")
-            .field("sessions", &links.len())
-            .field("connections", &conns.len())
+            .field("sessions", &sessions)
+            .field("connections", &self.connections())
             .field("phase", &format_args!("{phase}"))
             .finish_non_exhaustive()
     }
@@ -83,19 +68,15 @@ impl Endpoint {
     /// # Errors
     /// Settings that cannot work.
     pub fn new(config: Config, seed: [u8; 32], epoch: Epoch) -> Result<Self, ConfigError> {
-        let (role, limits) = (config.role, config.limits.clone());
+        let (intake, budget) = (Intake::new(&config), Budget::new(config.limits.parked_bytes));
         let (setup, quic) = Setup::new(config, seed, epoch)?;
-        Ok(Self {
-            setup,
-            ports: Ports::new(quic, Budget::new(limits.parked_bytes)),
-            links: Links::new(role),
-            conns: Conns::new(&limits),
-            queue: Queue::default(),
-            tombstones: Tombstones::new(limits.connections),
-            spent: Spent::new(limits.connections),
-            standstill: Standstill::default(),
-            phase: Phase::new(),
-        })
+        Ok(Self { setup, phase: Phase::new(), ports: Ports::new(quic, budget), intake })
+    }
+
+    /// The way in, and what it is handed with each call.
+    fn split(&mut self, now: Instant) -> (&mut Intake, Context<'_>) {
+        let Self { setup, phase, ports, intake } = self;
+        (intake, Context { now, setup, phase, ports })
     }
 
     /// Segments that one send call may carry from now on (GSO).
@@ -108,24 +89,11 @@ impl Endpoint {
         if addresses.is_empty() || self.phase.is_over() {
             return;
         }
-        self.links.list(addresses, self.setup.config().limits.addresses, &mut self.ports);
-        self.begin_sessions(now);
-        self.settle(now);
-    }
-
-    /// Gives every listed address that has no session one, if sessions are to be made.
-    fn begin_sessions(&mut self, now: Instant) {
-        if !self.phase.wants_sessions(now, self.conns.waiting()) {
-            return;
-        }
-        let (v6, v4): (Vec<_>, Vec<_>) = self.links.missing().into_iter().partition(SocketAddr::is_ipv6);
-        // Both families are dialled; of two addresses of one hub the first that answers keeps the session.
-        let second = if v6.is_empty() { now } else { now + HEAD_START };
-        for (remotes, at) in [(v6, now), (v4, second)] {
-            for remote in remotes {
-                self.add_link(now, remote, at);
-            }
-        }
+        let (intake, mut cx) = self.split(now);
+        let exchange = intake.exchange_mut();
+        exchange.parts().links.list(addresses, cx.setup.config().limits.addresses, cx.ports);
+        exchange.begin_sessions(&mut cx);
+        intake.settle(&mut cx);
     }
 
     /// Takes a datagram from the socket.
@@ -135,51 +103,12 @@ impl Endpoint {
 
     /// Fires what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.watch_standstill(now);
-        self.ports.quic.handle_timeout(now);
-        while let Some((at, due)) = self.ports.deadlines.expire(now) {
-            self.expire(now, at, due);
-            self.settle(now);
-        }
-    }
-
-    fn expire(&mut self, now: Instant, at: Instant, due: Due) {
-        let Self { links, conns, ports, .. } = self;
-        match due {
-            Due::Begin(id) => links.begin(id, ports),
-            Due::Link(id) => self.expire_link(now, at, id),
-            Due::Conn(id) => self.expire_conn(now, at, id),
-            Due::Preamble(id, stream) => self.expire_preamble(id, stream),
-            Due::Stall(id) => self.expire_stall(now, id),
-            Due::Stalled(id, handle) => {
-                if let Some(wire) = links.wire_at(id, handle) {
-                    wire.flow_mut().look(now, ports);
-                }
-            }
-            Due::Rest(id, handle) => {
-                if let Some(wire) = links.wire_at(id, handle) {
-                    wire.flow_mut().rest(now, ports);
-                }
-            }
-            Due::Report(id) => conns.expire_report(id, ports),
-            Due::Parting(id) => self.part(now, id),
-            Due::StrayPause(id, key) => self.expire_stray_pause(now, id, key),
-            Due::Tombstone(key) => self.tombstones.expire(now, &key),
-            Due::Spent(key) => self.spent.expire(now, &key),
-            Due::Silence(id) => self.expire_silence(now, id),
-            Due::Hold(id, handle) => {
-                if links.wire_at(id, handle).is_some_and(|wire| wire.signs_mut().0.look_at_hold(now, ports)) {
-                    ports.post(Work::Early(id));
-                }
-            }
-        }
-    }
-
-    /// To be called whenever the host is here, before anything new is looked at.
-    fn watch_standstill(&mut self, now: Instant) {
-        let Self { links, standstill, ports, .. } = self;
-        if standstill.look(now, || links.is_any_up()) {
-            links.hold(now, ports);
+        let (intake, mut cx) = self.split(now);
+        intake.exchange_mut().watch_standstill(&mut cx);
+        cx.ports.quic.handle_timeout(now);
+        while let Some((at, due)) = cx.ports.deadlines.expire(now) {
+            intake.expire(&mut cx, at, due);
+            intake.settle(&mut cx);
         }
     }
 
@@ -187,16 +116,18 @@ impl Endpoint {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Ports { quic, deadlines, .. } = &self.ports;
-        [quic.poll_timeout(), deadlines.next(), self.standstill.next()].into_iter().flatten().min()
+        let standstill = self.intake.exchange().standstill().next();
+        [quic.poll_timeout(), deadlines.next(), standstill].into_iter().flatten().min()
     }
 
     /// The next datagrams to send, until there are none; `buffer` is lent, and filled with segments of equal size.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        self.watch_standstill(now);
+        let (intake, mut cx) = self.split(now);
+        intake.exchange_mut().watch_standstill(&mut cx);
         loop {
-            let moved = self.pump(now);
-            let transmit = self.ports.quic.poll_transmit(now, buffer);
+            let moved = intake.pump(&mut cx);
+            let transmit = cx.ports.quic.poll_transmit(now, buffer);
             if transmit.is_some() || !moved {
                 return transmit;
             }
@@ -220,13 +151,57 @@ impl Endpoint {
         if !self.phase.is_running() {
             return Err(ConnectError::Closed);
         }
-        if self.conns.len() >= self.setup.config().limits.connections {
-            return Err(ConnectError::TooMany(self.conns.len()));
+        if self.connections() >= self.setup.config().limits.connections {
+            return Err(ConnectError::TooMany(self.connections()));
         }
-        let id = self.conns.add(self.setup.connection(), true);
-        self.conn_event(now, id, connection::Event::Connect);
-        self.settle(now);
+        let (intake, mut cx) = self.split(now);
+        let exchange = intake.exchange_mut();
+        let id = exchange.parts().conns.add(cx.setup.connection(), true);
+        exchange.conn_event(&mut cx, id, connection::Event::Connect);
+        intake.settle(&mut cx);
         Ok(id)
+    }
+
+    /// Takes up to `max` chunks of what has arrived, appending them to `chunks`. None of them is empty; there may be none although
+    /// there are more, after a resume in which the partner has repeated what was here.
+    ///
+    /// [`ReadOutcome::Blocked`]: that is all; [`Notice::Readable`](Notice::Readable) says that there is more.
+    /// [`ReadOutcome::Finished`]: that is all, and the other side has ended. [`ReadOutcome::Gone`]: the connection is over, or
+    /// [`stop_reading`](Self::stop_reading) was called.
+    pub fn read(&mut self, now: Instant, id: ConnId, chunks: &mut Vec<Bytes>, max: usize) -> ReadOutcome {
+        let (intake, mut cx) = self.split(now);
+        intake.read(&mut cx, id, chunks, max)
+    }
+
+    /// Gives chunks, uncopied, as far as there is room; [`Notice::Writable`](Notice::Writable) says that there is more.
+    pub fn write(&mut self, now: Instant, id: ConnId, chunks: &mut [Bytes]) -> WriteOutcome {
+        let (intake, mut cx) = self.split(now);
+        intake.write(&mut cx, id, chunks)
+    }
+
+    /// Ends our direction in good order, after what was written.
+    pub fn finish(&mut self, now: Instant, id: ConnId) {
+        let (intake, mut cx) = self.split(now);
+        intake.finish(&mut cx, id);
+    }
+
+    /// Reads no more; the other direction goes on.
+    pub fn stop_reading(&mut self, now: Instant, id: ConnId, code: u64) {
+        let (intake, mut cx) = self.split(now);
+        intake.stop_reading(&mut cx, id, code);
+    }
+
+    /// Breaks the connection off, in both directions. A provider that cannot dial says it with [`PEER_ABORTED`](crate::spn::wire::code::PEER_ABORTED).
+    pub fn reset(&mut self, now: Instant, id: ConnId, code: u64) {
+        let (intake, mut cx) = self.split(now);
+        intake.reset(&mut cx, id, code);
+    }
+
+    /// Breaks the connection off as [`reset`](Self::reset) does, but not before the partner has what was written, or
+    /// [`Limits::parting`](Limits::parting) has passed. The host is done with the connection: it neither reads nor writes any more.
+    pub fn reset_delivered(&mut self, now: Instant, id: ConnId, code: u64) {
+        let (intake, mut cx) = self.split(now);
+        intake.reset_delivered(&mut cx, id, code);
     }
 
     /// Takes another certificate and key, and other authorities of hubs: sessions that are made from now on use them.
@@ -249,9 +224,11 @@ impl Endpoint {
             return;
         }
         self.setup.set_weight(weight);
-        self.links.post_all(&session::Event::SetWeight { weight }, &mut self.ports);
-        self.begin_sessions(now);
-        self.settle(now);
+        let (intake, mut cx) = self.split(now);
+        let exchange = intake.exchange_mut();
+        exchange.parts().links.post_all(&session::Event::SetWeight { weight }, cx.ports);
+        exchange.begin_sessions(&mut cx);
+        intake.settle(&mut cx);
     }
 
     /// Leaves in good order: nothing new, and sessions end with their last connection or after their deadline. Connections that lose their
@@ -267,92 +244,29 @@ impl Endpoint {
 
     fn shut_down(&mut self, now: Instant, signals: usize) {
         let until = now + self.setup.config().session.closing;
-        if !self.phase.shut_down(signals > 1, until) {
-            return;
+        if self.phase.shut_down(signals > 1, until) {
+            let (intake, mut cx) = self.split(now);
+            intake.exchange_mut().shut_down(&mut cx, signals);
+            intake.settle(&mut cx);
         }
-        // From now on, those that look for a session need one. A session that is begun for them knows that the endpoint ends.
-        let links = self.links.ids();
-        let is_ending = self.phase.is_ending();
-        for id in self.conns.ids(|conn| conn.machine().is_looking_up()) {
-            self.set_waits(now, id, is_ending);
-        }
-        for _ in 0..signals {
-            for id in &links {
-                self.ports.post_link(*id, session::Event::LocalShutdown);
-            }
-        }
-        self.settle(now);
     }
 
     /// The sessions: where to, and in which state. The names are those of the table *spn.endpoint_session* in docs/protocols/spn-states.md, which
     /// are part of the protocol's documentation; they are for people and for tests, and no program needs to compare them.
     pub fn sessions(&self) -> impl Iterator<Item = (SocketAddr, &'static str)> {
-        self.links.states()
+        self.intake.exchange().parts_ref().links.states()
     }
 
     /// Connections at present.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.conns.len()
+        self.intake.exchange().parts_ref().conns.len()
     }
 
     /// How far a connection is; `None` when it has ended, or cannot be resumed.
     #[must_use]
     pub fn progress(&self, id: ConnId) -> Option<Progress> {
-        self.conns.get(id)?.ledger.as_ref().map(|ledger| ledger.progress())
-    }
-
-    /// Does the work that QUIC's events make; says whether there was any.
-    fn pump(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        while let Some((handle, event)) = self.ports.quic.poll_event() {
-            moved = true;
-            if let Some(id) = self.links.of_handle(handle) {
-                self.quic_event(now, id, event);
-                self.settle(now);
-            }
-        }
-        if self.ports.take_frames() {
-            moved = true;
-            self.flush_controls(now);
-        }
-        moved
-    }
-
-    /// Lets the machines settle: does what they want of each other, and finds sessions for whoever waits.
-    fn settle(&mut self, now: Instant) {
-        loop {
-            if let Some(work) = self.ports.take_work() {
-                match work {
-                    Work::Early(id) => self.serve_early_streams(now, id),
-                    Work::Link(id, event) => self.link_event(now, id, event),
-                    Work::Conn(id, event) => self.conn_event(now, id, event),
-                }
-            } else if self.ports.take_room() {
-                self.serve_queue(now);
-            } else {
-                return self.close_down(now);
-            }
-        }
-    }
-
-    /// Says when no session is left and none will come.
-    fn close_down(&mut self, now: Instant) {
-        if self.links.len() > 0 {
-            return;
-        }
-        match self.phase.end() {
-            None => return,
-            Some(End::Retired) => {}
-            Some(End::Closed) => {
-                for id in self.conns.ids(|_| true) {
-                    let is_paused = self.conns.get(id).is_some_and(|conn| conn.machine().is_paused());
-                    let code = if is_paused { code::PARTNER_LOST } else { code::NOT_STARTED };
-                    self.ports.notify(Notice::Reset(id, code));
-                    self.remove_conn(now, id);
-                }
-            }
-        }
-        self.ports.notify(Notice::Closed);
+        let conn = self.intake.exchange().parts_ref().conns.get(id)?;
+        conn.ledger.as_ref().map(|ledger| ledger.progress())
     }
 }

@@ -1,23 +1,21 @@
-//! What crosses the parts: from QUIC and the host to the machines, and from the machines to QUIC.
+//! From QUIC and the host to the machines, and from the machines to QUIC.
 //!
-//! | what | where |
+//! Parts, which own their data and know neither each other's nor the endpoint's: [`link`] (sessions), [`conn`] (connections and what they keep),
+//! [`queue`] (connections that look for a session), [`tombstones`] (what is left of connections that have ended). Two types join them: [`intake`]
+//! takes what comes in from the hub and the host, [`exchange`] carries out what the machines decide.
+//!
+//! | where it is | what |
 //! |---|---|
-//! | a session, from its address to its end | `link.rs` |
-//! | what the hub says on the control stream | `frames.rs` |
-//! | a connection and its stream | `conn.rs` |
-//! | what the host reads and writes; the reset that waits for what was written | `payload.rs` |
-//! | a provider's new streams | `streams.rs` |
-//! | reports, and requests to resume | `resume.rs` |
-//! | the streams after the first | `legs.rs` |
-//! | what is left of a connection that has ended | `ending.rs` |
-//! | who has a connection of which nothing was heard | `seek.rs` |
+//! | `exchange/connection_actions.rs` | how a provider's FIN reaches the consumer, and its own end; what a connection's machine asks for |
+//! | `exchange/session_actions.rs` | what a session's machine asks for; which connection gets which session |
+//! | `exchange/requests.rs` | requests to resume, and who is asked for a connection of which nothing was heard |
+//! | `intake/frames.rs`, `intake/resume.rs` | what the hub says on the control stream |
+//! | `intake/streams.rs`, `intake/legs.rs` | a provider's new streams; the streams after the first |
+//! | `intake/payload.rs` | what the host reads and writes |
 
-mod conn;
-mod ending;
-mod frames;
-mod legs;
-mod link;
-mod payload;
-mod resume;
-mod seek;
-mod streams;
+pub(super) mod conn;
+pub(super) mod exchange;
+pub(super) mod intake;
+pub(super) mod link;
+pub(super) mod queue;
+pub(super) mod tombstones;

@@ -11,16 +11,20 @@ mod resuming;
 mod standstill;
 mod with_hub;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::*;
 use crate::{
-    quic::{self, Clock, EndpointConfig, Handle, ReadOutcome, ServerConfig, StreamId, TransportConfig, WriteOutcome},
+    quic::{self, Clock, EndpointConfig, Handle, ServerConfig, StreamId, TransportConfig},
     spn::{
         ConnKey, Protocol, Role,
         hub::{self, Hub, Service},
+        wire::code,
     },
     testing::{
         first_instant,

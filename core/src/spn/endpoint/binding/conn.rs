@@ -1,233 +1,332 @@
-//! A connection: what its machine asks for, and the stream that carries it.
-//!
-//! `Endpoint::run_conn` carries out each [`Action`] of the machine.
+//! One connection of an endpoint: its machine, the stream that carries it, and what is needed to go on on another one.
+
+pub(in crate::spn::endpoint) mod conns;
+mod delivery;
+mod halves;
+mod held;
+mod input;
+pub(in crate::spn::endpoint) mod ledger;
+mod local;
+mod output;
+mod retention;
+mod unread;
 
 use std::time::Instant;
 
-use crate::spn::{
-    ConnKey, Protocol,
-    endpoint::{
-        ConnId, Endpoint, Notice,
-        carrier::Carrier,
-        machines::{
-            connection::{Action, Event},
-            session,
+use bytes::Bytes;
+
+use self::{
+    delivery::Parting, halves::Halves, held::Held, input::Input, ledger::Ledger, local::Local, output::Output,
+    unread::Unread,
+};
+pub(in crate::spn::endpoint) use self::{delivery::Reset, input::Answer, local::NoWrite};
+use crate::{
+    machine::{Hosted, Machine as _},
+    quic::WriteOutcome,
+    spn::{
+        ConnKey, Tag,
+        endpoint::{
+            binding::queue::Ticket,
+            carrier::{Asked, Carrier},
+            config::ConnId,
+            machines::connection::{Action, Connection, Event},
+            policy::seek::{Claim, Roster},
+            ports::{Due, Ports},
         },
-    },
-    wire::{
-        frame::{Frame, flag},
-        preamble::Preamble,
+        flow::stall::Look,
+        wire::frame::ResumeReq,
     },
 };
 
-impl Endpoint {
-    /// Forgets a connection.
-    pub(in crate::spn::endpoint) fn remove_conn(&mut self, now: Instant, id: ConnId) {
-        self.detach(now, id);
-        let before = self.conns.waiting();
-        let Some(mut conn) = self.conns.remove(id) else { return };
-        if let Some(ticket) = conn.take_ticket() {
-            self.queue.leave(ticket);
+/// A connection of the endpoint.
+pub(in crate::spn::endpoint) struct Conn {
+    id: ConnId,
+    machine: Hosted<Connection>,
+    /// Its place among those that look for a session.
+    ticket: Option<Ticket>,
+    carrier: Option<Carrier>,
+    /// Its name on the wire; [`Conns`](conns::Conns) finds it by that.
+    key: Option<ConnKey>,
+    /// Who the partner is, if the hub has said so: nobody else goes on with the connection.
+    partner: Option<Tag>,
+    /// It is counted among those that wait for a stream.
+    waits: bool,
+    /// What of its ledger was counted as kept.
+    retained: u64,
+    /// A report is due some time.
+    is_report_due: bool,
+    /// What is needed to go on on another stream, as long as that is possible.
+    pub(in crate::spn::endpoint) ledger: Option<Box<Ledger>>,
+    pub(in crate::spn::endpoint) asked: Asked,
+    pub(in crate::spn::endpoint) claim: Claim,
+    pub(in crate::spn::endpoint) local: Local,
+    pub(in crate::spn::endpoint) input: Input,
+    pub(in crate::spn::endpoint) output: Output,
+    pub(in crate::spn::endpoint) held: Held,
+    pub(in crate::spn::endpoint) halves: Halves,
+    unread: Unread,
+    /// The last bytes were given to a stream then.
+    last_sent: Option<Instant>,
+    /// The host wants it reset, once they are delivered.
+    parting: Option<Parting>,
+}
+
+impl Conn {
+    /// A consumer's connection is begun by the host, and what is sent on it is held.
+    fn new(id: ConnId, machine: Connection, is_consumer: bool) -> Self {
+        Self {
+            id,
+            machine: Hosted::new(machine),
+            ticket: None,
+            carrier: None,
+            key: None,
+            partner: None,
+            waits: false,
+            retained: 0,
+            is_report_due: false,
+            ledger: None,
+            asked: Asked::new(),
+            claim: Claim::default(),
+            local: Local::new(id, is_consumer),
+            input: Input::default(),
+            output: Output::default(),
+            held: Held::new(is_consumer),
+            halves: Halves::default(),
+            unread: Unread::default(),
+            last_sent: None,
+            parting: None,
         }
-        self.note_waiting(now, before);
     }
 
-    /// Takes a connection off its stream for good: the next one, if any, carries a new one.
-    fn detach(&mut self, now: Instant, id: ConnId) {
-        self.leave(now, id);
-        self.conns.drop_ledger(id, &mut self.ports);
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.set_partner(None);
-            conn.claim.forget();
-        }
-        self.conns.unbind(id);
+    pub(in crate::spn::endpoint) fn id(&self) -> ConnId {
+        self.id
     }
 
-    /// Takes a connection off its stream. What has come and was not read counts as not come.
-    pub(super) fn leave(&mut self, now: Instant, id: ConnId) {
-        self.note_read(now, id, false);
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        if let Some(Carrier { link, handle, .. }) = conn.carrier() {
-            let wire = self.links.wire_at(link, handle);
-            conn.lose_stream(wire.and_then(|wire| wire.roster()));
+    /// Its machine, to be asked.
+    pub(in crate::spn::endpoint) fn machine(&self) -> &Connection {
+        &self.machine
+    }
+
+    pub(in crate::spn::endpoint) fn handle_event(&mut self, now: Instant, event: Event) {
+        self.machine.handle_event(now, event);
+    }
+
+    /// A deadline, due `at`, has come. Says whether the machine is to be drained.
+    pub(in crate::spn::endpoint) fn expire(&mut self, now: Instant, at: Instant) -> bool {
+        self.machine.expire(now, at)
+    }
+
+    pub(in crate::spn::endpoint) fn next_action(&mut self, ports: &mut Ports) -> Option<Action> {
+        self.machine.next_action(&mut ports.deadlines, Due::Conn(self.id))
+    }
+
+    /// Its name on the wire.
+    pub(in crate::spn::endpoint) fn key(&self) -> Option<ConnKey> {
+        self.key
+    }
+
+    /// The stream that carries it.
+    pub(in crate::spn::endpoint) fn carrier(&self) -> Option<Carrier> {
+        self.carrier
+    }
+
+    /// Who the partner is, as far as a hub has said.
+    pub(in crate::spn::endpoint) fn partner(&self) -> Option<Tag> {
+        self.partner
+    }
+
+    pub(in crate::spn::endpoint) fn set_partner(&mut self, partner: Option<Tag>) {
+        self.partner = partner;
+    }
+
+    /// It looks for a session.
+    pub(in crate::spn::endpoint) fn queue(&mut self, ticket: Ticket) {
+        self.ticket = Some(ticket);
+    }
+
+    /// It looks no more.
+    pub(in crate::spn::endpoint) fn take_ticket(&mut self) -> Option<Ticket> {
+        self.ticket.take()
+    }
+
+    /// Goes onto a stream.
+    pub(in crate::spn::endpoint) fn board(&mut self, carrier: Carrier) {
+        self.carrier = Some(carrier);
+        self.halves = Halves::default();
+    }
+
+    /// Goes off its stream. What has come and was not read counts as not come.
+    pub(in crate::spn::endpoint) fn leave(&mut self) -> Option<Carrier> {
+        self.output.clear();
+        self.input.forget_answer();
+        if self.ledger.is_some() {
+            self.input.forget_ahead();
         }
-        if let Some(carrier) = conn.leave() {
-            self.links.release(carrier, &mut self.ports);
+        self.carrier.take()
+    }
+
+    /// It is about to lose its stream on a session with these providers: if nothing was heard of it, it may be sought.
+    pub(in crate::spn::endpoint) fn lose_stream(&mut self, roster: Option<&Roster>) {
+        if self.ledger.is_some() && self.carrier.is_some() && self.key.is_some() {
+            self.claim.lose_stream(roster);
         }
     }
 
-    pub(in crate::spn::endpoint) fn expire_conn(&mut self, now: Instant, at: Instant, id: ConnId) {
-        if self.conns.get_mut(id).is_some_and(|conn| conn.expire(now, at)) {
-            self.run_conn(now, id);
+    /// Whether its partner may not have all that was sent, as far as anybody has said.
+    pub(in crate::spn::endpoint) fn is_unheard(&self) -> bool {
+        !self.claim.is_heard() || self.ledger.as_ref().is_some_and(|ledger| ledger.kept() > 0)
+    }
+
+    /// What RESUME_REQ says of this end.
+    pub(in crate::spn::endpoint) fn request(&self) -> Option<ResumeReq> {
+        Some(self.ledger.as_ref()?.request(self.key?))
+    }
+
+    /// Begins the next stream with RESUME.
+    pub(in crate::spn::endpoint) fn push_resume(&mut self) {
+        if let (Some(key), Some(ledger)) = (self.key, &mut self.ledger) {
+            ledger.doubt_reports();
+            self.output.push(ledger.preamble(key).to_bytes());
         }
     }
 
-    /// A session has room: the connection goes onto this stream.
-    pub(super) fn carry(&mut self, now: Instant, id: ConnId, carrier: Carrier) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        conn.board(carrier);
-        if let Some(ticket) = conn.take_ticket() {
-            self.queue.leave(ticket);
-        }
-        self.conn_event(now, id, Event::SessionFound { protocol: carrier.protocol });
-    }
-
-    pub(in crate::spn::endpoint) fn conn_event(&mut self, now: Instant, id: ConnId, event: Event) {
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.handle_event(now, event);
-            self.run_conn(now, id);
+    /// Sends the held bytes again.
+    pub(in crate::spn::endpoint) fn send_held(&mut self) {
+        self.output.extend(self.held.all());
+        if let Some(ledger) = &mut self.ledger {
+            ledger.keep(self.held.all());
         }
     }
 
-    /// Does what the connection's machine asks for.
-    fn run_conn(&mut self, now: Instant, id: ConnId) {
-        while let Some(conn) = self.conns.get_mut(id) {
-            let Some(action) = conn.next_action(&mut self.ports) else { break };
-            match action {
-                Action::LookUp => {
-                    conn.queue(self.queue.join(id));
-                    self.ports.note_room();
-                }
-                Action::Announce => self.ports.notify(Notice::Incoming(id)),
-                Action::OpenStream => {
-                    self.set_waits(now, id, false);
-                    self.begin_stream(now, id);
-                }
-                Action::SendHeld => {
-                    conn.send_held();
-                    conn.flush(&mut self.ports);
-                    self.conns.account(id, &mut self.ports);
-                }
-                Action::SendPauseAck => self.send_of(id, |conn| Frame::PauseAck { conn }),
-                // While the endpoint ends, it makes sessions also for those that look for their first one.
-                Action::ForgetStream => {
-                    self.detach(now, id);
-                    self.set_waits(now, id, self.phase.is_ending());
-                }
-                Action::LeaveStream => {
-                    self.leave(now, id);
-                    self.set_waits(now, id, true);
-                }
-                Action::AskResume => self.ask_resume(id),
-                Action::SendKept => {
-                    conn.send_kept();
-                    conn.note_writable(&mut self.ports);
-                    self.set_waits(now, id, false);
-                }
-                Action::LeaveAbort { code } => {
-                    conn.local.cut();
-                    self.leave_abort(now, id, code);
-                }
-                Action::FinishStream => {
-                    conn.finish();
-                    conn.flush(&mut self.ports);
-                }
-                Action::ResetStream { code } => {
-                    conn.reset(code, &mut self.ports);
-                    self.note_stream_end(now, id);
-                }
-                Action::StopStream { code } => {
-                    conn.stop(code, &mut self.ports);
-                    self.note_stream_end(now, id);
-                }
-                Action::AwaitStreamEnd => {
-                    conn.halves.await_end();
-                    self.note_stream_end(now, id);
-                }
-                Action::SendCloseReq { code } => {
-                    conn.local.cut();
-                    self.send_of(id, |conn| Frame::CloseReq { conn, code });
-                }
-                Action::SendCloseAck => self.send_of(id, |conn| Frame::CloseAck { conn }),
-                Action::LocalReset { code } => conn.local.reset(code),
-                Action::LocalStopped { code } => conn.local.stop(code, &mut self.ports),
-                Action::Disconnected => self.end_conn(now, id),
+    /// Sends again what is not acknowledged.
+    pub(in crate::spn::endpoint) fn send_kept(&mut self) {
+        if let Some(ledger) = &mut self.ledger {
+            self.output.extend(ledger.again());
+        }
+    }
+
+    /// Our direction ends behind what was written.
+    pub(in crate::spn::endpoint) fn finish(&mut self) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.finish();
+        }
+        self.output.finish();
+    }
+
+    pub(in crate::spn::endpoint) fn reset(&mut self, code: u64, ports: &mut Ports) {
+        self.halves.end_sending();
+        self.output.clear();
+        if let Some(Carrier { handle, stream, .. }) = self.carrier {
+            ports.quic.reset(handle, stream, code);
+        }
+    }
+
+    pub(in crate::spn::endpoint) fn stop(&mut self, code: u64, ports: &mut Ports) {
+        self.halves.end_receiving();
+        if let Some(Carrier { handle, stream, .. }) = self.carrier {
+            ports.quic.stop(handle, stream, code);
+        }
+    }
+
+    /// The reset that has come on its stream.
+    pub(in crate::spn::endpoint) fn received_reset(&self, ports: &mut Ports) -> Option<u64> {
+        let Carrier { handle, stream, .. } = self.carrier?;
+        ports.quic.received_reset(handle, stream)
+    }
+
+    /// Writes what goes before the host's bytes. Says whether all of it is written.
+    pub(in crate::spn::endpoint) fn flush(&mut self, ports: &mut Ports) -> bool {
+        self.carrier.is_some_and(|carrier| self.output.flush(carrier, &mut ports.quic))
+    }
+
+    /// There is room in its stream.
+    pub(in crate::spn::endpoint) fn note_writable(&mut self, ports: &mut Ports) {
+        if self.flush(ports) {
+            self.local.note_writable(ports);
+        }
+    }
+
+    /// Writes the host's bytes to its stream; with a ledger at most `room` of them, which are kept.
+    pub(in crate::spn::endpoint) fn write(
+        &mut self,
+        now: Instant,
+        chunks: &mut [Bytes],
+        room: u64,
+        ports: &mut Ports,
+    ) -> WriteOutcome {
+        let Some(Carrier { handle, stream, .. }) = self.carrier else { return WriteOutcome::Gone };
+        let Some(ledger) = &mut self.ledger else { return ports.quic.write(handle, stream, chunks) };
+        let mut room = usize::try_from(room).unwrap_or(usize::MAX);
+        let mut offered = Vec::with_capacity(chunks.len());
+        for chunk in &*chunks {
+            let part = chunk.slice(..chunk.len().min(room));
+            room -= part.len();
+            offered.push(part);
+        }
+        let bytes = match ports.quic.write(handle, stream, &mut offered) {
+            WriteOutcome::Written { bytes } | WriteOutcome::Blocked { bytes, .. } => bytes,
+            outcome @ (WriteOutcome::Stopped(_) | WriteOutcome::Gone) => return outcome,
+        };
+        let (mut left, mut whole) = (bytes, 0);
+        for chunk in chunks.iter_mut() {
+            if chunk.len() > left {
+                ledger.keep([chunk.split_to(left)]);
+                break;
             }
+            left -= chunk.len();
+            whole += 1;
+            ledger.keep([std::mem::take(chunk)]);
+        }
+        ledger.note_sent(now);
+        if whole == chunks.len() {
+            WriteOutcome::Written { bytes }
+        } else {
+            WriteOutcome::Blocked { bytes, chunks: whole }
         }
     }
 
-    /// Sends a control frame about a connection on the session that carries it.
-    fn send_of(&mut self, id: ConnId, frame: impl FnOnce(ConnKey) -> Frame) {
-        let Some(conn) = self.conns.get(id) else { return };
-        if let (Some(carrier), Some(key)) = (conn.carrier(), conn.key()) {
-            self.links.send(carrier.link, &frame(key), &mut self.ports);
+    /// The host has taken chunks off its stream: those from `before` on. Takes off them what the partner has repeated.
+    pub(in crate::spn::endpoint) fn take(&mut self, chunks: &mut Vec<Bytes>, before: usize, bytes: usize) {
+        self.unread.take(bytes);
+        let Some(ledger) = &mut self.ledger else { return };
+        if ledger.take(chunks.get_mut(before..).unwrap_or_default()) < bytes as u64 {
+            // A chunk of nothing else is none: whoever writes chunks until none is left would never be done with one that has no bytes.
+            let mut place = 0;
+            chunks.retain(|chunk| {
+                place += 1;
+                place <= before || !chunk.is_empty()
+            });
         }
     }
 
-    /// A connection waits for a stream, or no more.
-    pub(in crate::spn::endpoint) fn set_waits(&mut self, now: Instant, id: ConnId, waits: bool) {
-        let before = self.conns.waiting();
-        self.conns.set_waits(id, waits);
-        self.note_waiting(now, before);
-    }
-
-    /// There are other connections that wait for a stream than before: sessions are needed for them, or no more.
-    fn note_waiting(&mut self, now: Instant, before: usize) {
-        let needed = self.conns.waiting() > 0;
-        if (before > 0) != needed {
-            self.links.post_all(&session::Event::Needed { needed }, &mut self.ports);
-            self.begin_sessions(now);
+    /// The partner's direction is over here: its end was shown, or nobody reads on.
+    pub(in crate::spn::endpoint) fn end_receiving(&mut self) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.end();
         }
     }
 
-    /// The stream is there: says whose it is.
-    fn begin_stream(&mut self, now: Instant, id: ConnId) {
-        let key = self.setup.conn_key();
-        let resume = self.setup.config().resume;
-        let Some(carrier) = self.conns.get(id).and_then(|conn| conn.carrier()) else { return };
-        if carrier.protocol == Protocol::Sc02 {
-            self.conns.bind(id, key);
-            if let Some(conn) = self.conns.get_mut(id) {
-                let flags = if resume { flag::RESUMABLE } else { 0 };
-                conn.output.push(Preamble::Connect { conn: key, flags }.to_bytes());
+    /// There is something to read.
+    pub(in crate::spn::endpoint) fn note_unread(&mut self, now: Instant, ports: &mut Ports) {
+        if let Some(at) = self.unread.begin(now) {
+            ports.remind(at, Due::Stall(self.id));
+        }
+    }
+
+    /// Where the host's unread bytes are counted: [`Unread`].
+    pub(in crate::spn::endpoint) fn unread_mut(&mut self) -> &mut Unread {
+        &mut self.unread
+    }
+
+    /// Looks whether the host leaves bytes unread. If so, they come on top of the window of the session whose stream is returned.
+    pub(in crate::spn::endpoint) fn look_at_unread(&mut self, now: Instant, ports: &mut Ports) -> Option<Carrier> {
+        match self.unread.look(now, self.carrier) {
+            Look::Over => None,
+            Look::Again(at) => {
+                ports.remind(at, Due::Stall(self.id));
+                None
             }
-            if resume {
-                self.begin_ledger(now, id);
-            }
-        }
-        let roster = self.links.wire(carrier.link).and_then(|wire| wire.roster());
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.claim.begin(roster.map_or(0, |roster| roster.number()));
-            conn.handle_event(now, Event::Opened);
-            conn.note_writable(&mut self.ports);
-        }
-    }
-
-    pub(super) fn on_readable(&mut self, now: Instant, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        // A reset must be heard of even when the host does not read.
-        if let Some(code) = conn.received_reset(&mut self.ports) {
-            return self.on_reset(now, id, code);
-        }
-        if !self.read_answer(now, id) {
-            return;
-        }
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.note_unread(now, &mut self.ports);
-            conn.local.note_readable(&mut self.ports);
-        }
-    }
-
-    pub(super) fn on_acked(&mut self, now: Instant, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.halves.end_sending();
-            self.conn_event(now, id, Event::StreamAcked);
-            self.note_stream_end(now, id);
-            self.note_delivered(id);
-        }
-    }
-
-    pub(super) fn on_reset(&mut self, now: Instant, id: ConnId, code: u64) {
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.halves.end_receiving();
-            self.conn_event(now, id, Event::StreamReset { code });
-        }
-    }
-
-    /// One half of the stream is gone, or the machine asks for the end of both.
-    pub(super) fn note_stream_end(&mut self, now: Instant, id: ConnId) {
-        if self.conns.get_mut(id).is_some_and(|conn| conn.halves.take_end()) {
-            self.conn_event(now, id, Event::StreamClosed);
+            Look::Stalled => self.carrier,
         }
     }
 }

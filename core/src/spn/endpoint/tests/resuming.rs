@@ -322,7 +322,7 @@ fn what_nobody_acknowledges_is_kept_up_to_a_limit() {
     played.send(&report(key, 1000, 0));
     read_all(&mut played, &mut said);
     assert_eq!(said.len(), CONNECT_LEN + LIMIT + 1000);
-    assert_eq!(played.world.peer(peer).endpoint.conns.retained(), LIMIT as u64);
+    assert_eq!(played.world.peer(peer).endpoint.intake.exchange().parts_ref().conns.retained(), LIMIT as u64);
     // All of it goes again, byte for byte.
     played.restart();
     played.send(&answer(key, 1000, 0));
@@ -337,7 +337,7 @@ fn what_nobody_acknowledges_is_kept_up_to_a_limit() {
     played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
     assert_eq!(played.reset_of(id), None, "it has said so itself");
     played.wait(Duration::from_secs(6));
-    assert_eq!(played.world.peer(peer).endpoint.conns.retained(), 0);
+    assert_eq!(played.world.peer(peer).endpoint.intake.exchange().parts_ref().conns.retained(), 0);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use crate::{
         Protocol,
         endpoint::{
             carrier::{Carrier, LinkId},
-            parts::ports::Ports,
             policy::seek::{Instance, Roster},
+            ports::Ports,
         },
         wire::{
             control::{Control, ControlError},

@@ -1,12 +1,7 @@
 //! The sessions of an endpoint: one [`Link`] for each address of the hub, with its machine, and the QUIC connection of the present try.
 
-mod flow;
 mod frames;
 mod reserve;
-mod signs;
-mod state;
-mod streams;
-mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::state::Link;
-pub(in crate::spn::endpoint) use self::{frames::Request, streams::StrayPause, wire::Wire};
-use super::{
-    ports::{Due, Ports},
-    setup::Setup,
-};
+pub(in crate::spn::endpoint) use self::frames::Request;
+use super::{Link, wire::Wire};
 use crate::{
     quic::{CloseReason, Handle},
     spn::{
@@ -28,6 +19,8 @@ use crate::{
             carrier::{Carrier, LinkId},
             config::{ConnId, Notice},
             machines::session::{Action, Event, Session},
+            ports::{Due, Ports},
+            setup::Setup,
         },
         wire::{code, frame::Frame},
     },

@@ -6,11 +6,11 @@ use crate::{
     quic::Handle,
     spn::endpoint::{
         carrier::LinkId,
-        parts::ports::{Due, Ports},
         policy::{
             silence::{Look, Sight, Silence},
             standstill::Hold,
         },
+        ports::{Due, Ports},
     },
 };
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Links;
 use crate::spn::{
-    endpoint::{carrier::LinkId, config::Notice, machines::session::Event, parts::ports::Ports},
+    endpoint::{carrier::LinkId, config::Notice, machines::session::Event, ports::Ports},
     wire::code,
 };
 

@@ -7,7 +7,7 @@ use crate::{
     spn::{
         endpoint::{
             carrier::LinkId,
-            parts::ports::{Due, Ports},
+            ports::{Due, Ports},
         },
         flow::budget::Windows,
     },

@@ -2,7 +2,7 @@
 
 use crate::spn::endpoint::{
     config::{ConnId, Notice},
-    parts::ports::Ports,
+    ports::Ports,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

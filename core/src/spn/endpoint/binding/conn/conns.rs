@@ -1,24 +1,13 @@
 //! The connections of an endpoint: where they are found, what all of them keep together, and what they report.
 
-mod delivery;
-mod halves;
-mod held;
-mod input;
-pub(in crate::spn::endpoint) mod ledger;
-mod local;
-mod output;
-mod state;
-mod unread;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Instant,
 };
 
-use self::ledger::{Ledger, Mismatch, REPORT_AFTER};
-pub(in crate::spn::endpoint) use self::{delivery::Reset, input::Answer, local::NoWrite, state::Conn};
 use super::{
-    ports::{Due, Ports},
+    Conn,
+    ledger::{Ledger, Mismatch, REPORT_AFTER},
     retention::Retention,
 };
 use crate::spn::{
@@ -27,6 +16,7 @@ use crate::spn::{
         carrier::LinkId,
         config::{ConnId, Limits},
         machines::connection::Connection,
+        ports::{Due, Ports},
     },
     wire::frame::{AckEntry, flag},
 };

@@ -7,12 +7,7 @@ use crate::{
     quic::one_line,
     spn::{
         ConnKey, Protocol, Role, Tag,
-        endpoint::{
-            carrier::LinkId,
-            machines::session::Event,
-            parts::{ports::Ports, setup::Setup},
-            policy::seek::Instance,
-        },
+        endpoint::{carrier::LinkId, machines::session::Event, policy::seek::Instance, ports::Ports, setup::Setup},
         wire::{
             code,
             control::ControlError,
