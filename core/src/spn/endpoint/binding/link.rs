@@ -80,13 +80,6 @@ impl Link {
         self.machine.is_asking()
     }
 
-    /// Whether it was established and is no more, which is noted once.
-    fn take_loss(&mut self) -> bool {
-        let is_lost = self.is_live && !self.machine.is_established();
-        self.is_live &= !is_lost;
-        is_lost
-    }
-
     /// Whether RESUME_REQ may go to it: established, and not about to end.
     fn is_askable(&self) -> bool {
         self.machine.is_established() && self.wire.as_ref().is_some_and(Wire::is_askable)

@@ -72,7 +72,6 @@ impl Exchange {
                 Wish::Ended { again } => self.on_ended(cx, id, again),
             }
         }
-        self.parts.links.note_loss(id, cx.ports);
         self.pass_turn(cx);
     }
 

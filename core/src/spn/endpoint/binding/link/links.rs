@@ -266,6 +266,7 @@ impl Links {
                     self.send(id, &Frame::SessionClose { code, text: code::text(code).to_owned() }, ports);
                 }
                 Action::Close { code } => self.close(now, id, code, ports),
+                Action::CallReserve => self.call_reserve(id, ports),
                 Action::Waiting { retry } => self.wait(id, retry, ports),
                 Action::Reserved => self.reserve(now, id, ports),
                 Action::Established { standby } => return Some(Wish::Established { standby }),
@@ -351,7 +352,6 @@ impl Links {
     /// The machine is at its end, and so is the session. The host hears of it.
     pub(in crate::spn::endpoint) fn end(&mut self, now: Instant, id: LinkId, ports: &mut Ports) -> Option<Ended> {
         self.end_turn(id);
-        self.links.get_mut(&id)?.is_live = false;
         self.call_reserve(id, ports);
         self.close(now, id, code::OK, ports);
         let Link { remote, begun, reason, .. } = self.links.remove(&id)?;

@@ -74,16 +74,11 @@ impl Links {
         }
     }
 
-    /// A session may have been established and be no more: then the other addresses of its hub are tried at once.
-    pub(in crate::spn::endpoint) fn note_loss(&mut self, id: LinkId, ports: &mut Ports) {
-        if self.links.get_mut(&id).is_some_and(|link| link.take_loss()) {
-            self.call_reserve(id, ports);
-        }
-    }
-
-    /// Has the addresses dialled that are in reserve for the hub of `id`, unless another one of them has its session.
-    pub(super) fn call_reserve(&self, id: LinkId, ports: &mut Ports) {
-        let Some(hub) = self.links.get(&id).and_then(|link| link.hub) else { return };
+    /// The session is there no more: has the addresses dialled that are in reserve for its hub, unless another one of them has its session.
+    pub(super) fn call_reserve(&mut self, id: LinkId, ports: &mut Ports) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.is_live = false;
+        let Some(hub) = link.hub else { return };
         if self.links.values().any(|link| link.is_live_with(hub)) {
             return;
         }
