@@ -9,7 +9,7 @@
 //! 4. sleeps until a datagram comes or [`Endpoint::poll_timeout`] is due.
 //!
 //! A connection is a [`ConnId`]; its bytes go through [`Endpoint::read`] and [`Endpoint::write`], which never wait: they take or give what
-//! there is, and a notice tells when there is more. Every connection ends with exactly one of [`Notice::Ended`] and [`Notice::Reset`].
+//! there is, and a notice says when there is more. Every connection ends with exactly one of [`Notice::Ended`] and [`Notice::Reset`].
 
 mod binding;
 mod carrier;

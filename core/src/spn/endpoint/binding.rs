@@ -6,12 +6,14 @@
 //!
 //! | where it is | what |
 //! |---|---|
-//! | `exchange/connection_actions.rs` | how a provider's FIN reaches the consumer, and its own end; what a connection's machine asks for |
+//! | `exchange/connection_actions.rs` | what a connection's machine asks for |
 //! | `exchange/session_actions.rs` | what a session's machine asks for; which connection gets which session |
 //! | `exchange/requests.rs` | requests to resume, and who is asked for a connection of which nothing was heard |
 //! | `intake/frames.rs`, `intake/resume.rs` | what the hub says on the control stream |
 //! | `intake/streams.rs`, `intake/legs.rs` | a provider's new streams; the streams after the first |
-//! | `intake/payload.rs` | what the host reads and writes |
+//! | `intake/payload.rs` | what the host reads and writes, and how a provider's FIN reaches the consumer |
+//!
+//! What happens when `pause_max` passes is in `machines/connection/pause.rs`.
 
 pub(super) mod conn;
 pub(super) mod exchange;

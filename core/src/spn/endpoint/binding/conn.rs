@@ -290,7 +290,7 @@ impl Conn {
         self.unread.take(bytes);
         let Some(ledger) = &mut self.ledger else { return };
         if ledger.take(chunks.get_mut(before..).unwrap_or_default()) < bytes as u64 {
-            // A chunk of nothing else is none: whoever writes chunks until none is left would never be done with one that has no bytes.
+            // Empty chunks are dropped: a host that writes chunks until none is left would never finish with an empty one.
             let mut place = 0;
             chunks.retain(|chunk| {
                 place += 1;

@@ -1,9 +1,11 @@
 //! One session of an endpoint: its machine, its QUIC connection, and why it is not there.
 
+mod addresses;
 mod flow;
 pub(in crate::spn::endpoint) mod links;
 mod signs;
 pub(in crate::spn::endpoint) mod streams;
+mod turns;
 mod wire;
 
 use std::{net::SocketAddr, time::Instant};

@@ -100,7 +100,7 @@ impl Connection {
     /// Whether the local side reads no more.
     #[must_use]
     pub fn read_closed(&self) -> bool {
-        self.flow.deaf.is_some()
+        self.flow.read_closed.is_some()
     }
 
     /// Whether payload may be sent.
@@ -250,7 +250,7 @@ impl Connection {
                 state
             }
             Event::LocalStop { code } => {
-                self.flow.deaf = Some(code);
+                self.flow.read_closed = Some(code);
                 state
             }
             Event::LocalAbort { .. } => self.end(),
@@ -294,7 +294,7 @@ impl Connection {
                 state
             }
             Event::LocalStop { code } => {
-                self.flow.deaf = Some(code);
+                self.flow.read_closed = Some(code);
                 state
             }
             Event::LocalAbort { code } => {
@@ -370,7 +370,7 @@ impl Connection {
                 state
             }
             Event::LocalStop { code } => {
-                self.flow.deaf = Some(code);
+                self.flow.read_closed = Some(code);
                 self.stop(code);
                 self.end_if_over(state)
             }

@@ -3,7 +3,7 @@
 //! It dials, asks for the session, tries again after losses, and leaves in order. One machine lives as long as its address is wanted:
 //! Closed and Failed are final, and an address that is wanted again gets a new machine.
 //!
-//! What `sc01` says by words and `sc02` by frames is one event here; the binding translates.
+//! What `sc01` says by control datagrams and `sc02` by frames is one event here; the binding translates.
 //!
 //! Diagram: `docs/states/spn.endpoint_session.md`.
 
@@ -133,7 +133,7 @@ impl Automaton for Session {
             (T::Closing, State::IpFound | State::Waiting | State::Reserve) => self.end(State::Closed),
             (T::Linger, State::Closing(Closing { live, left: true, .. })) => self.force(now, live, code::OK),
             (T::Reserve, State::Reserve) => self.dial(now),
-            // `Linger` before the last connection's end: the word has had its time. The others are stopped with their state.
+            // `Linger` before the last connection's end: the control datagram has had its time. The others are stopped with their state.
             (
                 T::Handshake | T::Ack | T::Retry | T::Settled | T::Closing | T::Linger | T::Reserve,
                 State::IpFound

@@ -180,8 +180,8 @@ fn a_gap_or_too_much_acknowledged_breaks_it_at_both_ends() {
     let gap = played.open(&resume(KEY, 0, 1, 6, 0));
     assert_eq!(played.refused(gap), (Some(code), ReadOutcome::Reset(code)));
     assert_eq!(played.reset_of(id), Some(code));
-    let told = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: 4, code };
-    assert_eq!(played.frames().last(), Some(&Frame::ResumeReq(told)));
+    let left = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: 4, code };
+    assert_eq!(played.frames().last(), Some(&Frame::ResumeReq(left)));
 
     let mut played = Played::resumable(Role::Consumer);
     let (_, key, stream) = played.called(b"0123", false);
@@ -198,8 +198,8 @@ fn an_abort_while_nobody_listens_is_told_later() {
     let (now, peer) = (played.world.now, played.peer);
     played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
     played.come_back();
-    let told = ResumeReq { conn: key, generation: 0, received: 0, sent: 4, flags: 4, code: code::PEER_ABORTED };
-    assert_eq!(played.frames(), [Frame::ResumeReq(told)]);
+    let left = ResumeReq { conn: key, generation: 0, received: 0, sent: 4, flags: 4, code: code::PEER_ABORTED };
+    assert_eq!(played.frames(), [Frame::ResumeReq(left)]);
     // Once it is known, it is not repeated.
     played.send(&answer(key, 0, 0));
     played.restart();
@@ -211,7 +211,7 @@ fn an_abort_while_nobody_listens_is_told_later() {
     let refusal = ResumeAck { conn: key, status: code::PEER_ABORTED, generation: 0, received: 0, flags: 4 };
     played.send(&Frame::ResumeAck(refusal));
     assert_eq!(played.reset_of(id), Some(code::PEER_ABORTED));
-    // Of what is not known, the hub is told so.
+    // What is not known is answered so.
     played.frames();
     played.send(&answer(key, 0, 0));
     assert_eq!(played.frames(), [Frame::CloseReq { conn: key, code: code::RESUME_PARTNER_MISSING }]);
@@ -357,7 +357,7 @@ fn a_provider_resumes_for_the_consumer_that_has_begun() {
     let second = played.open(&[of(owner, &resume(KEY, 0, 1, 5, 0)), b"!".to_vec()].concat());
     assert_eq!(played.flow(id).got, b"hello!");
     assert_eq!(played.read(second).0, resume(KEY, 0, 1, 0, 5));
-    // What is left of it after its end is not the thief's, either; the owner is told that it has ended.
+    // What is left of it after its end is not the thief's, either; the owner hears that it has ended.
     played.finish(second);
     let peer = played.peer;
     played.world.say(peer, id, b"", true);
@@ -375,7 +375,7 @@ fn a_provider_resumes_for_the_consumer_that_has_begun() {
 }
 
 #[test]
-fn a_consumer_names_the_provider_that_it_was_told() {
+fn a_consumer_names_the_provider_that_partner_has_named() {
     let mut played = Played::resumable(Role::Consumer);
     let (id, key, _) = played.called(b"0123", false);
     played.send(&Frame::Partner { conn: ConnKey([1; 16]), partner: Tag::of("another") });
@@ -393,7 +393,7 @@ fn a_consumer_names_the_provider_that_it_was_told() {
 }
 
 #[test]
-fn a_provider_that_never_had_a_connection_says_so_and_takes_it_no_more() {
+fn a_provider_that_never_saw_a_connection_says_so_and_takes_it_no_more() {
     let mut played = Played::resumable(Role::Provider);
     let peer = played.peer;
     let instance = played.world.peer(peer).endpoint.setup.instance();

@@ -1,9 +1,5 @@
-//! What a connection's machine asks for: `run_conn` carries out each action.
-//!
-//! Where to find what: a provider's FIN reaches the consumer when the provider's host calls `finish` ([`intake`](super::super::intake)), its machine
-//! asks for `FinishStream` here, the hub passes the FIN on, and the consumer's `read` finds it (`ReadOutcome::Finished`) and gives its own machine
-//! `StreamFinished`. What happens when `pause_max` passes is decided in `machines/connection/pause.rs`, `give_up`; here `LeaveAbort` leaves the abort
-//! for the partner, `LocalReset` and `Disconnected` show the host a reset.
+//! What a connection's machine asks for: `run_conn` carries out each action. Then what it takes to leave a stream, and to be counted among those that
+//! wait for one.
 
 use std::time::Instant;
 

@@ -17,7 +17,7 @@ use crate::spn::{
 };
 
 impl Parts {
-    /// Whether a connection, or what is left of it, began for somebody else than the hub names now. A hub of an earlier release names nobody.
+    /// Whether a connection, or what is left of it, belongs to another owner than the hub names now. A hub of an earlier release names none.
     pub(in crate::spn::endpoint) fn is_of_another(&self, key: ConnKey, owner: Option<Tag>) -> bool {
         let conn = self.conns.by_key(&key).and_then(|id| self.conns.get(id));
         let known = conn.map_or_else(|| self.tombstones.partner(&key), |conn| conn.partner());
@@ -119,7 +119,7 @@ impl Parts {
         }
     }
 
-    /// Nobody who could have it has it, or will.
+    /// No provider has the connection, or will take it.
     fn begin_again(&mut self, cx: &mut Context<'_>, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.machine().is_paused()) else { return };
         conn.claim.forget();

@@ -1,4 +1,9 @@
 //! The host's side of a connection: reads, writes and ends.
+//!
+//! How an end of data (FIN) goes from a provider to its consumer, or back: the host calls `finish`, the machine asks for `FinishStream`, and FIN goes
+//! behind the last byte (`conn/output.rs`). The hub relays it. At the other end `read_some` finds `ReadOutcome::Finished`, which the host gets after
+//! all bytes; the machine hears `StreamFinished`, and the next report says that the direction is over (RES-8). The sender's machine counts the end as
+//! arrived when the hub has acknowledged FIN (`StreamAcked`) or, of a connection that can be resumed, when the partner has reported it (`SentOver`).
 
 use bytes::Bytes;
 

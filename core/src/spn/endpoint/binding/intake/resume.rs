@@ -85,7 +85,7 @@ impl Intake {
     pub(super) fn on_resume_ack(&mut self, cx: &mut Context<'_>, link: LinkId, ack: ResumeAck) {
         let ResumeAck { conn: key, status, generation, received, flags } = ack;
         let Some(id) = self.parts().conns.by_key(&key) else {
-            // Whoever waited for what is left of it knows now.
+            // The partner has the values of its tombstone now.
             if !self.parts().tombstones.acknowledge(&key) && status == code::OK {
                 let unknown = Frame::CloseReq { conn: key, code: code::RESUME_PARTNER_MISSING };
                 self.parts().links.send(link, &unknown, cx.ports);

@@ -138,7 +138,7 @@ impl Intake {
             Preamble::Resume { conn, .. } if self.parts().is_of_another(conn, owner) => {
                 self.refuse(cx, id, stream, code::NOT_ENTITLED);
             }
-            // It has ended here, and somebody still holds an older request of ours.
+            // The connection has ended here, and a hub still holds an older request of this end.
             Preamble::Resume { conn, .. } if self.parts().tombstones.has(&conn) => {
                 self.parts().repeat_tombstone(cx, conn);
                 self.refuse(cx, id, stream, code::PAUSED);
@@ -147,7 +147,7 @@ impl Intake {
                 if let Err(code) = self.take_leg(cx, id, stream, preamble, rest) {
                     return self.refuse(cx, id, stream, code);
                 }
-                // It may have begun through a hub of an earlier release, which names nobody.
+                // The connection may have begun through a hub of an earlier release, which names no owner.
                 let conn =
                     self.parts().conns.by_key(&preamble.conn()).and_then(|conn| self.parts().conns.get_mut(conn));
                 if let Some(conn) = conn {

@@ -4,13 +4,13 @@ mod frames;
 mod reserve;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 pub(in crate::spn::endpoint) use self::frames::Request;
-use super::{Link, wire::Wire};
+use super::{Link, addresses::Addresses, turns::Turns, wire::Wire};
 use crate::{
     quic::{CloseReason, Handle},
     spn::{
@@ -32,10 +32,8 @@ pub(in crate::spn::endpoint) struct Links {
     links: BTreeMap<LinkId, Link>,
     next: LinkId,
     by_handle: BTreeMap<Handle, LinkId>,
-    /// What DNS lists.
-    listed: BTreeSet<SocketAddr>,
-    /// The session whose turn it is to ask its hub for a session.
-    asking: Option<LinkId>,
+    addresses: Addresses,
+    turns: Turns,
 }
 
 /// What a session wants of the whole endpoint.
@@ -67,34 +65,31 @@ impl Links {
             links: BTreeMap::new(),
             next: 0,
             by_handle: BTreeMap::new(),
-            listed: BTreeSet::new(),
-            asking: None,
+            addresses: Addresses::default(),
+            turns: Turns::default(),
         }
     }
 
     /// The addresses that the hub's name has now; the first `most` count. The sessions with other addresses are to end.
     pub(in crate::spn::endpoint) fn list(&mut self, addresses: &[SocketAddr], most: usize, ports: &mut Ports) {
-        self.listed = addresses.iter().copied().collect();
-        if self.listed.len() > most {
-            let what = format!("{} addresses: only {most} are used", self.listed.len());
+        if let Some(count) = self.addresses.set(addresses, most) {
+            let what = format!("{count} addresses: only {most} are used");
             ports.notify(Notice::Limit { what });
-            self.listed = addresses.iter().copied().take(most).collect();
         }
         for (id, link) in &self.links {
-            if !self.listed.contains(&link.remote) {
+            if !self.addresses.has(&link.remote) {
                 ports.post_link(*id, Event::AddressLost);
             }
         }
     }
 
     pub(in crate::spn::endpoint) fn is_listed(&self, remote: &SocketAddr) -> bool {
-        self.listed.contains(remote)
+        self.addresses.has(remote)
     }
 
     /// The listed addresses that have no session.
     pub(in crate::spn::endpoint) fn missing(&self) -> Vec<SocketAddr> {
-        let busy: BTreeSet<_> = self.links.values().map(|link| link.remote).collect();
-        self.listed.difference(&busy).copied().collect()
+        self.addresses.missing(self.links.values().map(|link| link.remote))
     }
 
     /// A session with an address, to begin at that time.
@@ -296,7 +291,7 @@ impl Links {
 
     /// The session is there.
     pub(in crate::spn::endpoint) fn establish(&mut self, id: LinkId, standby: bool, ports: &mut Ports) {
-        self.end_turn(id);
+        self.turns.end(id);
         let Some(link) = self.links.get_mut(&id) else { return };
         link.establish(standby);
         let Some(wire) = &link.wire else { return };
@@ -323,6 +318,7 @@ impl Links {
     fn drop_wire(&mut self, id: LinkId, ports: &mut Ports) -> Option<Handle> {
         let wire = self.links.get_mut(&id)?.wire.take()?;
         wire.end(ports);
+        self.turns.cancel(id);
         self.by_handle.remove(&wire.handle());
         Some(wire.handle())
     }
@@ -333,13 +329,13 @@ impl Links {
         link.explain(|| reason.to_string());
         let Some(wire) = &mut link.wire else { return };
         wire.is_disowned |= matches!(reason, CloseReason::Peer { code: code::NOT_ENTITLED, .. });
-        wire.turn = None;
+        self.turns.cancel(id);
         self.by_handle.remove(&wire.handle());
         ports.post_link(id, Event::Lost);
     }
 
     fn wait(&mut self, id: LinkId, retry: Duration, ports: &mut Ports) {
-        self.end_turn(id);
+        self.turns.end(id);
         let _ = self.drop_wire(id, ports);
         let Some(link) = self.links.get_mut(&id) else { return };
         ports.notify(Notice::SessionWaiting {
@@ -351,7 +347,7 @@ impl Links {
 
     /// The machine is at its end, and so is the session. The host hears of it.
     pub(in crate::spn::endpoint) fn end(&mut self, now: Instant, id: LinkId, ports: &mut Ports) -> Option<Ended> {
-        self.end_turn(id);
+        self.turns.end(id);
         self.call_reserve(id, ports);
         self.close(now, id, code::OK, ports);
         let Link { remote, begun, reason, .. } = self.links.remove(&id)?;

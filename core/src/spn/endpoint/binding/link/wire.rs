@@ -26,8 +26,6 @@ pub(in crate::spn::endpoint) struct Wire {
     link: LinkId,
     handle: Handle,
     pub(super) protocol: Protocol,
-    /// Since when the handshake is done and SESSION_OPEN waits for its turn.
-    pub(super) turn: Option<Instant>,
     /// The hubs that SESSION_OPEN has listed.
     pub(super) hubs: Vec<[u8; 16]>,
     control: Option<Control>,
@@ -63,7 +61,6 @@ impl Wire {
             link,
             handle,
             protocol: Protocol::Sc02,
-            turn: None,
             hubs: Vec::new(),
             control: None,
             is_control_paused: false,
@@ -235,8 +232,8 @@ impl Wire {
         control.next_frame(&mut ports.quic)
     }
 
-    /// PROVIDERS. It is acknowledged, unless the connections have left: the hub may not know yet that their streams are lost, and whoever it lists
-    /// now must not get one of them (SEK-2). Says whether connections may have somebody new to ask.
+    /// PROVIDERS. It is acknowledged, unless the connections have left: the hub may not know yet that their streams are lost, and a provider
+    /// that it lists now must not get one of them (SEK-2). Says whether connections may have another provider to ask.
     pub(super) fn list(
         &mut self,
         number: u64,

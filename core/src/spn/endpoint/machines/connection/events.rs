@@ -80,7 +80,7 @@ pub enum Event {
 pub enum Action {
     /// Find a session with stream credit; connections that wait for one are served in order.
     LookUp,
-    /// Provider: tell the host that somebody calls.
+    /// Provider: announce a call to the host.
     Announce,
     /// Open a stream and begin it with CONNECT under a new `conn` (on `sc01`: with nothing).
     OpenStream,
@@ -106,7 +106,7 @@ pub enum Action {
     AskResume,
     /// Send again, behind RESUME, what is not acknowledged.
     SendKept,
-    /// Without a stream, tell the partner through any session that it is broken off.
+    /// Without a stream, leave the abort for the partner on every session.
     LeaveAbort { code: u64 },
     /// Say `stream_closed` as soon as both halves of the stream are gone.
     AwaitStreamEnd,

@@ -1,4 +1,8 @@
 //! Pause and resume: from the loss of a stream to the next one (docs/protocols/spn.md, Pause and resume, RES-33 and RES-34).
+//!
+//! When `pause_max` has passed without a stream on which the partner has said anything, the timer `pause` fires and `give_up` decides: the abort is
+//! left for the partner on every session (`LeaveAbort`, code 0x22), the host is shown a reset, and the connection is over. If both directions were
+//! complete for the local side, it ends in silence.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +38,7 @@ impl Connection {
                 state
             }
             Event::LocalStop { code } => {
-                self.flow.deaf = Some(code);
+                self.flow.read_closed = Some(code);
                 self.stop(code);
                 self.end_if_over(state)
             }
@@ -137,7 +141,7 @@ impl Connection {
                 state
             }
             Event::LocalStop { code } => {
-                self.flow.deaf = Some(code);
+                self.flow.read_closed = Some(code);
                 self.flow.receiving = false;
                 self.end_if_over(state)
             }
@@ -231,7 +235,7 @@ impl Connection {
         if self.flow.sending != Sending::Open {
             self.parts.act(Action::FinishStream);
         }
-        if let Some(code) = self.flow.deaf {
+        if let Some(code) = self.flow.read_closed {
             self.parts.act(Action::StopStream { code });
         }
         State::Connected

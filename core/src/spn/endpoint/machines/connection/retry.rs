@@ -16,7 +16,7 @@ impl Connection {
         if self.flow.sending == Sending::Finished {
             self.parts.act(Action::FinishStream);
         }
-        if let Some(code) = self.flow.deaf {
+        if let Some(code) = self.flow.read_closed {
             self.stop(code);
         }
         self.end_if_over(State::Connected)

@@ -165,7 +165,7 @@ fn stop_sending_ends_only_that_direction() {
         bench.expect(&[Event::LocalFinish], "Connected", &[Action::FinishStream]);
         bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
     }
-    // After the local end, there is nobody to tell.
+    // After the local end, nobody is to hear of it.
     let mut bench = Bench::provider(SC02);
     bench.expect(&[Event::LocalFinish, stopped(0)], "Connected", &[Action::ResetStream { code: 0 }]);
 }
@@ -410,7 +410,7 @@ fn an_empty_end_from_an_sc01_hub_is_a_failure() {
     bench.expect(&[Event::StreamFinished], "LookingUpSession", &cut);
     // Something sent: a reset, never a clean end.
     Bench::consumer(SC01).expect(&[Event::BytesSent, Event::StreamFinished], "Disconnected", &over);
-    // An end after payload is an end, and sc02 tells the truth.
+    // An end after payload is an end, and sc02 shows what happened.
     Bench::consumer(SC01).expect(&[Event::BytesSent, Event::BytesReceived, Event::StreamFinished], "Connected", &[]);
     Bench::consumer(SC02).expect(&[Event::BytesSent, Event::StreamFinished], "Connected", &[]);
     Bench::provider(SC01).expect(&[Event::StreamFinished], "Connected", &[]);

@@ -337,7 +337,7 @@ fn an_empty_provider_retires_when_the_hub_has_heard() {
 }
 
 #[test]
-fn weight_0_on_sc01_is_the_word_and_a_close_100_ms_later() {
+fn weight_0_on_sc01_is_a_control_datagram_and_a_close_100_ms_later() {
     let mut bench = Bench::established(PROVIDER, Protocol::Sc01);
     bench.expect(&[Event::SetWeight { weight: 50 }], "Established", &[]);
     bench.expect(
@@ -357,7 +357,7 @@ fn a_consumer_has_no_weight() {
 
 #[test]
 fn local_shutdown_drains() {
-    // Consumer, sc02: nothing to tell the hub until the last connection has ended.
+    // Consumer, sc02: nothing to say to the hub until the last connection has ended.
     let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
     bench.feed(Event::ConnectionOpened);
     bench.feed(Event::ConnectionOpened);
@@ -379,7 +379,7 @@ fn local_shutdown_drains() {
         &[Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve],
     );
 
-    // sc01: the word, and the close not before 100 ms.
+    // sc01: the control datagram, and the close not before 100 ms.
     let mut bench = Bench::established(CONSUMER, Protocol::Sc01);
     bench.feed(Event::ConnectionOpened);
     bench.expect(&[Event::LocalShutdown], "Closing", &[Action::SendNotifyShutdown, Action::Hide, Action::CallReserve]);
@@ -438,7 +438,7 @@ fn the_hubs_shutdown_sets_the_deadline() {
 }
 
 #[test]
-fn the_word_notify_shutdown_is_answered() {
+fn notify_shutdown_is_answered() {
     let mut bench = Bench::established(PROVIDER, Protocol::Sc01);
     bench.feed(Event::ConnectionOpened);
     bench.expect(

@@ -35,7 +35,7 @@ pub(in crate::spn::endpoint) enum Request {
     PauseReq(ConnKey),
     ResumeAck(ResumeAck),
     DataAck(Vec<AckEntry>),
-    /// PROVIDERS was taken: connections may have somebody new to ask.
+    /// PROVIDERS was taken: connections may have another provider to ask.
     Listed,
     Seek(ConnKey),
     Absent {
@@ -123,7 +123,7 @@ impl Links {
                 let Some(wire) = self.wire_mut(id) else { return };
                 wire.protocol = protocol;
                 match protocol {
-                    Protocol::Sc02 => self.await_turn(now, id),
+                    Protocol::Sc02 => self.turns.wait(now, id),
                     // It asks for nothing, and says nothing of its hub.
                     Protocol::Sc01 => ports.post_link(id, Event::Connected { protocol }),
                 }

@@ -9,30 +9,9 @@ use crate::spn::{
 };
 
 impl Links {
-    /// The handshake of a session is done: it waits for its turn to ask for the session.
-    pub(super) fn await_turn(&mut self, now: Instant, id: LinkId) {
-        if let Some(wire) = self.wire_mut(id) {
-            wire.turn = Some(now);
-        }
-    }
-
-    /// One SESSION_OPEN after the other: the next one says which hub has answered the one before it. If they crossed, a hub with two
-    /// addresses would begin a session, and connections on it, only to replace it. Whose turn it is now.
+    /// Whose turn it is to ask its hub for a session, if it is anybody's.
     pub(in crate::spn::endpoint) fn pass_turn(&mut self) -> Option<LinkId> {
-        if self.asking.is_some() {
-            return None;
-        }
-        // In the order of their handshakes.
-        let turns = self.links.iter().filter_map(|(id, link)| Some((link.wire.as_ref()?.turn?, *id)));
-        let (_, id) = turns.min()?;
-        self.wire_mut(id)?.turn = None;
-        self.asking = Some(id);
-        Some(id)
-    }
-
-    /// The session has been answered, or asks no more.
-    pub(super) fn end_turn(&mut self, id: LinkId) {
-        self.asking = self.asking.filter(|asking| *asking != id);
+        self.turns.pass()
     }
 
     /// The hub says that this process has a session with it already, as its SESSION_OPEN has listed.
@@ -57,7 +36,7 @@ impl Links {
 
     /// An address is in reserve. The host hears of it once for each hub.
     pub(super) fn reserve(&mut self, now: Instant, id: LinkId, ports: &mut Ports) {
-        self.end_turn(id);
+        self.turns.end(id);
         if let Some(handle) = self.drop_wire(id, ports) {
             ports.quic.close(now, handle, code::OK, code::text(code::OK));
         }
