@@ -10,7 +10,7 @@ use crate::{
     spn::{Protocol, Role, wire::frame},
 };
 
-/// Everything an endpoint has to know.
+/// The settings of an endpoint.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Consumer or provider.
@@ -19,7 +19,7 @@ pub struct Config {
     pub server_name: String,
     /// This endpoint's certificate and key.
     pub identity: Identity,
-    /// Whom it believes that they are the hub.
+    /// CAs trusted to sign the hub's certificate.
     pub roots: Roots,
     /// URN of the service; empty means the only one that the identity is entitled to. `sc01` knows no choice.
     pub service: String,
@@ -169,7 +169,7 @@ pub struct ConnId {
     pub(super) generation: u32,
 }
 
-/// What an endpoint tells its host.
+/// What an endpoint reports to its host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {

@@ -11,16 +11,20 @@ mod resuming;
 mod standstill;
 mod with_hub;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::*;
 use crate::{
-    quic::{ReadOutcome, ServerConfig, TransportConfig, WriteOutcome},
+    quic::{self, Clock, EndpointConfig, Handle, ServerConfig, StreamId, TransportConfig},
     spn::{
-        Protocol,
+        ConnKey, Protocol, Role,
         hub::{self, Hub, Service},
+        wire::code,
     },
     testing::{
         first_instant,
@@ -75,10 +79,10 @@ struct Flow {
     stopped: Option<u64>,
     end: Option<End>,
     /// Leave what comes unread.
-    deaf: bool,
+    reads_nothing: bool,
 }
 
-/// A host of an endpoint, which reads and writes as it is told to.
+/// A host of an endpoint, which reads and writes as the test asks for.
 struct Peer {
     endpoint: Endpoint,
     notices: Vec<Notice>,
@@ -86,7 +90,7 @@ struct Peer {
     /// Send back what comes.
     echo: bool,
     /// Read nothing of what comes from now on.
-    deaf: bool,
+    reads_nothing: bool,
 }
 
 impl Peer {
@@ -107,7 +111,7 @@ impl Peer {
             any = true;
             match notice {
                 Notice::Incoming(id) => {
-                    self.flow(id).deaf = self.deaf;
+                    self.flow(id).reads_nothing = self.reads_nothing;
                     self.read(now, id);
                 }
                 Notice::Readable(id) => self.read(now, id),
@@ -128,7 +132,7 @@ impl Peer {
     }
 
     fn read(&mut self, now: Instant, id: ConnId) {
-        if self.flow(id).deaf {
+        if self.flow(id).reads_nothing {
             return;
         }
         loop {
@@ -286,7 +290,7 @@ impl World {
         seed[..at.len().min(32)].copy_from_slice(&at.as_bytes()[..at.len().min(32)]);
         let mut endpoint = Endpoint::new(config, seed, self.epoch()).unwrap();
         endpoint.handle_addresses(self.now, hubs);
-        let peer = Peer { endpoint, notices: Vec::new(), flows: BTreeMap::new(), echo: false, deaf: false };
+        let peer = Peer { endpoint, notices: Vec::new(), flows: BTreeMap::new(), echo: false, reads_nothing: false };
         self.nodes.insert(address(at), Side::Peer(Box::new(peer)));
         address(at)
     }

@@ -1,488 +1,332 @@
-//! A connection: its machine, and the stream that carries it.
+//! One connection of an endpoint: its machine, the stream that carries it, and what is needed to go on on another one.
 
-mod payload;
+pub(in crate::spn::endpoint) mod conns;
+mod delivery;
+mod halves;
+mod held;
+mod input;
+pub(in crate::spn::endpoint) mod ledger;
+mod local;
+mod output;
+mod retention;
+mod unread;
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Instant,
-};
+use std::time::Instant;
 
 use bytes::Bytes;
-use rand_chacha::rand_core::Rng;
 
-use super::ledger::Ledger;
+use self::{
+    delivery::Parting, halves::Halves, held::Held, input::Input, ledger::Ledger, local::Local, output::Output,
+    unread::Unread,
+};
+pub(in crate::spn::endpoint) use self::{delivery::Reset, input::Answer, local::NoWrite};
 use crate::{
     machine::{Hosted, Machine as _},
-    quic::{Handle, WriteOutcome},
+    quic::WriteOutcome,
     spn::{
-        ConnKey, Protocol, Role, Tag,
+        ConnKey, Tag,
         endpoint::{
-            ConnId, Due, Endpoint, Notice, Phase,
-            carrier::{Asked, Carrier, LinkId},
+            binding::queue::Ticket,
+            carrier::{Asked, Carrier},
+            config::ConnId,
             machines::connection::{Action, Connection, Event},
+            policy::seek::{Claim, Roster},
+            ports::{Due, Ports},
         },
-        flow::{kept::Kept, stall::Stall},
-        wire::{
-            frame::{Frame, flag},
-            preamble::{Collector, Preamble},
-        },
+        flow::stall::Look,
+        wire::frame::ResumeReq,
     },
 };
 
 /// A connection of the endpoint.
 pub(in crate::spn::endpoint) struct Conn {
-    pub(in crate::spn::endpoint) id: ConnId,
-    pub(in crate::spn::endpoint) machine: Hosted<Connection>,
+    id: ConnId,
+    machine: Hosted<Connection>,
     /// Its place among those that look for a session.
-    ticket: Option<u64>,
-    pub(in crate::spn::endpoint) carrier: Option<Carrier>,
-    pub(in crate::spn::endpoint) key: Option<ConnKey>,
-    /// Payload that came together with the preamble.
-    pub(super) ahead: Bytes,
-    /// The end of the stream was found while its first byte was looked for.
-    pub(super) ahead_end: bool,
-    /// What goes before the host's next byte: the preamble, bytes to be sent again.
-    pub(in crate::spn::endpoint) out: VecDeque<Bytes>,
-    /// FIN follows when `out` is empty.
-    finish: bool,
-    /// What was sent, as long as it may have to be sent again.
-    pub(in crate::spn::endpoint) held: Kept,
-    held_bytes: usize,
-    pub(in crate::spn::endpoint) holding: bool,
-    /// The machine knows that the host is there (provider).
-    opened: bool,
-    pub(in crate::spn::endpoint) has_sent: bool,
-    has_received: bool,
-    /// The host found nothing when it read, or no room when it wrote, and is to be told.
-    pub(super) wants_read: bool,
-    pub(super) wants_write: bool,
-    pub(in crate::spn::endpoint) unread: Unread,
-    /// The host may write.
-    writing: Writing,
-    /// Both halves of the stream are gone as far as QUIC is concerned.
-    sent_end: bool,
-    received_end: bool,
-    /// What is needed to go on on another stream, as long as that is possible.
-    pub(in crate::spn::endpoint) ledger: Option<Box<Ledger>>,
-    /// What of it was counted as kept.
-    pub(in crate::spn::endpoint) retained: u64,
-    /// The partner's RESUME is still to come on this stream.
-    pub(in crate::spn::endpoint) answer: Option<Collector>,
+    ticket: Option<Ticket>,
+    carrier: Option<Carrier>,
+    /// Its name on the wire; [`Conns`](conns::Conns) finds it by that.
+    key: Option<ConnKey>,
     /// Who the partner is, if the hub has said so: nobody else goes on with the connection.
-    pub(in crate::spn::endpoint) partner: Option<Tag>,
-    pub(in crate::spn::endpoint) asked: Asked,
-    /// The partner has been heard of.
-    pub(in crate::spn::endpoint) heard: bool,
-    /// The newest list of providers when it was begun.
-    pub(in crate::spn::endpoint) listed: u64,
-    /// Without a stream: those who may have it, as long as nothing has been heard.
-    pub(in crate::spn::endpoint) candidates: Option<BTreeSet<[u8; 16]>>,
-    /// CLOSE_REQ went out, or was left for the partner.
-    was_closed: bool,
-    /// A report is due some time.
-    pub(super) reminded: bool,
+    partner: Option<Tag>,
     /// It is counted among those that wait for a stream.
     waits: bool,
-    /// The reset that the host was shown.
-    broken: Option<u64>,
+    /// What of its ledger was counted as kept.
+    retained: u64,
+    /// A report is due some time.
+    is_report_due: bool,
+    /// What is needed to go on on another stream, as long as that is possible.
+    pub(in crate::spn::endpoint) ledger: Option<Box<Ledger>>,
+    pub(in crate::spn::endpoint) asked: Asked,
+    pub(in crate::spn::endpoint) claim: Claim,
+    pub(in crate::spn::endpoint) local: Local,
+    pub(in crate::spn::endpoint) input: Input,
+    pub(in crate::spn::endpoint) output: Output,
+    pub(in crate::spn::endpoint) held: Held,
+    pub(in crate::spn::endpoint) halves: Halves,
+    unread: Unread,
     /// The last bytes were given to a stream then.
-    pub(super) last_sent: Option<Instant>,
+    last_sent: Option<Instant>,
     /// The host wants it reset, once they are delivered.
-    pub(in crate::spn::endpoint) parting: Option<Parting>,
-}
-
-/// A connection that is to be reset.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::spn::endpoint) struct Parting {
-    pub(super) code: u64,
-    /// Then at the latest.
-    pub(super) until: Instant,
-}
-
-/// Where a connection's receiving direction stands.
-#[derive(Debug, Default)]
-pub(in crate::spn::endpoint) struct Unread {
-    /// The host leaves bytes unread.
-    pub(super) stall: Stall,
-    /// Bytes that the host has taken.
-    pub(in crate::spn::endpoint) taken: u64,
-    /// What is unread comes on top of this session's window.
-    pub(super) parked: Option<(LinkId, Handle)>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Writing {
-    Open,
-    Finished,
-    Stopped(u64),
+    parting: Option<Parting>,
 }
 
 impl Conn {
-    /// Goes onto a stream.
-    pub(super) fn board(&mut self, carrier: Carrier) {
-        self.carrier = Some(carrier);
-        (self.sent_end, self.received_end) = (false, false);
+    /// A consumer's connection is begun by the host, and what is sent on it is held.
+    fn new(id: ConnId, machine: Connection, is_consumer: bool) -> Self {
+        Self {
+            id,
+            machine: Hosted::new(machine),
+            ticket: None,
+            carrier: None,
+            key: None,
+            partner: None,
+            waits: false,
+            retained: 0,
+            is_report_due: false,
+            ledger: None,
+            asked: Asked::new(),
+            claim: Claim::default(),
+            local: Local::new(id, is_consumer),
+            input: Input::default(),
+            output: Output::default(),
+            held: Held::new(is_consumer),
+            halves: Halves::default(),
+            unread: Unread::default(),
+            last_sent: None,
+            parting: None,
+        }
     }
-}
 
-impl Endpoint {
-    pub(in crate::spn::endpoint) fn add_conn(&mut self) -> ConnId {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.conns.push(None);
-            self.generations.push(0);
-            (self.conns.len() - 1) as u32
-        });
-        let generation = self.generations.get(index as usize).copied().unwrap_or_default();
-        let id = ConnId { index, generation };
-        let seed = self.random.next_u64();
-        if let Some(slot) = self.conns.get_mut(index as usize) {
-            *slot = Some(Conn {
-                id,
-                machine: Hosted::new(Connection::new(self.config.connection.clone(), seed)),
-                ticket: None,
-                carrier: None,
-                key: None,
-                ahead: Bytes::new(),
-                ahead_end: false,
-                out: VecDeque::new(),
-                finish: false,
-                held: Kept::default(),
-                held_bytes: 0,
-                holding: self.config.role == Role::Consumer,
-                opened: self.config.role == Role::Consumer,
-                has_sent: false,
-                has_received: false,
-                wants_read: false,
-                wants_write: false,
-                unread: Unread::default(),
-                writing: Writing::Open,
-                sent_end: false,
-                received_end: false,
-                ledger: None,
-                retained: 0,
-                answer: None,
-                partner: None,
-                asked: Asked::new(),
-                heard: false,
-                listed: 0,
-                candidates: None,
-                was_closed: false,
-                reminded: false,
-                waits: false,
-                broken: None,
-                last_sent: None,
-                parting: None,
+    pub(in crate::spn::endpoint) fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// Its machine, to be asked.
+    pub(in crate::spn::endpoint) fn machine(&self) -> &Connection {
+        &self.machine
+    }
+
+    pub(in crate::spn::endpoint) fn handle_event(&mut self, now: Instant, event: Event) {
+        self.machine.handle_event(now, event);
+    }
+
+    /// A deadline, due `at`, has come. Says whether the machine is to be drained.
+    pub(in crate::spn::endpoint) fn expire(&mut self, now: Instant, at: Instant) -> bool {
+        self.machine.expire(now, at)
+    }
+
+    pub(in crate::spn::endpoint) fn next_action(&mut self, ports: &mut Ports) -> Option<Action> {
+        self.machine.next_action(&mut ports.deadlines, Due::Conn(self.id))
+    }
+
+    /// Its name on the wire.
+    pub(in crate::spn::endpoint) fn key(&self) -> Option<ConnKey> {
+        self.key
+    }
+
+    /// The stream that carries it.
+    pub(in crate::spn::endpoint) fn carrier(&self) -> Option<Carrier> {
+        self.carrier
+    }
+
+    /// Who the partner is, as far as a hub has said.
+    pub(in crate::spn::endpoint) fn partner(&self) -> Option<Tag> {
+        self.partner
+    }
+
+    pub(in crate::spn::endpoint) fn set_partner(&mut self, partner: Option<Tag>) {
+        self.partner = partner;
+    }
+
+    /// It looks for a session.
+    pub(in crate::spn::endpoint) fn queue(&mut self, ticket: Ticket) {
+        self.ticket = Some(ticket);
+    }
+
+    /// It looks no more.
+    pub(in crate::spn::endpoint) fn take_ticket(&mut self) -> Option<Ticket> {
+        self.ticket.take()
+    }
+
+    /// Goes onto a stream.
+    pub(in crate::spn::endpoint) fn board(&mut self, carrier: Carrier) {
+        self.carrier = Some(carrier);
+        self.halves = Halves::default();
+    }
+
+    /// Goes off its stream. What has come and was not read counts as not come.
+    pub(in crate::spn::endpoint) fn leave(&mut self) -> Option<Carrier> {
+        self.output.clear();
+        self.input.forget_answer();
+        if self.ledger.is_some() {
+            self.input.forget_ahead();
+        }
+        self.carrier.take()
+    }
+
+    /// It is about to lose its stream on a session with these providers: if nothing was heard of it, it may be sought.
+    pub(in crate::spn::endpoint) fn lose_stream(&mut self, roster: Option<&Roster>) {
+        if self.ledger.is_some() && self.carrier.is_some() && self.key.is_some() {
+            self.claim.lose_stream(roster);
+        }
+    }
+
+    /// Whether its partner may not have all that was sent, as far as anybody has said.
+    pub(in crate::spn::endpoint) fn is_unheard(&self) -> bool {
+        !self.claim.is_heard() || self.ledger.as_ref().is_some_and(|ledger| ledger.kept() > 0)
+    }
+
+    /// What RESUME_REQ says of this end.
+    pub(in crate::spn::endpoint) fn request(&self) -> Option<ResumeReq> {
+        Some(self.ledger.as_ref()?.request(self.key?))
+    }
+
+    /// Begins the next stream with RESUME.
+    pub(in crate::spn::endpoint) fn push_resume(&mut self) {
+        if let (Some(key), Some(ledger)) = (self.key, &mut self.ledger) {
+            ledger.doubt_reports();
+            self.output.push(ledger.preamble(key).to_bytes());
+        }
+    }
+
+    /// Sends the held bytes again.
+    pub(in crate::spn::endpoint) fn send_held(&mut self) {
+        self.output.extend(self.held.all());
+        if let Some(ledger) = &mut self.ledger {
+            ledger.keep(self.held.all());
+        }
+    }
+
+    /// Sends again what is not acknowledged.
+    pub(in crate::spn::endpoint) fn send_kept(&mut self) {
+        if let Some(ledger) = &mut self.ledger {
+            self.output.extend(ledger.again());
+        }
+    }
+
+    /// Our direction ends behind what was written.
+    pub(in crate::spn::endpoint) fn finish(&mut self) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.finish();
+        }
+        self.output.finish();
+    }
+
+    pub(in crate::spn::endpoint) fn reset(&mut self, code: u64, ports: &mut Ports) {
+        self.halves.end_sending();
+        self.output.clear();
+        if let Some(Carrier { handle, stream, .. }) = self.carrier {
+            ports.quic.reset(handle, stream, code);
+        }
+    }
+
+    pub(in crate::spn::endpoint) fn stop(&mut self, code: u64, ports: &mut Ports) {
+        self.halves.end_receiving();
+        if let Some(Carrier { handle, stream, .. }) = self.carrier {
+            ports.quic.stop(handle, stream, code);
+        }
+    }
+
+    /// The reset that has come on its stream.
+    pub(in crate::spn::endpoint) fn received_reset(&self, ports: &mut Ports) -> Option<u64> {
+        let Carrier { handle, stream, .. } = self.carrier?;
+        ports.quic.received_reset(handle, stream)
+    }
+
+    /// Writes what goes before the host's bytes. Says whether all of it is written.
+    pub(in crate::spn::endpoint) fn flush(&mut self, ports: &mut Ports) -> bool {
+        self.carrier.is_some_and(|carrier| self.output.flush(carrier, &mut ports.quic))
+    }
+
+    /// There is room in its stream.
+    pub(in crate::spn::endpoint) fn note_writable(&mut self, ports: &mut Ports) {
+        if self.flush(ports) {
+            self.local.note_writable(ports);
+        }
+    }
+
+    /// Writes the host's bytes to its stream; with a ledger at most `room` of them, which are kept.
+    pub(in crate::spn::endpoint) fn write(
+        &mut self,
+        now: Instant,
+        chunks: &mut [Bytes],
+        room: u64,
+        ports: &mut Ports,
+    ) -> WriteOutcome {
+        let Some(Carrier { handle, stream, .. }) = self.carrier else { return WriteOutcome::Gone };
+        let Some(ledger) = &mut self.ledger else { return ports.quic.write(handle, stream, chunks) };
+        let mut room = usize::try_from(room).unwrap_or(usize::MAX);
+        let mut offered = Vec::with_capacity(chunks.len());
+        for chunk in &*chunks {
+            let part = chunk.slice(..chunk.len().min(room));
+            room -= part.len();
+            offered.push(part);
+        }
+        let bytes = match ports.quic.write(handle, stream, &mut offered) {
+            WriteOutcome::Written { bytes } | WriteOutcome::Blocked { bytes, .. } => bytes,
+            outcome @ (WriteOutcome::Stopped(_) | WriteOutcome::Gone) => return outcome,
+        };
+        let (mut left, mut whole) = (bytes, 0);
+        for chunk in chunks.iter_mut() {
+            if chunk.len() > left {
+                ledger.keep([chunk.split_to(left)]);
+                break;
+            }
+            left -= chunk.len();
+            whole += 1;
+            ledger.keep([std::mem::take(chunk)]);
+        }
+        ledger.note_sent(now);
+        if whole == chunks.len() {
+            WriteOutcome::Written { bytes }
+        } else {
+            WriteOutcome::Blocked { bytes, chunks: whole }
+        }
+    }
+
+    /// The host has taken chunks off its stream: those from `before` on. Takes off them what the partner has repeated.
+    pub(in crate::spn::endpoint) fn take(&mut self, chunks: &mut Vec<Bytes>, before: usize, bytes: usize) {
+        self.unread.take(bytes);
+        let Some(ledger) = &mut self.ledger else { return };
+        if ledger.take(chunks.get_mut(before..).unwrap_or_default()) < bytes as u64 {
+            // Empty chunks are dropped: a host that writes chunks until none is left would never finish with an empty one.
+            let mut place = 0;
+            chunks.retain(|chunk| {
+                place += 1;
+                place <= before || !chunk.is_empty()
             });
         }
-        self.open += 1;
-        id
     }
 
-    pub(in crate::spn::endpoint) fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
-        conn_of(&mut self.conns, id)
-    }
-
-    pub(super) fn conn_by_key(&self, link: LinkId, key: ConnKey) -> Option<ConnId> {
-        let id = *self.by_key.get(&key)?;
-        let conn = self.conns.get(id.index as usize)?.as_ref()?;
-        conn.carrier.is_some_and(|carrier| carrier.link == link).then_some(id)
-    }
-
-    /// Forgets a connection.
-    pub(in crate::spn::endpoint) fn remove_conn(&mut self, now: Instant, id: ConnId) {
-        self.detach(now, id);
-        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(|slot| slot.take_if(|conn| conn.id == id))
-        else {
-            return;
-        };
-        if let Some(ticket) = conn.ticket {
-            self.waiting.remove(&ticket);
-        }
-        if conn.waits {
-            self.paused -= 1;
-            self.note_paused(now, self.paused + 1);
-        }
-        self.open -= 1;
-        if let Some(generation) = self.generations.get_mut(id.index as usize) {
-            *generation = generation.wrapping_add(1);
-        }
-        self.free.push(id.index);
-    }
-
-    /// Takes a connection off its stream for good: the next one, if any, carries a new one.
-    fn detach(&mut self, now: Instant, id: ConnId) {
-        self.note_read(now, id, false);
-        self.leave(id);
-        self.drop_ledger(id);
-        let Some(conn) = self.conn_mut(id) else { return };
-        conn.partner = None;
-        conn.candidates = None;
-        if let Some(key) = conn.key.take() {
-            self.by_key.remove(&key);
+    /// The partner's direction is over here: its end was shown, or nobody reads on.
+    pub(in crate::spn::endpoint) fn end_receiving(&mut self) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.end();
         }
     }
 
-    /// Takes a connection off its stream. What has come and was not read counts as not come.
-    pub(in crate::spn::endpoint) fn leave(&mut self, id: ConnId) {
-        self.note_candidates(id);
-        let Some(conn) = self.conn_mut(id) else { return };
-        conn.out.clear();
-        conn.finish = false;
-        conn.answer = None;
-        if conn.ledger.is_some() {
-            conn.ahead.clear();
-        }
-        self.unstall(id);
-        if let Some(carrier) = self.conn_mut(id).and_then(|conn| conn.carrier.take()) {
-            self.release(carrier);
+    /// There is something to read.
+    pub(in crate::spn::endpoint) fn note_unread(&mut self, now: Instant, ports: &mut Ports) {
+        if let Some(at) = self.unread.begin(now) {
+            ports.remind(at, Due::Stall(self.id));
         }
     }
 
-    pub(in crate::spn::endpoint) fn expire_conn(&mut self, now: Instant, at: Instant, id: ConnId) {
-        if self.conn_mut(id).is_some_and(|conn| conn.machine.expire(now, at)) {
-            self.run_conn(now, id);
-        }
+    /// Where the host's unread bytes are counted: [`Unread`].
+    pub(in crate::spn::endpoint) fn unread_mut(&mut self) -> &mut Unread {
+        &mut self.unread
     }
 
-    /// A session has room: the connection goes onto this stream.
-    pub(in crate::spn::endpoint) fn carry(&mut self, now: Instant, id: ConnId, carrier: Carrier) {
-        let Some(conn) = self.conn_mut(id) else { return };
-        conn.board(carrier);
-        if let Some(ticket) = conn.ticket.take() {
-            self.waiting.remove(&ticket);
-        }
-        self.conn_event(now, id, Event::SessionFound { protocol: carrier.protocol });
-    }
-
-    pub(in crate::spn::endpoint) fn conn_event(&mut self, now: Instant, id: ConnId, event: Event) {
-        if let Some(conn) = self.conn_mut(id) {
-            conn.machine.handle_event(now, event);
-            self.run_conn(now, id);
-        }
-    }
-
-    /// Does what the connection's machine asks for.
-    fn run_conn(&mut self, now: Instant, id: ConnId) {
-        while let Some(conn) = conn_of(&mut self.conns, id) {
-            let Some(action) = conn.machine.next_action(&mut self.deadlines, Due::Conn(id)) else {
-                // Off the stream at once: the pause before the next try must not keep it.
-                if conn.machine.is_looking_up() && (conn.carrier.is_some() || conn.key.is_some()) {
-                    self.detach(now, id);
-                    continue;
-                }
-                if conn.machine.is_paused() && conn.carrier.is_some() {
-                    self.note_read(now, id, false);
-                    self.leave(id);
-                    continue;
-                }
-                // Nothing is left of the stream that QUIC would tell us about.
-                if conn.machine.is_disconnecting() && conn.sent_end && conn.received_end {
-                    conn.machine.handle_event(now, Event::StreamClosed);
-                    continue;
-                }
-                break;
-            };
-            match action {
-                Action::LookUp => {
-                    let ticket = self.next_ticket;
-                    self.next_ticket += 1;
-                    self.waiting.insert(ticket, id);
-                    if let Some(conn) = self.conn_mut(id) {
-                        conn.ticket = Some(ticket);
-                    }
-                    self.serve = true;
-                }
-                Action::Announce => self.notices.push_back(Notice::Incoming(id)),
-                Action::OpenStream => self.begin_stream(now, id),
-                Action::SendHeld => {
-                    conn.out.extend(conn.held.all());
-                    if let Some(ledger) = &mut conn.ledger {
-                        ledger.keep(conn.held.all());
-                    }
-                    self.account(id);
-                    self.flush_conn(id);
-                }
-                Action::SendPauseAck => {
-                    if let (Some(carrier), Some(key)) = (conn.carrier, conn.key) {
-                        self.send(carrier.link, &Frame::PauseAck { conn: key });
-                    }
-                }
-                Action::AskResume => {
-                    self.note_read(now, id, false);
-                    self.ask_resume(id);
-                }
-                Action::SendKept => {
-                    if let Some(ledger) = &mut conn.ledger {
-                        conn.out.extend(ledger.again());
-                    }
-                    self.on_writable(id);
-                }
-                Action::LeaveAbort { code } => {
-                    conn.was_closed = true;
-                    self.leave_abort(now, id, code);
-                }
-                Action::FinishStream => {
-                    if let Some(ledger) = &mut conn.ledger {
-                        ledger.finish();
-                    }
-                    conn.finish = true;
-                    self.flush_conn(id);
-                }
-                Action::ResetStream { code } => {
-                    conn.sent_end = true;
-                    conn.out.clear();
-                    conn.finish = false;
-                    if let Some(Carrier { handle, stream, .. }) = conn.carrier {
-                        self.quic.reset(handle, stream, code);
-                    }
-                }
-                Action::StopStream { code } => {
-                    conn.received_end = true;
-                    if let Some(Carrier { handle, stream, .. }) = conn.carrier {
-                        self.quic.stop(handle, stream, code);
-                    }
-                }
-                Action::SendCloseReq { code } => {
-                    conn.was_closed = true;
-                    if let (Some(carrier), Some(key)) = (conn.carrier, conn.key) {
-                        self.send(carrier.link, &Frame::CloseReq { conn: key, code });
-                    }
-                }
-                Action::SendCloseAck => {
-                    if let (Some(carrier), Some(key)) = (conn.carrier, conn.key) {
-                        self.send(carrier.link, &Frame::CloseAck { conn: key });
-                    }
-                }
-                Action::LocalReset { code } => conn.broken = Some(code),
-                Action::LocalStopped { code } => {
-                    conn.writing = Writing::Stopped(code);
-                    self.notices.push_back(Notice::Stopped(id, code));
-                }
-                Action::Disconnected => {
-                    if conn.broken.is_none() && conn.machine.is_resumable() {
-                        self.leave_tombstone(now, id);
-                    }
-                    let provides = self.config.role == Role::Provider;
-                    let Some(conn) = self.conn_mut(id) else { return };
-                    let is_cut = conn.broken.is_some() || conn.was_closed || conn.machine.abort_code() != 0;
-                    if let Some(key) = conn.key.filter(|_| provides && is_cut && conn.ledger.is_some()) {
-                        self.remember(now, key);
-                    }
-                    let Some(conn) = self.conn_mut(id) else { return };
-                    let notice = match conn.broken {
-                        Some(code) => Notice::Reset(id, code),
-                        None => Notice::Ended(id),
-                    };
-                    self.notices.push_back(notice);
-                    self.remove_conn(now, id);
-                }
+    /// Looks whether the host leaves bytes unread. If so, they come on top of the window of the session whose stream is returned.
+    pub(in crate::spn::endpoint) fn look_at_unread(&mut self, now: Instant, ports: &mut Ports) -> Option<Carrier> {
+        match self.unread.look(now, self.carrier) {
+            Look::Over => None,
+            Look::Again(at) => {
+                ports.remind(at, Due::Stall(self.id));
+                None
             }
-        }
-        self.count_paused(now, id);
-    }
-
-    /// Notes whether a connection waits for a session.
-    pub(in crate::spn::endpoint) fn count_paused(&mut self, now: Instant, id: ConnId) {
-        let is_ending = matches!(self.phase, Phase::Ending { .. });
-        let Some(conn) = self.conn_mut(id) else { return };
-        let waits = conn.machine.is_paused() || (is_ending && conn.machine.is_looking_up());
-        if std::mem::replace(&mut conn.waits, waits) != waits {
-            let before = self.paused;
-            self.paused = if waits { before + 1 } else { before - 1 };
-            self.note_paused(now, before);
+            Look::Stalled => self.carrier,
         }
     }
-
-    /// The stream is there: says whose it is.
-    fn begin_stream(&mut self, now: Instant, id: ConnId) {
-        let mut key = ConnKey([0; 16]);
-        self.random.fill_bytes(&mut key.0);
-        let resume = self.config.resume;
-        let Some(conn) = self.conn_mut(id) else { return };
-        if conn.carrier.is_some_and(|carrier| carrier.protocol == Protocol::Sc02) {
-            conn.key = Some(key);
-            let flags = if resume { flag::RESUMABLE } else { 0 };
-            conn.out.push_back(Preamble::Connect { conn: key, flags }.to_bytes());
-            self.by_key.insert(key, id);
-            if resume {
-                self.begin_ledger(now, id);
-            }
-        }
-        let link = self.conn_mut(id).and_then(|conn| conn.carrier).map(|carrier| carrier.link);
-        let wire = link.and_then(|link| self.links.get(&link)?.wire.as_ref());
-        let listed = wire.and_then(|wire| wire.roster.as_ref()).map_or(0, |roster| roster.number);
-        if let Some(conn) = self.conn_mut(id) {
-            conn.listed = listed;
-            conn.machine.handle_event(now, Event::Opened);
-        }
-        self.on_writable(id);
-    }
-
-    /// Writes what goes before the host's bytes; says whether all of it is written.
-    fn flush_conn(&mut self, id: ConnId) -> bool {
-        let Some(conn) = conn_of(&mut self.conns, id) else { return false };
-        let Some(Carrier { handle, stream, .. }) = conn.carrier else { return false };
-        while !conn.out.is_empty() {
-            match self.quic.write(handle, stream, conn.out.make_contiguous()) {
-                WriteOutcome::Written { .. } => conn.out.clear(),
-                WriteOutcome::Blocked { chunks, .. } => {
-                    conn.out.drain(..chunks);
-                    return false;
-                }
-                // The events that say so are on their way.
-                WriteOutcome::Stopped(_) | WriteOutcome::Gone => return false,
-            }
-        }
-        if std::mem::take(&mut conn.finish) {
-            self.quic.finish(handle, stream);
-        }
-        true
-    }
-
-    pub(super) fn on_writable(&mut self, id: ConnId) {
-        if self.flush_conn(id)
-            && let Some(conn) = self.conn_mut(id)
-            && std::mem::take(&mut conn.wants_write)
-        {
-            self.notices.push_back(Notice::Writable(id));
-        }
-    }
-
-    pub(super) fn on_readable(&mut self, now: Instant, id: ConnId) {
-        let Some(conn) = self.conn_mut(id) else { return };
-        let Some(Carrier { handle, stream, .. }) = conn.carrier else { return };
-        // A reset must be heard of even when the host does not read.
-        if let Some(code) = self.quic.received_reset(handle, stream) {
-            return self.on_reset(now, id, code);
-        }
-        if !self.read_answer(now, id) {
-            return;
-        }
-        self.note_unread(now, id);
-        if let Some(conn) = self.conn_mut(id)
-            && std::mem::take(&mut conn.wants_read)
-        {
-            self.notices.push_back(Notice::Readable(id));
-        }
-    }
-
-    pub(in crate::spn::endpoint) fn on_acked(&mut self, now: Instant, id: ConnId) {
-        if let Some(conn) = self.conn_mut(id) {
-            conn.sent_end = true;
-            self.conn_event(now, id, Event::StreamAcked);
-            self.note_delivered(id);
-        }
-    }
-
-    pub(in crate::spn::endpoint) fn on_reset(&mut self, now: Instant, id: ConnId, code: u64) {
-        if let Some(conn) = self.conn_mut(id) {
-            conn.received_end = true;
-            self.conn_event(now, id, Event::StreamReset { code });
-        }
-    }
-}
-
-/// [`Endpoint::conn_mut`], for whoever needs other parts of the endpoint beside it.
-pub(super) fn conn_of(conns: &mut [Option<Conn>], id: ConnId) -> Option<&mut Conn> {
-    conns.get_mut(id.index as usize)?.as_mut().filter(|conn| conn.id == id)
 }

@@ -100,7 +100,7 @@ impl Connection {
     /// Whether the local side reads no more.
     #[must_use]
     pub fn read_closed(&self) -> bool {
-        self.flow.deaf.is_some()
+        self.flow.read_closed.is_some()
     }
 
     /// Whether payload may be sent.
@@ -195,7 +195,7 @@ impl Automaton for Connection {
             }
             (T::Pause, State::Connected) => self.break_off(now, code::PAUSE_TIMEOUT),
             (T::Pausing, State::Pausing) => {
-                self.leave_stream(code::PAUSED);
+                self.break_stream(code::PAUSED);
                 self.pause(now)
             }
             (T::Again, State::Paused | State::Resuming) => {
@@ -250,7 +250,7 @@ impl Connection {
                 state
             }
             Event::LocalStop { code } => {
-                self.flow.deaf = Some(code);
+                self.flow.read_closed = Some(code);
                 state
             }
             Event::LocalAbort { .. } => self.end(),
@@ -294,7 +294,7 @@ impl Connection {
                 state
             }
             Event::LocalStop { code } => {
-                self.flow.deaf = Some(code);
+                self.flow.read_closed = Some(code);
                 state
             }
             Event::LocalAbort { code } => {
@@ -370,7 +370,7 @@ impl Connection {
                 state
             }
             Event::LocalStop { code } => {
-                self.flow.deaf = Some(code);
+                self.flow.read_closed = Some(code);
                 self.stop(code);
                 self.end_if_over(state)
             }
@@ -471,7 +471,7 @@ impl Connection {
         } else if code == code::PAUSED && self.is_sc02() && self.is_unclaimed(state) {
             self.repeat(now, code, Duration::ZERO)
         } else if code == code::PAUSED && self.flow.resumable {
-            self.leave_stream(code);
+            self.break_stream(code);
             self.pause(now)
         } else {
             self.cut(code);

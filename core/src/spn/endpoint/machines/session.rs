@@ -3,7 +3,7 @@
 //! It dials, asks for the session, tries again after losses, and leaves in order. One machine lives as long as its address is wanted:
 //! Closed and Failed are final, and an address that is wanted again gets a new machine.
 //!
-//! What `sc01` says by words and `sc02` by frames is one event here; the binding translates.
+//! What `sc01` says by control datagrams and `sc02` by frames is one event here; the binding translates.
 //!
 //! Diagram: `docs/states/spn.endpoint_session.md`.
 
@@ -68,16 +68,7 @@ impl Session {
     /// Whether it is there, and connections that wait for a session may use it.
     #[must_use]
     pub fn is_established(&self) -> bool {
-        match self.parts.state() {
-            State::Established(_) => true,
-            State::Closing(closing) => closing.live.resumes && !closing.left,
-            State::IpFound
-            | State::SessionConnecting { .. }
-            | State::Waiting
-            | State::Reserve
-            | State::Closed
-            | State::Failed => false,
-        }
+        self.parts.state().is_established()
     }
 
     /// Whether SESSION_OPEN is on its way.
@@ -106,18 +97,21 @@ impl Automaton for Session {
         if let Event::Needed { needed } = event {
             self.needed = needed;
         }
-        match state {
+        let was_established = state.is_established();
+        let next = match state {
             State::IpFound | State::Waiting | State::Reserve => self.idle(now, event, state),
             State::SessionConnecting { asked } => self.session_connecting(now, event, asked),
             State::Established(live) => self.established(now, event, live),
             State::Closing(closing) => self.closing(now, event, closing),
             State::Closed | State::Failed => self.parts.ignore(state),
-        }
+        };
+        self.call_reserve(was_established, next)
     }
 
     fn on_timeout(&mut self, now: Instant, state: State, timer: SessionTimer) -> State {
         use SessionTimer as T;
-        match (timer, state) {
+        let was_established = state.is_established();
+        let next = match (timer, state) {
             (T::Handshake, State::SessionConnecting { .. }) => self.close_and_try_again(now, code::OK, Duration::ZERO),
             (T::Ack, State::SessionConnecting { .. }) => {
                 self.close_and_try_again(now, code::OPEN_TIMEOUT, Duration::ZERO)
@@ -139,7 +133,7 @@ impl Automaton for Session {
             (T::Closing, State::IpFound | State::Waiting | State::Reserve) => self.end(State::Closed),
             (T::Linger, State::Closing(Closing { live, left: true, .. })) => self.force(now, live, code::OK),
             (T::Reserve, State::Reserve) => self.dial(now),
-            // `Linger` before the last connection's end: the word has had its time. The others are stopped with their state.
+            // `Linger` before the last connection's end: the control datagram has had its time. The others are stopped with their state.
             (
                 T::Handshake | T::Ack | T::Retry | T::Settled | T::Closing | T::Linger | T::Reserve,
                 State::IpFound
@@ -151,11 +145,20 @@ impl Automaton for Session {
                 | State::Closed
                 | State::Failed,
             ) => state,
-        }
+        };
+        self.call_reserve(was_established, next)
     }
 }
 
 impl Session {
+    /// Whatever ends an established session: the hub may have other addresses (ADR-5). A machine that is over says so itself.
+    fn call_reserve(&mut self, was_established: bool, next: State) -> State {
+        if was_established && !next.is_established() && !matches!(next, State::Closed | State::Failed) {
+            self.parts.act(Action::CallReserve);
+        }
+        next
+    }
+
     /// IPFound, Waiting and Reserve: there is nothing but the wish.
     fn idle(&mut self, now: Instant, event: Event, state: State) -> State {
         match event {

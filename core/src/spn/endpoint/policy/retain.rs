@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::spn::{endpoint::Limits, flow::window::Window};
+use crate::spn::{endpoint::config::Limits, flow::window::Window};
 
 /// Bytes that a connection may keep, by the round trip of its own acknowledgements. That is longer than the one of its session: it goes
 /// through the hub, and ends where the partner's local side takes the bytes.

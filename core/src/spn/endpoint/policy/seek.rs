@@ -1,35 +1,20 @@
 //! A connection of which nothing has been heard when its stream is lost: does a provider have it, or may it begin again?
 //! (docs/protocols/spn.md, A connection that was never confirmed, SEK-2 to SEK-7).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
-};
+use std::collections::BTreeSet;
 
-use crate::spn::{
-    ConnKey,
-    endpoint::{ConnId, Due, Endpoint, carrier::LinkId, machines::connection::Event},
-    wire::{
-        code,
-        frame::{Frame, flag},
-    },
-};
+use crate::spn::wire::frame::flag;
 
-/// For how long a provider remembers a connection that it must not take: longer than its consumer looks for it, and than a hub keeps the stream
-/// of a consumer that is gone (SEK-5).
-const REMEMBERED: Duration = Duration::from_secs(180);
 /// Providers that have left and are remembered; older ones could have had anything.
 const LEFT: usize = 256;
-/// So many times [`Limits::connections`](crate::spn::endpoint::Limits) connections are remembered (SEK-6).
-const MEMORY: usize = 4;
 
 /// A provider process.
-type Instance = [u8; 16];
+pub(in crate::spn::endpoint) type Instance = [u8; 16];
 
 /// Who may get the connections of a consumer's session, and who might once.
 #[derive(Debug, Default)]
 pub(in crate::spn::endpoint) struct Roster {
-    pub(in crate::spn::endpoint) number: u64,
+    number: u64,
     present: BTreeSet<Instance>,
     /// They get no connection, and can be asked.
     retiring: BTreeSet<Instance>,
@@ -40,7 +25,14 @@ pub(in crate::spn::endpoint) struct Roster {
 }
 
 impl Roster {
-    pub(super) fn update(&mut self, number: u64, flags: u8, instances: Vec<Instance>, retiring: Vec<Instance>) {
+    /// PROVIDERS.
+    pub(in crate::spn::endpoint) fn update(
+        &mut self,
+        number: u64,
+        flags: u8,
+        instances: Vec<Instance>,
+        retiring: Vec<Instance>,
+    ) {
         if number < self.number {
             return;
         }
@@ -62,6 +54,11 @@ impl Roster {
         (self.number, self.present) = (number, present);
     }
 
+    /// The number of the newest list.
+    pub(in crate::spn::endpoint) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Everybody who could have got a connection that was begun when that list was the newest; `None`: nobody can tell.
     fn since(&self, number: u64) -> Option<BTreeSet<Instance>> {
         let left = self.left.iter().filter(|(_, until)| *until > number).map(|(instance, _)| *instance);
@@ -69,152 +66,182 @@ impl Roster {
     }
 
     /// Whether it can be asked here.
-    pub(in crate::spn::endpoint) fn has(&self, instance: &Instance) -> bool {
+    fn has(&self, instance: &Instance) -> bool {
         self.present.contains(instance) || self.retiring.contains(instance)
     }
 }
 
-/// A provider's memory of connections that it must not take, or not again.
+/// What a consumer knows of who has one of its connections.
 #[derive(Debug, Default)]
-pub(in crate::spn::endpoint) struct Spent {
-    keys: BTreeMap<ConnKey, Instant>,
-    /// Something was left out: it knows of nothing for certain before then.
-    doubtful_until: Option<Instant>,
+pub(in crate::spn::endpoint) struct Claim {
+    /// The partner has been heard of.
+    is_heard: bool,
+    /// The newest list of providers when it was begun.
+    begun_with: u64,
+    /// Without a stream: those who may have it, as long as nothing has been heard.
+    candidates: Option<BTreeSet<Instance>>,
 }
 
-impl Spent {
-    pub(in crate::spn::endpoint) fn has(&self, key: &ConnKey) -> bool {
-        self.keys.contains_key(key)
+/// What is to become of a connection that has asked for its next stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::spn::endpoint) enum Prospect {
+    /// It waits for its partner, as nobody can say who could have it, or as it was heard of.
+    Unknown,
+    /// Everybody who could have it is known, and is asked.
+    Sought,
+    /// Nobody could have it.
+    Absent,
+}
+
+impl Claim {
+    /// Its stream is opened on a session whose newest list of providers has that number.
+    pub(in crate::spn::endpoint) fn begin(&mut self, number: u64) {
+        self.begun_with = number;
+    }
+
+    /// Whether the partner has been heard of.
+    pub(in crate::spn::endpoint) fn is_heard(&self) -> bool {
+        self.is_heard
+    }
+
+    /// The partner has been heard of: it has the connection. Says whether this is new.
+    pub(in crate::spn::endpoint) fn hear(&mut self) -> bool {
+        self.candidates = None;
+        !std::mem::replace(&mut self.is_heard, true)
+    }
+
+    /// It is about to lose its stream on a session with these providers: notes who could have it.
+    pub(in crate::spn::endpoint) fn lose_stream(&mut self, roster: Option<&Roster>) {
+        if !self.is_heard && self.candidates.is_none() {
+            self.candidates = roster.and_then(|roster| roster.since(self.begun_with));
+        }
+    }
+
+    /// It begins again, or is over: nobody is asked for it.
+    pub(in crate::spn::endpoint) fn forget(&mut self) {
+        self.candidates = None;
+    }
+
+    /// Whether it is sought.
+    pub(in crate::spn::endpoint) fn is_sought(&self) -> bool {
+        self.candidates.is_some()
+    }
+
+    /// Those who can be asked for it on a session with these providers.
+    pub(in crate::spn::endpoint) fn ask(&self, roster: &Roster) -> Vec<Instance> {
+        let candidates = self.candidates.iter().flatten();
+        candidates.filter(|instance| roster.has(instance)).copied().collect()
+    }
+
+    /// What can be sought is waited for like any connection, also while there is no session that could be asked; what nobody could have begins
+    /// again.
+    pub(in crate::spn::endpoint) fn prospect(&self) -> Prospect {
+        match &self.candidates {
+            None => Prospect::Unknown,
+            Some(candidates) if candidates.is_empty() => Prospect::Absent,
+            Some(_) => Prospect::Sought,
+        }
+    }
+
+    /// ABSENT: this provider does not have it. Says whether it was the last that could.
+    pub(in crate::spn::endpoint) fn rule_out(&mut self, instance: &Instance) -> bool {
+        self.candidates.as_mut().is_some_and(|candidates| candidates.remove(instance) && candidates.is_empty())
     }
 }
 
-impl Endpoint {
-    /// A consumer's connection is about to lose its stream: notes who could have it.
-    pub(in crate::spn::endpoint) fn note_candidates(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
-        let is_unheard = conn.ledger.is_some() && !conn.heard && conn.candidates.is_none();
-        let Some(carrier) = conn.carrier.filter(|_| is_unheard && conn.key.is_some()) else { return };
-        let wire = self.links.get(&carrier.link).and_then(|link| link.wire.as_ref());
-        let roster = wire.filter(|wire| wire.handle == carrier.handle).and_then(|wire| wire.roster.as_ref());
-        conn.candidates = roster.and_then(|roster| roster.since(conn.listed));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Instance = [1; 16];
+    const B: Instance = [2; 16];
+    const C: Instance = [3; 16];
+
+    /// A roster after these lists.
+    fn roster(lists: &[(u64, u8, &[Instance])]) -> Roster {
+        let mut roster = Roster::default();
+        for (number, flags, instances) in lists {
+            roster.update(*number, *flags, instances.to_vec(), vec![]);
+        }
+        roster
     }
 
-    /// The partner has been heard of: it has the connection.
-    pub(in crate::spn::endpoint) fn note_heard(&mut self, now: Instant, id: ConnId) {
-        let Some(conn) = self.conn_mut(id) else { return };
-        conn.candidates = None;
-        if !std::mem::replace(&mut conn.heard, true) && std::mem::take(&mut conn.holding) {
-            conn.held.clear();
-            if conn.has_sent {
-                self.conn_event(now, id, Event::BytesReleased);
-            }
-        }
+    /// A claim that was begun with a list, and whose stream is lost now.
+    fn lost(begun_with: u64, roster: &Roster) -> Claim {
+        let mut claim = Claim::default();
+        claim.begin(begun_with);
+        claim.lose_stream(Some(roster));
+        claim
     }
 
-    /// Asks a session for those who could have a connection of which nothing has been heard.
-    pub(in crate::spn::endpoint) fn seek(&mut self, link: LinkId, id: ConnId) {
-        let Some(conn) = self.conns.get(id.index as usize).and_then(Option::as_ref) else { return };
-        let (Some(conn_key), Some(candidates)) = (conn.key, &conn.candidates) else { return };
-        if !conn.machine.is_paused() {
-            return;
-        }
-        let wire = self.links.get(&link).and_then(|link| link.wire.as_ref());
-        let Some(roster) = wire.and_then(|wire| wire.roster.as_ref()) else { return };
-        let here: Vec<_> = candidates.iter().filter(|instance| roster.has(instance)).copied().collect();
-        for instance in here {
-            self.send(link, &Frame::Seek { conn: conn_key, instance });
-        }
-    }
-
-    /// What can be sought is waited for like any connection, also while there is no session that could be asked; what nobody could have begins again.
-    pub(in crate::spn::endpoint) fn note_sought(&mut self, id: ConnId) {
-        match self.conn_mut(id).and_then(|conn| conn.candidates.as_ref()).map(BTreeSet::is_empty) {
-            Some(true) => self.begin_again(id),
-            Some(false) => self.work.push_back(crate::spn::endpoint::Work::Conn(id, Event::Sought)),
-            None => {}
+    #[test]
+    fn all_that_were_listed_since_it_began_could_have_it() {
+        let lists: &[(u64, u8, &[Instance])] = &[(1, 0, &[A]), (2, 0, &[A, B]), (3, 0, &[B]), (4, 0, &[B, C])];
+        for (begun_with, candidates) in [(1, &[A, B, C][..]), (2, &[A, B, C]), (3, &[B, C]), (4, &[B, C])] {
+            let mut claim = lost(begun_with, &roster(lists));
+            assert_eq!(claim.prospect(), Prospect::Sought);
+            let (last, others) = candidates.split_last().unwrap();
+            assert!(others.iter().all(|other| !claim.rule_out(other)), "{begun_with}");
+            assert!(claim.rule_out(last) && !claim.rule_out(last), "{begun_with}");
         }
     }
 
-    /// PROVIDERS.
-    pub(in crate::spn::endpoint) fn on_providers(
-        &mut self,
-        link: LinkId,
-        number: u64,
-        flags: u8,
-        instances: Vec<Instance>,
-        retiring: Vec<Instance>,
-    ) {
-        let Some(wire) = self.links.get_mut(&link).and_then(|link| link.wire.as_mut()) else { return };
-        wire.roster.get_or_insert_default().update(number, flags, instances, retiring);
-        self.send(link, &Frame::ProvidersAck { number });
-        let sought = self.conns.iter().flatten().filter(|conn| conn.candidates.is_some() && conn.asked.contains(&link));
-        for id in sought.map(|conn| conn.id).collect::<Vec<_>>() {
-            self.seek(link, id);
-        }
+    #[test]
+    fn a_list_that_comes_late_changes_nothing() {
+        let roster = roster(&[(2, 0, &[A]), (1, 0, &[B])]);
+        assert_eq!((roster.number(), lost(2, &roster).ask(&roster)), (2, vec![A]));
     }
 
-    /// ABSENT.
-    pub(in crate::spn::endpoint) fn on_absent(&mut self, key: ConnKey, instance: Instance) {
-        let Some(&id) = self.by_key.get(&key) else { return };
-        let Some(candidates) = self.conn_mut(id).and_then(|conn| conn.candidates.as_mut()) else { return };
-        if candidates.remove(&instance) && candidates.is_empty() {
-            self.begin_again(id);
-        }
+    #[test]
+    fn only_those_of_a_session_are_asked_there() {
+        let (here, there) = (roster(&[(1, 0, &[A, B])]), roster(&[(9, 0, &[B, C])]));
+        let claim = lost(1, &here);
+        assert_eq!((claim.ask(&here), claim.ask(&there)), (vec![A, B], vec![B]));
+        let mut retiring = Roster::default();
+        retiring.update(1, 0, vec![], vec![A]);
+        assert_eq!(claim.ask(&retiring), [A], "who retires gets nothing, and can be asked");
+        assert_eq!(lost(1, &retiring).prospect(), Prospect::Absent, "who retires could not get it");
     }
 
-    /// Nobody who could have it has it, or will.
-    fn begin_again(&mut self, id: ConnId) {
-        let Some(conn) = self.conn_mut(id).filter(|conn| conn.machine.is_paused()) else { return };
-        conn.candidates = None;
-        let (key, asked) = (conn.key, conn.asked.clone());
-        for link in asked {
-            if let Some(conn) = key {
-                self.send(link, &Frame::CloseReq { conn, code: code::NOT_STARTED });
-            }
-        }
-        self.work.push_back(crate::spn::endpoint::Work::Conn(id, Event::Absent));
+    #[test]
+    fn with_others_nothing_can_be_known() {
+        let during = roster(&[(1, flag::OTHERS, &[A])]);
+        assert_eq!(lost(1, &during).prospect(), Prospect::Unknown);
+        let after = roster(&[(1, flag::OTHERS, &[A]), (2, 0, &[A])]);
+        assert_eq!(lost(1, &after).prospect(), Prospect::Unknown, "it began while there were others");
+        assert_eq!(lost(2, &after).prospect(), Prospect::Sought);
+        let mut claim = Claim::default();
+        claim.lose_stream(None);
+        assert_eq!(claim.prospect(), Prospect::Unknown, "no list at all");
     }
 
-    /// SEEK: a consumer has lost its stream, and has heard nothing of this provider.
-    pub(in crate::spn::endpoint) fn on_seek(&mut self, now: Instant, link: LinkId, key: ConnKey) {
-        if self.tombs.contains_key(&key) {
-            return self.repeat_tomb(key);
+    #[test]
+    fn providers_that_left_long_ago_could_have_had_anything() {
+        let mut roster = Roster::default();
+        for number in 1..=LEFT as u64 + 2 {
+            let mut instance = A;
+            instance[..8].copy_from_slice(&number.to_be_bytes());
+            roster.update(number, 0, vec![instance], vec![]);
         }
-        if let Some(&id) = self.by_key.get(&key) {
-            // Its stream is no good any more; without one, it has asked for the next everywhere.
-            let has_stream = self.conn_mut(id).is_some_and(|conn| conn.ledger.is_some() && !conn.machine.is_paused());
-            if has_stream {
-                self.conn_event(now, id, Event::StreamReset { code: code::PAUSED });
-            }
-            return;
-        }
-        let has_had_it = self.spent.has(&key) && !self.refused.contains(&key);
-        if has_had_it || self.spent.doubtful_until.is_some_and(|until| now < until) {
-            return;
-        }
-        self.remember(now, key);
-        if self.spent.has(&key) {
-            self.refused.insert(key);
-            let instance = self.instance;
-            self.send(link, &Frame::Absent { conn: key, instance });
-        }
+        // The first has left with list 2.
+        assert_eq!(lost(1, &roster).prospect(), Prospect::Unknown);
+        assert_eq!(lost(2, &roster).prospect(), Prospect::Sought);
     }
 
-    /// A provider will not take this connection, or not again.
-    pub(in crate::spn::endpoint) fn remember(&mut self, now: Instant, key: ConnKey) {
-        if self.spent.keys.len() >= self.config.limits.connections.saturating_mul(MEMORY) {
-            self.spent.doubtful_until = Some(now + REMEMBERED);
-            return;
-        }
-        let until = now + REMEMBERED;
-        self.spent.keys.insert(key, until);
-        self.deadlines.push(until, Due::Spent(key));
+    #[test]
+    fn what_was_heard_of_is_not_sought() {
+        let roster = roster(&[(1, 0, &[A])]);
+        let mut claim = lost(1, &roster);
+        assert!(claim.hear() && !claim.hear());
+        claim.lose_stream(Some(&roster));
+        assert!(claim.is_heard() && !claim.is_sought() && !claim.rule_out(&A));
     }
 
-    pub(in crate::spn::endpoint) fn expire_spent(&mut self, now: Instant, key: ConnKey) {
-        if self.spent.keys.get(&key).is_some_and(|until| *until <= now) {
-            self.spent.keys.remove(&key);
-            self.refused.remove(&key);
-        }
+    #[test]
+    fn who_could_have_it_is_noted_when_the_first_stream_is_lost() {
+        let mut claim = lost(1, &roster(&[(1, 0, &[A])]));
+        claim.lose_stream(Some(&roster(&[(1, 0, &[A, B])])));
+        assert!(claim.rule_out(&A), "it came with no other stream to B");
+        assert_eq!(claim.prospect(), Prospect::Absent);
     }
 }

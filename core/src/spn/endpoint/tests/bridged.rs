@@ -25,7 +25,7 @@ struct Far {
     broken: bool,
     /// Reads that brought something.
     reads: usize,
-    /// What the peer was told.
+    /// What the peer was shown.
     heard: Vec<u8>,
     heard_end: bool,
     /// The socket takes nothing more.
@@ -114,7 +114,7 @@ impl Bridged {
     }
 
     /// What the notices have said so far.
-    fn tell(&mut self, now: Instant, flow: &Flow) {
+    fn show(&mut self, now: Instant, flow: &Flow) {
         let Some(bridge) = &mut self.bridge else { return };
         if let Some(code) = flow.stopped {
             bridge.stopped(code);
@@ -137,7 +137,7 @@ impl Bridged {
     fn turn(&mut self, world: &mut World) -> Turn {
         let now = world.now;
         let peer = world.peer(self.at);
-        self.tell(now, peer.flows.entry(self.id).or_default());
+        self.show(now, peer.flows.entry(self.id).or_default());
         let Some(bridge) = &mut self.bridge else { return Turn::Over };
         let turn = bridge.turn(now, &mut peer.endpoint, self.id, &mut (), &mut Vec::new());
         if turn == Turn::Over {
@@ -173,7 +173,7 @@ fn called(resume: bool, request: &[u8], finish: bool) -> (World, SocketAddr, Con
     let mut world = World { resume, ..World::new() };
     let hub = world.add_hub(HUB);
     let provider = world.provider(0, &[hub]);
-    world.peer(provider).deaf = true;
+    world.peer(provider).reads_nothing = true;
     world.run();
     let consumer = world.consumer(&[hub]);
     world.run();
@@ -243,8 +243,8 @@ fn what_a_service_said_before_it_broke_off_arrives_before_the_reset() {
             let flow = world.peer(consumer).flow(id);
             assert_eq!(flow.got, b"413 too large", "{case}");
             // Behind an end in good order, only the other direction is left to be broken off.
-            let told = if finished { (Some(End::Clean), Some(code::PEER_ABORTED)) } else { (BROKEN, None) };
-            assert_eq!((flow.finished, (flow.end, flow.stopped)), (finished, told), "{case}");
+            let shown = if finished { (Some(End::Clean), Some(code::PEER_ABORTED)) } else { (BROKEN, None) };
+            assert_eq!((flow.finished, (flow.end, flow.stopped)), (finished, shown), "{case}");
             assert_eq!(bridged.far(|far| far.closed), Some(false), "{case}");
         }
     }
@@ -254,7 +254,7 @@ fn what_a_service_said_before_it_broke_off_arrives_before_the_reset() {
 fn a_reset_waits_for_a_reader_but_not_for_ever() {
     for resume in [true, false] {
         let (mut world, consumer, id, mut bridged) = called(resume, b"GET", false);
-        world.peer(consumer).flow(id).deaf = true;
+        world.peer(consumer).flow(id).reads_nothing = true;
         bridged.say("answer");
         bridged.far(|far| far.broken = true);
         for _ in 0..10 {
@@ -352,7 +352,7 @@ fn only_an_orderly_end_takes_the_reset_back() {
 #[test]
 fn a_user_that_drops_its_stream_is_noticed_though_nothing_is_read_from_it() {
     let (mut world, consumer, id, mut bridged) = called(true, b"GET", false);
-    world.peer(consumer).flow(id).deaf = true;
+    world.peer(consumer).flow(id).reads_nothing = true;
     let (user, half) = pair();
     let waker = ConnWaker::new(&Arc::new(Wakes::default()), bridged.id);
     bridged.bridge = Some(Bridge::new(LocalEnd::Stream(half), waker));
@@ -376,7 +376,7 @@ fn a_user_that_drops_its_stream_is_noticed_though_nothing_is_read_from_it() {
 fn on_sc01_too_nobody_is_listened_to_for_nothing_and_a_reset_overtakes_no_answer() {
     let mut played = Played::legacy(Role::Provider);
     let (peer, session) = (played.peer, played.session);
-    played.world.peer(peer).deaf = true;
+    played.world.peer(peer).reads_nothing = true;
     let stream = played.open(b"GET /events");
     played.finish(stream);
     let mut bridged = Bridged::new(peer, played.caller());

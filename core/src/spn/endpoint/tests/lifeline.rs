@@ -176,7 +176,7 @@ fn an_idle_provider_notices_a_hub_that_comes_back() {
         world.nodes.remove(&address(HUB));
         world.wait(Duration::from_millis(away));
         world.add_hub(HUB);
-        // The keep-alive is due 5 s after the last word; a hub that does not answer it is asked all the time.
+        // The keep-alive is due 5 s after the last datagram; a hub that does not answer it is asked all the time.
         let within = 6_000_u64.saturating_sub(away) + 1_500;
         world.wait(Duration::from_millis(within));
         let sessions: Vec<_> = world.peer(provider).endpoint.sessions().map(|(_, state)| state).collect();

@@ -124,9 +124,9 @@ impl Played {
         self.take(|event| if let Event::StreamOpened(stream) = event { Some(*stream) } else { None }).expect("a stream")
     }
 
-    fn words(&mut self) -> Vec<Bytes> {
-        let word = |event: &Event| if let Event::Datagram(word) = event { Some(word.clone()) } else { None };
-        std::iter::from_fn(|| self.take(word)).collect()
+    fn datagrams(&mut self) -> Vec<Bytes> {
+        let text = |event: &Event| if let Event::Datagram(text) = event { Some(text.clone()) } else { None };
+        std::iter::from_fn(|| self.take(text)).collect()
     }
 
     fn closed(&mut self) -> Option<CloseReason> {
@@ -196,9 +196,9 @@ impl Played {
         stream
     }
 
-    fn word(&mut self, word: &'static [u8]) {
+    fn datagram(&mut self, text: &'static [u8]) {
         let session = self.session;
-        self.quic().send_datagram(session, Bytes::from_static(word));
+        self.quic().send_datagram(session, Bytes::from_static(text));
         self.run();
     }
 
@@ -209,7 +209,7 @@ impl Played {
         (chunks.concat(), outcome)
     }
 
-    /// What the peer's host was told since the last time.
+    /// The notices that the peer's host got since the last time.
     pub(super) fn notices(&mut self) -> Vec<Notice> {
         let peer = self.peer;
         std::mem::take(&mut self.world.peer(peer).notices)
@@ -397,10 +397,10 @@ fn a_provider_grants_what_it_can_serve() {
 fn a_slow_host_takes_no_speed_from_its_other_connections() {
     let mut played = Played::established(Role::Provider);
     let peer = played.peer;
-    played.world.peer(peer).deaf = true;
+    played.world.peer(peer).reads_nothing = true;
     let slow = played.open(&connect(1));
     let slow_id = played.caller();
-    played.world.peer(peer).deaf = false;
+    played.world.peer(peer).reads_nothing = false;
     let fast = played.open(&connect(2));
     let fast_id = played.caller();
     let (session, block, mut taken) = (played.session, Bytes::from(vec![7; 100_000]), 0);
@@ -634,34 +634,34 @@ fn legacy_consumer() {
     let stream = played.opened();
     assert_eq!(stream.index(), 0, "there is no control stream");
     assert_eq!(played.read(stream), (b"raw".to_vec(), ReadOutcome::Finished));
-    assert_eq!(played.words(), ["request_provider_start"]);
+    assert_eq!(played.datagrams(), ["request_provider_start"]);
     played.write(stream, b"answer");
     played.finish(stream);
     played.assert_answered(id, b"answer");
     played.call(b"raw", true);
-    assert_eq!(played.words(), [""; 0]);
-    played.word(b"notify_provider_stopped");
+    assert_eq!(played.datagrams(), [""; 0]);
+    played.datagram(b"notify_provider_stopped");
     played.call(b"raw", true);
-    assert_eq!(played.words(), ["request_provider_start"]);
+    assert_eq!(played.datagrams(), ["request_provider_start"]);
 }
 
 #[test]
 fn legacy_words_are_obeyed_exactly() {
     let mut played = Played::legacy(Role::Consumer);
     let opened = |played: &mut Played| played.take(|event| matches!(event, Event::StreamOpened(_)).then_some(()));
-    for word in [&b"notify_standby "[..], b"NOTIFY_STANDBY", b"whatever", b""] {
-        played.word(word);
+    for text in [&b"notify_standby "[..], b"NOTIFY_STANDBY", b"whatever", b""] {
+        played.datagram(text);
         played.call(b"x", false);
-        assert!(opened(&mut played).is_some(), "{word:?}");
+        assert!(opened(&mut played).is_some(), "{text:?}");
     }
-    played.word(b"notify_standby");
+    played.datagram(b"notify_standby");
     played.call(b"x", false);
     assert!(opened(&mut played).is_none());
-    played.word(b"notify_active");
+    played.datagram(b"notify_active");
     assert!(opened(&mut played).is_some());
     // On sc02 there are no words.
     let mut played = Played::established(Role::Consumer);
-    played.word(b"notify_standby");
+    played.datagram(b"notify_standby");
     played.call(b"x", false);
     assert!(opened(&mut played).is_some());
 }
@@ -698,7 +698,7 @@ fn legacy_provider_is_called_by_the_stream_itself() {
     played.finish(stream);
     assert_eq!(played.flow(id).end, Some(End::Clean));
     // A dial that failed.
-    played.world.peer(peer).deaf = true;
+    played.world.peer(peer).reads_nothing = true;
     let stream = played.open(b"first");
     let (now, id) = (played.world.now, played.caller());
     played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
@@ -711,8 +711,8 @@ fn legacy_shutdown_by_the_hub() {
     let mut played = Played::legacy(Role::Provider);
     let stream = played.open(b"work");
     let id = played.caller();
-    played.word(b"notify_shutdown");
-    assert_eq!(played.words(), ["notify_shutdown"]);
+    played.datagram(b"notify_shutdown");
+    assert_eq!(played.datagrams(), ["notify_shutdown"]);
     let peer = played.peer;
     played.world.say(peer, id, b"done", true);
     played.finish(stream);
@@ -730,7 +730,7 @@ fn legacy_retirement_says_so_before_it_closes() {
         let (now, peer) = (played.world.now, played.peer);
         played.world.peer(peer).endpoint.close(now);
         played.wait(Duration::from_millis(99));
-        assert_eq!(played.words(), ["notify_shutdown"]);
+        assert_eq!(played.datagrams(), ["notify_shutdown"]);
         assert_eq!(played.closed(), None);
         played.wait(Duration::from_millis(1));
         played.assert_closed(0);

@@ -105,7 +105,7 @@ impl Life {
             26..28 => {
                 let flow = mine.map(|id| (id, self.dice.roll(2) == 0));
                 if let Some((id, deaf)) = flow {
-                    self.world.peer(consumer).flow(id).deaf = deaf;
+                    self.world.peer(consumer).flow(id).reads_nothing = deaf;
                     self.world.peer(consumer).read(now, id);
                 }
             }
@@ -165,7 +165,7 @@ impl Life {
             self.world.peer(provider).endpoint.set_weight(now, 50);
         }
         for id in self.stories.keys().copied().collect::<Vec<_>>() {
-            self.world.peer(consumer).flow(id).deaf = false;
+            self.world.peer(consumer).flow(id).reads_nothing = false;
             self.world.peer(consumer).read(now, id);
             if !std::mem::replace(&mut self.stories.get_mut(&id).unwrap().finished, true) {
                 self.world.say(consumer, id, b"", true);

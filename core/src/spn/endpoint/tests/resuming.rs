@@ -180,8 +180,8 @@ fn a_gap_or_too_much_acknowledged_breaks_it_at_both_ends() {
     let gap = played.open(&resume(KEY, 0, 1, 6, 0));
     assert_eq!(played.refused(gap), (Some(code), ReadOutcome::Reset(code)));
     assert_eq!(played.reset_of(id), Some(code));
-    let told = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: 4, code };
-    assert_eq!(played.frames().last(), Some(&Frame::ResumeReq(told)));
+    let left = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: 4, code };
+    assert_eq!(played.frames().last(), Some(&Frame::ResumeReq(left)));
 
     let mut played = Played::resumable(Role::Consumer);
     let (_, key, stream) = played.called(b"0123", false);
@@ -198,8 +198,8 @@ fn an_abort_while_nobody_listens_is_told_later() {
     let (now, peer) = (played.world.now, played.peer);
     played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
     played.come_back();
-    let told = ResumeReq { conn: key, generation: 0, received: 0, sent: 4, flags: 4, code: code::PEER_ABORTED };
-    assert_eq!(played.frames(), [Frame::ResumeReq(told)]);
+    let left = ResumeReq { conn: key, generation: 0, received: 0, sent: 4, flags: 4, code: code::PEER_ABORTED };
+    assert_eq!(played.frames(), [Frame::ResumeReq(left)]);
     // Once it is known, it is not repeated.
     played.send(&answer(key, 0, 0));
     played.restart();
@@ -211,7 +211,7 @@ fn an_abort_while_nobody_listens_is_told_later() {
     let refusal = ResumeAck { conn: key, status: code::PEER_ABORTED, generation: 0, received: 0, flags: 4 };
     played.send(&Frame::ResumeAck(refusal));
     assert_eq!(played.reset_of(id), Some(code::PEER_ABORTED));
-    // Of what is not known, the hub is told so.
+    // What is not known is answered so.
     played.frames();
     played.send(&answer(key, 0, 0));
     assert_eq!(played.frames(), [Frame::CloseReq { conn: key, code: code::RESUME_PARTNER_MISSING }]);
@@ -322,7 +322,7 @@ fn what_nobody_acknowledges_is_kept_up_to_a_limit() {
     played.send(&report(key, 1000, 0));
     read_all(&mut played, &mut said);
     assert_eq!(said.len(), CONNECT_LEN + LIMIT + 1000);
-    assert_eq!(played.world.peer(peer).endpoint.retained, LIMIT as u64);
+    assert_eq!(played.world.peer(peer).endpoint.intake.exchange().parts_ref().conns.retained(), LIMIT as u64);
     // All of it goes again, byte for byte.
     played.restart();
     played.send(&answer(key, 1000, 0));
@@ -337,7 +337,7 @@ fn what_nobody_acknowledges_is_kept_up_to_a_limit() {
     played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
     assert_eq!(played.reset_of(id), None, "it has said so itself");
     played.wait(Duration::from_secs(6));
-    assert_eq!(played.world.peer(peer).endpoint.retained, 0);
+    assert_eq!(played.world.peer(peer).endpoint.intake.exchange().parts_ref().conns.retained(), 0);
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn a_provider_resumes_for_the_consumer_that_has_begun() {
     let second = played.open(&[of(owner, &resume(KEY, 0, 1, 5, 0)), b"!".to_vec()].concat());
     assert_eq!(played.flow(id).got, b"hello!");
     assert_eq!(played.read(second).0, resume(KEY, 0, 1, 0, 5));
-    // What is left of it after its end is not the thief's, either; the owner is told that it has ended.
+    // What is left of it after its end is not the thief's, either; the owner hears that it has ended.
     played.finish(second);
     let peer = played.peer;
     played.world.say(peer, id, b"", true);
@@ -375,7 +375,7 @@ fn a_provider_resumes_for_the_consumer_that_has_begun() {
 }
 
 #[test]
-fn a_consumer_names_the_provider_that_it_was_told() {
+fn a_consumer_names_the_provider_that_partner_has_named() {
     let mut played = Played::resumable(Role::Consumer);
     let (id, key, _) = played.called(b"0123", false);
     played.send(&Frame::Partner { conn: ConnKey([1; 16]), partner: Tag::of("another") });
@@ -393,10 +393,10 @@ fn a_consumer_names_the_provider_that_it_was_told() {
 }
 
 #[test]
-fn a_provider_that_never_had_a_connection_says_so_and_takes_it_no_more() {
+fn a_provider_that_never_saw_a_connection_says_so_and_takes_it_no_more() {
     let mut played = Played::resumable(Role::Provider);
     let peer = played.peer;
-    let instance = played.world.peer(peer).endpoint.instance;
+    let instance = played.world.peer(peer).endpoint.setup.instance();
     let seek = |conn| Frame::Seek { conn, instance };
     played.send(&seek(KEY));
     assert_eq!(played.frames(), [Frame::Absent { conn: KEY, instance }]);
@@ -424,4 +424,31 @@ fn a_provider_that_never_had_a_connection_says_so_and_takes_it_no_more() {
     played.wait(Duration::from_secs(125));
     played.send(&seek(other));
     assert_eq!(played.frames(), []);
+}
+
+/// The hub of a session that connections have left may not know yet that their streams are lost: a provider that it lists from then on must not get
+/// one of them, as nobody would ask that provider (SEK-2, I5).
+#[test]
+fn a_session_that_connections_have_left_acknowledges_no_list_of_providers() {
+    let mut played = Played::resumable(Role::Consumer);
+    let list = |number, instances| Frame::Providers { number, flags: 0, instances, retiring: vec![] };
+    let (one, newcomer) = ([1; 16], [2; 16]);
+    played.send(&list(1, vec![one]));
+    assert_eq!(played.frames(), [Frame::ProvidersAck { number: 1 }]);
+    // Of two connections one cannot go on elsewhere: the session stays for it.
+    let stays = played.call(b"stays", false);
+    let stream = played.opened();
+    let said = played.read(stream).0;
+    played.send(&Frame::Connected { conn: ConnKey(said[1..17].try_into().unwrap()), flags: 0 });
+    played.call(b"leaves", false);
+    let left = played.opened();
+    let (now, peer) = (played.world.now, played.peer);
+    played.world.peer(peer).endpoint.handle_addresses(now, &[address("192.0.2.9:4433")]);
+    played.run();
+    assert_eq!(played.refused(left).0, Some(code::PAUSED));
+    played.frames();
+    played.send(&list(2, vec![one, newcomer]));
+    assert_eq!(played.frames(), []);
+    played.write(stream, b"answer");
+    assert_eq!(played.flow(stays).got, b"answer");
 }

@@ -111,7 +111,7 @@ fn an_abort_is_an_abort_at_the_other_end() {
 #[test]
 fn a_failed_dial_is_a_reset() {
     let (mut world, _, provider, consumer) = set_up();
-    world.peer(provider).deaf = true;
+    world.peer(provider).reads_nothing = true;
     let id = world.call(consumer, b"anyone?", false);
     world.run();
     let (now, served) = (world.now, world.peer(provider).only());
@@ -396,7 +396,7 @@ fn a_wrong_certificate_is_named() {
     config.identity = identity(&Ca::new("other").client("consumer0"));
     let wrong_ca = world.add_peer("192.0.2.31:1", config, &[hub]);
     world.run();
-    // The words that docs/operating.md tells people to look for.
+    // The phrases that docs/operating.md names.
     for (at, words) in [(wrong_name, "certificate not valid for name \"example.org\""), (wrong_ca, "UnknownIssuer")] {
         let notices = &world.peer(at).notices;
         let Some(Notice::SessionWaiting { reason, .. }) = notices.first() else { panic!("{notices:?}") };
@@ -410,7 +410,7 @@ fn a_deaf_reader_stops_its_writer_and_nobody_else() {
     // What three windows of a stream hold, and 10 MB.
     let windows = 3 * TransportConfig::default().stream_window as usize;
     let big = vec![7; windows + 10_000_000];
-    world.peer(provider).deaf = true;
+    world.peer(provider).reads_nothing = true;
     let stalled: Vec<_> = (0..3).map(|_| world.call(consumer, &big, false)).collect();
     world.run();
     world.wait(Duration::from_secs(1));
@@ -419,18 +419,19 @@ fn a_deaf_reader_stops_its_writer_and_nobody_else() {
         assert!(left(&mut world, id) > 10_000_000, "it was taken, though nobody reads");
     }
     // The others of the same session have all they need.
-    world.peer(provider).deaf = false;
+    world.peer(provider).reads_nothing = false;
     let payload = vec![3; 3_000_000];
     let id = world.call(consumer, &payload, true);
     world.wait(Duration::from_secs(10));
     let got = world.peer(consumer).flow(id).got.len();
     assert!(world.peer(consumer).flow(id).got == payload, "{got} bytes came back");
-    // And when the deaf one listens again, all of it comes.
+    // And when the one that reads nothing reads again, all of it comes.
     let now = world.now;
-    let served: Vec<_> = world.peer(provider).flows.iter().filter(|(_, flow)| flow.deaf).map(|(id, _)| *id).collect();
+    let served: Vec<_> =
+        world.peer(provider).flows.iter().filter(|(_, flow)| flow.reads_nothing).map(|(id, _)| *id).collect();
     assert_eq!(served.len(), 3);
     for id in served {
-        world.peer(provider).flow(id).deaf = false;
+        world.peer(provider).flow(id).reads_nothing = false;
         world.peer(provider).read(now, id);
     }
     world.run();
@@ -469,7 +470,7 @@ fn a_clock_that_is_set_later_is_followed() {
     let mut endpoint = Endpoint::new(config, [3; 32], Epoch { instant: world.now, unix }).unwrap();
     endpoint.handle_addresses(world.now, &[hub]);
     let consumer = address("192.0.2.10:1");
-    let peer = Peer { endpoint, notices: Vec::new(), flows: BTreeMap::new(), echo: false, deaf: false };
+    let peer = Peer { endpoint, notices: Vec::new(), flows: BTreeMap::new(), echo: false, reads_nothing: false };
     world.nodes.insert(consumer, Side::Peer(Box::new(peer)));
     world.wait(Duration::from_secs(60));
     let reasons: BTreeSet<_> = world.peer(consumer).notices.drain(..).map(|notice| format!("{notice:?}")).collect();

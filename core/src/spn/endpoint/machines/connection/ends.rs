@@ -43,7 +43,7 @@ impl Connection {
                 self.cut(code::OK);
                 self.end()
             }
-            // A hub answers so when there is no partner to be told: if it comes back, it is to hear of it.
+            // A hub answers so when it has no partner to inform: the end is left for the partner.
             Event::CloseAck => {
                 self.cut(code::OK);
                 self.leave_closing()
@@ -109,6 +109,7 @@ impl Connection {
     pub(super) fn start_closing(&mut self, now: Instant) -> State {
         self.parts.timers.stop_all();
         self.parts.timers.set_after(ConnectionTimer::Closing, now, self.config.closing);
+        self.parts.act(Action::AwaitStreamEnd);
         State::Disconnecting
     }
 

@@ -80,7 +80,7 @@ pub enum Event {
 pub enum Action {
     /// Find a session with stream credit; connections that wait for one are served in order.
     LookUp,
-    /// Provider: tell the host that somebody calls.
+    /// Provider: announce a call to the host.
     Announce,
     /// Open a stream and begin it with CONNECT under a new `conn` (on `sc01`: with nothing).
     OpenStream,
@@ -98,12 +98,18 @@ pub enum Action {
     SendCloseAck,
     /// Send PAUSE_ACK.
     SendPauseAck,
-    /// Leave the stream, and send RESUME_REQ to every session.
+    /// Leave the stream for good: the next one begins with a new `conn`.
+    ForgetStream,
+    /// Leave the stream: the connection goes on on the next one.
+    LeaveStream,
+    /// Send RESUME_REQ to every session.
     AskResume,
     /// Send again, behind RESUME, what is not acknowledged.
     SendKept,
-    /// Without a stream, tell the partner through any session that it is broken off.
+    /// Without a stream, leave the abort for the partner on every session.
     LeaveAbort { code: u64 },
+    /// Say `stream_closed` as soon as both halves of the stream are gone.
+    AwaitStreamEnd,
     /// Show the local side a reset: both directions are over.
     LocalReset { code: u64 },
     /// Show the local side that its bytes are wanted no more.

@@ -1,4 +1,8 @@
 //! Pause and resume: from the loss of a stream to the next one (docs/protocols/spn.md, Pause and resume, RES-33 and RES-34).
+//!
+//! When `pause_max` has passed without a stream on which the partner has said anything, the timer `pause` fires and `give_up` decides: the abort is
+//! left for the partner on every session (`LeaveAbort`, code 0x22), the host is shown a reset, and the connection is over. If both directions were
+//! complete for the local side, it ends in silence.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +38,7 @@ impl Connection {
                 state
             }
             Event::LocalStop { code } => {
-                self.flow.deaf = Some(code);
+                self.flow.read_closed = Some(code);
                 self.stop(code);
                 self.end_if_over(state)
             }
@@ -48,7 +52,7 @@ impl Connection {
                 self.end_if_over(state)
             }
             Event::StreamReset { code: code::PAUSED } | Event::StreamStopped { code: code::PAUSED } => {
-                self.leave_stream(code::PAUSED);
+                self.break_stream(code::PAUSED);
                 self.pause(now)
             }
             // No provider has had it: it may begin again.
@@ -137,7 +141,7 @@ impl Connection {
                 state
             }
             Event::LocalStop { code } => {
-                self.flow.deaf = Some(code);
+                self.flow.read_closed = Some(code);
                 self.flow.receiving = false;
                 self.end_if_over(state)
             }
@@ -182,6 +186,7 @@ impl Connection {
             let pause = if claimed { self.config.pause } else { self.config.unclaimed };
             self.parts.timers.set_after(ConnectionTimer::Pause, now, pause);
         }
+        self.parts.act(Action::LeaveStream);
         if self.refused == 0 {
             self.parts.act(Action::AskResume);
         } else {
@@ -210,7 +215,7 @@ impl Connection {
     }
 
     /// Resets and stops what is still open of the stream; the directions stay what they are.
-    pub(super) fn leave_stream(&mut self, code: u64) {
+    pub(super) fn break_stream(&mut self, code: u64) {
         self.parts.act(Action::ResetStream { code });
         self.parts.act(Action::StopStream { code });
     }
@@ -230,13 +235,13 @@ impl Connection {
         if self.flow.sending != Sending::Open {
             self.parts.act(Action::FinishStream);
         }
-        if let Some(code) = self.flow.deaf {
+        if let Some(code) = self.flow.read_closed {
             self.parts.act(Action::StopStream { code });
         }
         State::Connected
     }
 
-    /// The hub has our FIN, in Connected; of a connection that can resume, only the partner's word counts.
+    /// The hub has our FIN, in Connected; of a connection that can resume, only the partner's report counts.
     pub(super) fn take_ack(&mut self) -> State {
         self.flow.acked = true;
         if self.flow.resumable { self.end_if_over(State::Connected) } else { self.deliver(State::Connected) }
@@ -259,7 +264,7 @@ impl Connection {
 
     /// The same, without a stream or about to lose it.
     pub(super) fn break_off_paused(&mut self, code: u64) -> State {
-        self.leave_stream(code);
+        self.break_stream(code);
         self.parts.act(Action::LeaveAbort { code });
         self.fail(code)
     }

@@ -16,7 +16,7 @@ impl Connection {
         if self.flow.sending == Sending::Finished {
             self.parts.act(Action::FinishStream);
         }
-        if let Some(code) = self.flow.deaf {
+        if let Some(code) = self.flow.read_closed {
             self.stop(code);
         }
         self.end_if_over(State::Connected)
@@ -61,8 +61,9 @@ impl Connection {
         self.look_up(now, pause)
     }
 
-    /// What was said on it is to be said again on the next one.
+    /// What was sent on it is to be sent again on the next one.
     pub(super) fn forget_stream(&mut self) {
+        self.parts.act(Action::ForgetStream);
         self.flow.receiving = false;
         (self.flow.resumable, self.flow.confirmed, self.flow.acked) = (false, false, false);
         self.parts.timers.stop(ConnectionTimer::Pause);

@@ -61,7 +61,7 @@ pub(super) struct Flow {
     /// The receiving direction is open.
     pub(super) receiving: bool,
     /// The local side wants no more, with this code.
-    pub(super) deaf: Option<u64>,
+    pub(super) read_closed: Option<u64>,
     /// Payload was sent, on any try.
     pub(super) sent: bool,
     /// All of it is held and can be sent again.
@@ -81,7 +81,7 @@ impl Flow {
         Self {
             sending: Sending::Open,
             receiving: false,
-            deaf: None,
+            read_closed: None,
             sent: false,
             held: false,
             received: false,

@@ -165,7 +165,7 @@ fn stop_sending_ends_only_that_direction() {
         bench.expect(&[Event::LocalFinish], "Connected", &[Action::FinishStream]);
         bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
     }
-    // After the local end, there is nobody to tell.
+    // After the local end, nobody is to hear of it.
     let mut bench = Bench::provider(SC02);
     bench.expect(&[Event::LocalFinish, stopped(0)], "Connected", &[Action::ResetStream { code: 0 }]);
 }
@@ -192,13 +192,13 @@ fn a_refused_connection_is_tried_again_with_its_bytes() {
     bench.feed(Event::BytesSent);
     bench.feed(Event::LocalFinish);
     bench.feed(Event::StreamAcked);
-    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &[]);
+    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &[Action::ForgetStream]);
     bench.fire("again", 100, "LookingUpSession", &[Action::LookUp]);
     bench.expect(&[Event::SessionFound { protocol: SC02 }], "Connecting", &[Action::OpenStream]);
     bench.expect(&[Event::Opened], "Connected", &[Action::SendHeld, Action::FinishStream]);
     // The pauses grow.
     let drop = Action::ResetStream { code: code::NOT_STARTED };
-    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", std::slice::from_ref(&drop));
+    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &[drop.clone(), Action::ForgetStream]);
     bench.fire("again", 200, "LookingUpSession", &[Action::LookUp]);
 
     // STOP_SENDING may come first; the local side hears nothing of it.
@@ -206,7 +206,7 @@ fn a_refused_connection_is_tried_again_with_its_bytes() {
     bench.expect(
         &[stopped(code::NOT_STARTED)],
         "LookingUpSession",
-        &[drop, Action::StopStream { code: code::NOT_STARTED }],
+        &[drop, Action::StopStream { code: code::NOT_STARTED }, Action::ForgetStream],
     );
 }
 
@@ -233,7 +233,8 @@ fn what_cannot_be_said_again_is_not_tried_again() {
 fn tries_end_60_s_after_the_first() {
     let mut bench = Bench::consumer(SC02);
     bench.now += Duration::from_secs(55);
-    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &[Action::ResetStream { code: code::NOT_STARTED }]);
+    let refused = [Action::ResetStream { code: code::NOT_STARTED }, Action::ForgetStream];
+    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &refused);
     bench.fire("again", 100, "LookingUpSession", &[Action::LookUp]);
     let over = [Action::LocalReset { code: code::NOT_STARTED }, Action::Disconnected];
     bench.fire("total", 4_900, "Disconnected", &over);
@@ -252,10 +253,10 @@ fn a_lost_session_is_replaced_while_no_byte_has_moved() {
     for protocol in [SC01, SC02] {
         let over = [Action::LocalReset { code: code::PARTNER_LOST }, Action::Disconnected];
         let mut connecting = Bench::after(&[Event::Connect, Event::SessionFound { protocol }]);
-        connecting.expect(&[Event::SessionLost], "LookingUpSession", &[Action::LookUp]);
+        connecting.expect(&[Event::SessionLost], "LookingUpSession", &[Action::ForgetStream, Action::LookUp]);
         let mut untouched = Bench::consumer(protocol);
         untouched.fire("total", 60_000, "Connected", &[]);
-        untouched.expect(&[Event::SessionLost], "LookingUpSession", &[Action::LookUp]);
+        untouched.expect(&[Event::SessionLost], "LookingUpSession", &[Action::ForgetStream, Action::LookUp]);
         Bench::consumer(protocol).expect(&[Event::BytesSent, Event::SessionLost], "Disconnected", &over);
         Bench::consumer(protocol).expect(&[Event::BytesReceived, Event::SessionLost], "Disconnected", &over);
         Bench::provider(protocol).expect(&[Event::SessionLost], "Disconnected", &over);
@@ -267,14 +268,15 @@ fn a_lost_session_is_replaced_while_no_byte_has_moved() {
     bench.feed(reset(code::NOT_STARTED));
     bench.fire("again", 100, "LookingUpSession", &[Action::LookUp]);
     bench.feed(Event::SessionFound { protocol: SC02 });
-    bench.expect(&[Event::SessionLost], "LookingUpSession", &[Action::LookUp]);
+    bench.expect(&[Event::SessionLost], "LookingUpSession", &[Action::ForgetStream, Action::LookUp]);
 }
 
 #[test]
 fn reset_0x27_is_a_lost_session() {
     let code = code::PAUSED;
+    let again = [Action::ResetStream { code }, Action::ForgetStream, Action::LookUp];
     let mut bench = Bench::consumer(SC02);
-    bench.expect(&[reset(code)], "LookingUpSession", &[Action::ResetStream { code }, Action::LookUp]);
+    bench.expect(&[reset(code)], "LookingUpSession", &again);
     let mut bench = Bench::consumer(SC02);
     bench.expect(
         &[Event::BytesSent, stopped(code)],
@@ -291,7 +293,12 @@ fn reset_0x27_is_a_lost_session() {
 #[test]
 fn abort_is_close_req_with_resets_on_sc02() {
     let code = code::PEER_ABORTED;
-    let closing = [Action::SendCloseReq { code }, Action::ResetStream { code }, Action::StopStream { code }];
+    let closing = [
+        Action::SendCloseReq { code },
+        Action::ResetStream { code },
+        Action::StopStream { code },
+        Action::AwaitStreamEnd,
+    ];
     for mut bench in [
         Bench::consumer(SC02),
         Bench::provider(SC02),
@@ -323,7 +330,12 @@ fn an_orderly_close_waits_for_the_ends() {
     bench.expect(
         &[Event::LocalAbort { code: 0 }],
         "Disconnecting",
-        &[Action::SendCloseReq { code: 0 }, Action::FinishStream, Action::StopStream { code: 0 }],
+        &[
+            Action::SendCloseReq { code: 0 },
+            Action::FinishStream,
+            Action::StopStream { code: 0 },
+            Action::AwaitStreamEnd,
+        ],
     );
     bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
 }
@@ -350,7 +362,13 @@ fn close_req_is_answered() {
     bench.expect(
         &[Event::CloseReq { code }],
         "Disconnecting",
-        &[ack.clone(), Action::ResetStream { code }, Action::StopStream { code }, Action::LocalReset { code }],
+        &[
+            ack.clone(),
+            Action::ResetStream { code },
+            Action::StopStream { code },
+            Action::LocalReset { code },
+            Action::AwaitStreamEnd,
+        ],
     );
     bench.expect(&[Event::StreamClosed], "Disconnected", &[Action::Disconnected]);
     // Without, what has been written is delivered, and the hub ends the stream.
@@ -358,7 +376,7 @@ fn close_req_is_answered() {
     bench.expect(
         &[Event::CloseReq { code: 0 }],
         "Disconnecting",
-        &[ack, Action::LocalStopped { code: 0 }, Action::FinishStream],
+        &[ack, Action::LocalStopped { code: 0 }, Action::FinishStream, Action::AwaitStreamEnd],
     );
     bench.expect(&[Event::StreamFinished], "Disconnecting", &[]);
     bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
@@ -379,7 +397,7 @@ fn an_empty_end_from_an_sc01_hub_is_a_failure() {
     bench.feed(Event::LocalFinish);
     bench.feed(Event::StreamAcked);
     let drop = Action::StopStream { code: 0 };
-    bench.expect(&[Event::StreamFinished], "LookingUpSession", &[drop, Action::LookUp]);
+    bench.expect(&[Event::StreamFinished], "LookingUpSession", &[drop, Action::ForgetStream, Action::LookUp]);
     bench.expect(&[Event::SessionFound { protocol: SC01 }, Event::Opened], "Connected", &[Action::FinishStream]);
     let over =
         [Action::ResetStream { code }, Action::StopStream { code }, Action::LocalReset { code }, Action::Disconnected];
@@ -388,11 +406,11 @@ fn an_empty_end_from_an_sc01_hub_is_a_failure() {
     let mut bench = Bench::consumer(SC01);
     bench.feed(Event::LocalFinish);
     bench.expect(&[Event::StreamStopped { code: 0 }], "Connected", &[]);
-    let cut = [Action::ResetStream { code: 0 }, Action::StopStream { code: 0 }, Action::LookUp];
+    let cut = [Action::ResetStream { code: 0 }, Action::StopStream { code: 0 }, Action::ForgetStream, Action::LookUp];
     bench.expect(&[Event::StreamFinished], "LookingUpSession", &cut);
     // Something sent: a reset, never a clean end.
     Bench::consumer(SC01).expect(&[Event::BytesSent, Event::StreamFinished], "Disconnected", &over);
-    // An end after payload is an end, and sc02 tells the truth.
+    // An end after payload is an end, and sc02 shows what happened.
     Bench::consumer(SC01).expect(&[Event::BytesSent, Event::BytesReceived, Event::StreamFinished], "Connected", &[]);
     Bench::consumer(SC02).expect(&[Event::BytesSent, Event::StreamFinished], "Connected", &[]);
     Bench::provider(SC01).expect(&[Event::StreamFinished], "Connected", &[]);
@@ -416,14 +434,14 @@ fn resumable(role: Role) -> Bench {
 fn a_lost_session_is_a_pause_when_both_ends_can_resume() {
     for role in [Role::Consumer, Role::Provider] {
         let mut bench = resumable(role);
-        bench.expect(&[Event::SessionLost], "Paused", &[Action::AskResume]);
+        bench.expect(&[Event::SessionLost], "Paused", &[Action::LeaveStream, Action::AskResume]);
         bench.expect(&[Event::ResumeAsked], "Resuming", &[]);
         bench.expect(&[Event::ResumeUnasked], "Paused", &[]);
         bench.expect(&[Event::ResumeAsked], "Resuming", &[]);
         bench.expect(&[Event::LocalFinish], "Resuming", &[]);
         bench.expect(&[Event::Resumed], "Connected", &[Action::SendKept, Action::FinishStream]);
         bench.expect(&[Event::PartnerResumed], "Connected", &[]);
-        // The hub's word for our end is nothing, the partner's is all.
+        // The hub's acknowledgement of our end does not count, only the partner's report.
         bench.expect(&[Event::StreamAcked, Event::StreamFinished], "Connected", &[]);
         bench.expect(&[Event::SentOver], "Disconnected", &[Action::Disconnected]);
     }
@@ -433,6 +451,7 @@ fn a_lost_session_is_a_pause_when_both_ends_can_resume() {
 fn a_pause_ends_after_120_s() {
     let code = code::PAUSE_TIMEOUT;
     let over = [Action::LeaveAbort { code }, Action::LocalReset { code }, Action::Disconnected];
+    let asked = [Action::LeaveStream, Action::AskResume];
     let mut bench = resumable(Role::Consumer);
     bench.expect(&[Event::SessionLost, Event::ResumeAsked], "Resuming", &[]);
     bench.fire("pause", 120_000, "Disconnected", &over);
@@ -442,25 +461,25 @@ fn a_pause_ends_after_120_s() {
     bench.now += Duration::from_secs(115);
     bench.feed(Event::Resumed);
     bench.now += Duration::from_secs(1);
-    bench.expect(&[Event::SessionLost], "Paused", &[]);
+    bench.expect(&[Event::SessionLost], "Paused", &[Action::LeaveStream]);
     bench.fire("again", 200, "Paused", &[Action::AskResume]);
     bench.fire("pause", 3_800, "Disconnected", &over);
     // nor does a partner that nobody has heard of get so long.
     let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }, Event::Resumable]);
-    bench.expect(&[Event::Opened, Event::BytesSent, Event::SessionLost], "Paused", &[Action::AskResume]);
+    bench.expect(&[Event::Opened, Event::BytesSent, Event::SessionLost], "Paused", &asked);
     bench.fire("pause", 15_000, "Disconnected", &over);
     // That somebody has asked for it proves that somebody has it.
     let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }, Event::Resumable]);
-    bench.expect(&[Event::Opened, Event::BytesSent, Event::SessionLost], "Paused", &[Action::AskResume]);
+    bench.expect(&[Event::Opened, Event::BytesSent, Event::SessionLost], "Paused", &asked);
     bench.now += Duration::from_secs(10);
     bench.expect(&[Event::ResumeAsked, Event::Resumed], "Connected", &[Action::SendKept]);
     bench.now += Duration::from_secs(1);
-    bench.expect(&[Event::SessionLost], "Paused", &[]);
+    bench.expect(&[Event::SessionLost], "Paused", &[Action::LeaveStream]);
     bench.fire("again", 200, "Paused", &[Action::AskResume]);
     bench.fire("pause", 118_800, "Disconnected", &over);
     // What is complete for the local side was no failure.
     let mut bench = resumable(Role::Consumer);
-    bench.expect(&[Event::LocalFinish, Event::StreamFinished, Event::SessionLost], "Paused", &[Action::AskResume]);
+    bench.expect(&[Event::LocalFinish, Event::StreamFinished, Event::SessionLost], "Paused", &asked);
     bench.fire("pause", 120_000, "Disconnected", &[Action::Disconnected]);
 }
 
@@ -476,13 +495,13 @@ fn requests_that_are_refused_are_repeated_later_and_later() {
     bench.feed(Event::Resumed);
     bench.feed(Event::PartnerResumed);
     bench.fire("settled", 10_000, "Connected", &[]);
-    bench.expect(&[Event::SessionLost], "Paused", &[Action::AskResume]);
+    bench.expect(&[Event::SessionLost], "Paused", &[Action::LeaveStream, Action::AskResume]);
 }
 
 #[test]
 fn the_hub_may_ask_for_a_pause() {
     let code = code::PAUSED;
-    let left = [Action::ResetStream { code }, Action::StopStream { code }, Action::AskResume];
+    let left = [Action::ResetStream { code }, Action::StopStream { code }, Action::LeaveStream, Action::AskResume];
     let mut bench = resumable(Role::Provider);
     bench.expect(&[Event::PauseReq], "Pausing", &[Action::SendPauseAck]);
     bench.expect(&[Event::PauseReq], "Pausing", &[Action::SendPauseAck]);
@@ -490,14 +509,14 @@ fn the_hub_may_ask_for_a_pause() {
     bench.expect(&[reset(code)], "Paused", &left);
     bench.expect(&[Event::Resumed], "Connected", &[Action::SendKept, Action::FinishStream]);
     bench.feed(Event::PauseReq);
-    bench.fire("pausing", 5_000, "Paused", &left[..2]);
+    bench.fire("pausing", 5_000, "Paused", &left[..3]);
     for event in [reset(code), stopped(code)] {
         resumable(Role::Consumer).expect(&[event], "Paused", &left);
     }
     // No provider has had it: as if it had never been opened.
     let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }, Event::Resumable]);
     bench.expect(&[Event::Opened, Event::PauseReq], "Pausing", &[Action::SendPauseAck]);
-    let dropped = [Action::ResetStream { code: code::NOT_STARTED }, Action::LookUp];
+    let dropped = [Action::ResetStream { code: code::NOT_STARTED }, Action::ForgetStream, Action::LookUp];
     bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &dropped);
 }
 
@@ -519,7 +538,7 @@ fn an_abort_without_a_stream_is_left_for_the_partner() {
 }
 
 #[test]
-fn a_provider_that_cannot_resume_is_told_by_connected() {
+fn connected_says_that_a_provider_cannot_resume() {
     let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }, Event::Resumable]);
     bench.expect(&[Event::Opened, Event::BytesSent, Event::LocalFinish], "Connected", &[Action::FinishStream]);
     bench.expect(&[Event::StreamFinished, Event::StreamAcked], "Connected", &[]);
@@ -537,6 +556,7 @@ fn offsets_that_cannot_be_break_it() {
             Action::ResetStream { code },
             Action::StopStream { code },
             Action::LocalReset { code },
+            Action::AwaitStreamEnd,
         ],
     );
     resumable(Role::Consumer).expect(
@@ -555,7 +575,7 @@ fn a_script_reads_and_writes_plain_names() {
     assert_eq!(serde_json::from_str::<Config>(r#"{"lookup_ms":10000}"#).unwrap(), Config::default());
 }
 
-/// What the host must never be told.
+/// What no host may be asked for.
 #[derive(Default)]
 struct Audit {
     stream: bool,
@@ -585,6 +605,8 @@ impl Audit {
             }
             Action::SendCloseAck => assert!(matches!(event, Some(Event::CloseReq { .. }))),
             Action::SendPauseAck => assert!(matches!(event, Some(Event::PauseReq))),
+            Action::ForgetStream | Action::LeaveStream => assert!(self.stream && !self.shown_reset),
+            Action::AwaitStreamEnd => assert!(self.stream),
             Action::AskResume => assert!(!self.shown_reset),
             Action::SendKept => {
                 assert!(matches!(event, Some(Event::Resumed)));
@@ -593,7 +615,7 @@ impl Audit {
             Action::LeaveAbort { .. } => assert!(self.stream),
             Action::LocalReset { .. } => {
                 assert!(!self.shown_reset, "reset twice");
-                assert!(!matches!(event, Some(Event::LocalAbort { .. })), "told what it said itself");
+                assert!(!matches!(event, Some(Event::LocalAbort { .. })), "the local side is shown its own abort");
                 self.shown_reset = true;
             }
             Action::LocalStopped { .. } => assert!(!self.finished, "stopped after its end"),

@@ -42,8 +42,8 @@ pub struct Config {
     #[serde(rename = "close_ms", with = "machine::ms")]
     pub close: Duration,
     /// How long an `sc01` close waits for the control datagram before it.
-    #[serde(rename = "word_ms", with = "machine::ms")]
-    pub word: Duration,
+    #[serde(rename = "notify_ms", with = "machine::ms")]
+    pub notify: Duration,
     /// How long an address stays in reserve before it is looked at again, ±20 %.
     #[serde(rename = "reserve_ms", with = "machine::ms")]
     pub reserve: Duration,
@@ -63,7 +63,7 @@ impl Default for Config {
             closing: Duration::from_secs(30),
             closing_max: Duration::from_secs(600),
             close: Duration::from_secs(3),
-            word: Duration::from_millis(100),
+            notify: Duration::from_millis(100),
             reserve: Duration::from_secs(300),
         }
     }

@@ -19,7 +19,7 @@ impl Describe for Session {
     // With a limit, so that it is reached, and with deadlines that are not a thousand of each other.
     fn small() -> Config {
         let reserve = Duration::from_secs(30);
-        Config { retry_limit: Some(1), word: Duration::from_secs(2), reserve, ..Config::default() }
+        Config { retry_limit: Some(1), notify: Duration::from_secs(2), reserve, ..Config::default() }
     }
 
     fn fingerprint(&self) -> String {

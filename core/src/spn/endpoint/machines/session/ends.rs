@@ -73,7 +73,7 @@ impl Session {
         match live.protocol {
             Protocol::Sc01 => {
                 self.parts.act(Action::SendNotifyShutdown);
-                self.parts.timers.set_after(SessionTimer::Linger, now, self.config.word);
+                self.parts.timers.set_after(SessionTimer::Linger, now, self.config.notify);
             }
             Protocol::Sc02 => live = self.weigh(Live { retiring: self.role == Role::Provider, ..live }),
         }

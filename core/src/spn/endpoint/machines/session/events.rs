@@ -92,6 +92,8 @@ pub enum Action {
     SessionLost,
     /// Close QUIC with this code; what that QUIC connection says from now on is of no interest.
     Close { code: u64 },
+    /// The session is there no more: let the addresses be tried that are in reserve for its hub.
+    CallReserve,
     /// The next try comes after that time.
     Waiting {
         #[serde(rename = "retry_ms", with = "machine::ms")]

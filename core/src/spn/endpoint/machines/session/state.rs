@@ -42,6 +42,22 @@ impl machine::State for State {
     }
 }
 
+impl State {
+    /// Whether the session is there, and connections that wait for a session may use it.
+    pub(super) fn is_established(&self) -> bool {
+        match self {
+            Self::Established(_) => true,
+            Self::Closing(closing) => closing.live.resumes && !closing.left,
+            Self::IpFound
+            | Self::SessionConnecting { .. }
+            | Self::Waiting
+            | Self::Reserve
+            | Self::Closed
+            | Self::Failed => false,
+        }
+    }
+}
+
 /// A session that carries connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Live {

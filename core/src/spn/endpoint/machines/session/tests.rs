@@ -201,7 +201,9 @@ fn session_ack_resets_the_retries() {
     }
     bench.expect(&[SC02, ACK], "Established", &[Action::Established { standby: false }]);
     let actions = bench.feed(Event::Lost);
-    let [Action::SessionLost, Action::Waiting { retry }] = actions[..] else { panic!("{actions:?}") };
+    let [Action::SessionLost, Action::Waiting { retry }, Action::CallReserve] = actions[..] else {
+        panic!("{actions:?}")
+    };
     in_range(ms(retry), 500);
 }
 
@@ -216,7 +218,9 @@ fn an_sc01_session_counts_only_after_a_second() {
             assert_eq!(bench.fire("settled"), (1_000, vec![]));
         }
         let actions = bench.feed(Event::Lost);
-        let [Action::SessionLost, Action::Waiting { retry }] = actions[..] else { panic!("{actions:?}") };
+        let [Action::SessionLost, Action::Waiting { retry }, Action::CallReserve] = actions[..] else {
+            panic!("{actions:?}")
+        };
         in_range(ms(retry), expected);
         bench.fire("retry");
     }
@@ -306,7 +310,7 @@ fn weight_0_retires_without_deadline() {
     bench.expect(
         &[Event::ConnectionEnded],
         "Closing",
-        &[Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }],
+        &[Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve],
     );
     bench.expect(&[Event::Lost], "Closed", &[Action::Closed]);
 }
@@ -328,15 +332,19 @@ fn an_empty_provider_retires_when_the_hub_has_heard() {
     bench.expect(
         &[Event::SetWeightAck { weight: 0 }],
         "Closing",
-        &[Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }],
+        &[Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve],
     );
 }
 
 #[test]
-fn weight_0_on_sc01_is_the_word_and_a_close_100_ms_later() {
+fn weight_0_on_sc01_is_a_control_datagram_and_a_close_100_ms_later() {
     let mut bench = Bench::established(PROVIDER, Protocol::Sc01);
     bench.expect(&[Event::SetWeight { weight: 50 }], "Established", &[]);
-    bench.expect(&[Event::SetWeight { weight: 0 }], "Closing", &[Action::SendNotifyShutdown, Action::Hide]);
+    bench.expect(
+        &[Event::SetWeight { weight: 0 }],
+        "Closing",
+        &[Action::SendNotifyShutdown, Action::Hide, Action::CallReserve],
+    );
     assert_eq!(bench.fire("linger"), (100, vec![Action::Close { code: 0 }, Action::Closed]));
     assert_eq!(bench.machine.state(), "Closed");
 }
@@ -349,13 +357,13 @@ fn a_consumer_has_no_weight() {
 
 #[test]
 fn local_shutdown_drains() {
-    // Consumer, sc02: nothing to tell the hub until the last connection has ended.
+    // Consumer, sc02: nothing to say to the hub until the last connection has ended.
     let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
     bench.feed(Event::ConnectionOpened);
     bench.feed(Event::ConnectionOpened);
     bench.expect(&[Event::LocalShutdown], "Closing", &[]);
     bench.expect(&[Event::ConnectionEnded], "Closing", &[]);
-    bench.expect(&[Event::ConnectionEnded], "Closing", &[Action::SendSessionClose { code: 0 }]);
+    bench.expect(&[Event::ConnectionEnded], "Closing", &[Action::SendSessionClose { code: 0 }, Action::CallReserve]);
     // The hub closes QUIC; if it does not, we do.
     let mut impatient = Bench { machine: bench.machine.clone(), now: bench.now };
     bench.expect(&[Event::Lost], "Closed", &[Action::Closed]);
@@ -365,12 +373,16 @@ fn local_shutdown_drains() {
     let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
     bench.expect(&[Event::LocalShutdown], "Closing", &[Action::SendSetWeight { weight: 0 }, Action::Hide]);
     bench.expect(&[Event::ConnectionOpened, Event::SetWeightAck { weight: 0 }], "Closing", &[]);
-    bench.expect(&[Event::ConnectionEnded], "Closing", &[Action::SendDrained, Action::SendSessionClose { code: 0 }]);
+    bench.expect(
+        &[Event::ConnectionEnded],
+        "Closing",
+        &[Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve],
+    );
 
-    // sc01: the word, and the close not before 100 ms.
+    // sc01: the control datagram, and the close not before 100 ms.
     let mut bench = Bench::established(CONSUMER, Protocol::Sc01);
     bench.feed(Event::ConnectionOpened);
-    bench.expect(&[Event::LocalShutdown], "Closing", &[Action::SendNotifyShutdown, Action::Hide]);
+    bench.expect(&[Event::LocalShutdown], "Closing", &[Action::SendNotifyShutdown, Action::Hide, Action::CallReserve]);
     let mut late = Bench { machine: bench.machine.clone(), now: bench.now };
     bench.expect(&[Event::ConnectionEnded], "Closing", &[]);
     assert_eq!(bench.fire("linger"), (100, vec![Action::Close { code: 0 }, Action::Closed]));
@@ -410,7 +422,7 @@ fn the_hubs_shutdown_sets_the_deadline() {
         bench.expect(
             &[Event::SessionShutdown { deadline: Duration::from_millis(deadline_ms) }],
             "Closing",
-            &[Action::Hide],
+            &[Action::Hide, Action::CallReserve],
         );
         bench.expect(&[Event::SessionShutdown { deadline: Duration::from_millis(1) }], "Closing", &[]);
         assert_eq!(bench.fire("closing"), (expected, vec![Action::SessionLost, Action::SendSessionClose { code: 0 }]));
@@ -421,18 +433,18 @@ fn the_hubs_shutdown_sets_the_deadline() {
     empty.expect(
         &[Event::SessionShutdown { deadline: Duration::from_millis(5) }],
         "Closing",
-        &[Action::Hide, Action::SendSessionClose { code: 0 }],
+        &[Action::Hide, Action::SendSessionClose { code: 0 }, Action::CallReserve],
     );
 }
 
 #[test]
-fn the_word_notify_shutdown_is_answered() {
+fn notify_shutdown_is_answered() {
     let mut bench = Bench::established(PROVIDER, Protocol::Sc01);
     bench.feed(Event::ConnectionOpened);
     bench.expect(
         &[Event::SessionShutdown { deadline: Duration::ZERO }],
         "Closing",
-        &[Action::RefuseStreams, Action::SendNotifyShutdown, Action::Hide],
+        &[Action::RefuseStreams, Action::SendNotifyShutdown, Action::Hide, Action::CallReserve],
     );
     assert_eq!(bench.fire("linger"), (100, vec![]));
     assert_eq!(bench.fire("closing"), (29_900, vec![Action::SessionLost, Action::Close { code: 0 }, Action::Closed]));
@@ -442,7 +454,7 @@ fn the_word_notify_shutdown_is_answered() {
 fn a_lost_address_is_left_with_what_can_be_resumed_and_drained_of_the_rest() {
     let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
     bench.feed(Event::ConnectionOpened);
-    bench.expect(&[Event::AddressLost], "Closing", &[Action::MoveAway, Action::Hide]);
+    bench.expect(&[Event::AddressLost], "Closing", &[Action::MoveAway, Action::Hide, Action::CallReserve]);
     bench.expect(&[Event::ConnectionEnded], "Closing", &[Action::SendSessionClose { code: code::PAUSED }]);
     let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
     bench.feed(Event::ConnectionOpened);
@@ -459,7 +471,7 @@ fn a_retired_provider_is_there_for_as_long_as_something_waits_for_it() {
     bench.feed(needed(true));
     bench.expect(std::slice::from_ref(&retire), "Established", &[Action::SendSetWeight { weight: 0 }]);
     bench.expect(&[Event::SetWeightAck { weight: 0 }], "Established", &[]);
-    let leaves = [Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }];
+    let leaves = [Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve];
     bench.expect(&[needed(false)], "Closing", &leaves);
     // Waiting: it dials for what is needed, and not when nothing is.
     let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
@@ -487,9 +499,9 @@ fn an_endpoint_that_ends_is_there_for_as_long_as_something_waits_for_it() {
     let needed = |needed| Event::Needed { needed };
     let leaves = |role: &Event| match role {
         Event::Connect { role: Role::Provider } => {
-            vec![Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }]
+            vec![Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve]
         }
-        _ => vec![Action::Hide, Action::SendSessionClose { code: 0 }],
+        _ => vec![Action::Hide, Action::SendSessionClose { code: 0 }, Action::CallReserve],
     };
     for role in [PROVIDER, CONSUMER] {
         // Established: what has lost another session may come, and no more when this hub goes, too.
@@ -501,9 +513,14 @@ fn an_endpoint_that_ends_is_there_for_as_long_as_something_waits_for_it() {
         bench.expect(&[Event::ConnectionOpened, needed(false)], "Closing", &[]);
         let mut other = Bench { machine: bench.machine.clone(), now: bench.now };
         bench.expect(&[Event::ConnectionEnded], "Closing", &leaves(&role)[1..]);
-        other.expect(&[needed(true), Event::SessionShutdown { deadline: Duration::ZERO }], "Closing", &[]);
+        other.expect(
+            &[needed(true), Event::SessionShutdown { deadline: Duration::ZERO }],
+            "Closing",
+            &[Action::CallReserve],
+        );
         assert!(!other.machine.is_established());
-        other.expect(&[Event::ConnectionEnded], "Closing", &leaves(&role)[1..]);
+        let left = leaves(&role);
+        other.expect(&[Event::ConnectionEnded], "Closing", &left[1..left.len() - 1]);
 
         // Waiting: it dials for what is needed, asks for nothing new, and ends with the last that needed it, or with its time.
         let mut bench = Bench::established(role.clone(), Protocol::Sc02);
@@ -562,7 +579,8 @@ fn an_established_session_breaks() {
         let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
         let actions = bench.feed(event.clone());
         assert_eq!(actions[..2], [Action::SessionLost, Action::Close { code: closed_with }], "{event:?}");
-        assert_eq!((bench.machine.state(), actions.len()), ("Waiting", 3));
+        assert!(matches!(actions[2..], [Action::Waiting { .. }, Action::CallReserve]), "{event:?}");
+        assert_eq!(bench.machine.state(), "Waiting");
 
         let mut closing = Bench::established(CONSUMER, Protocol::Sc02);
         closing.feed(Event::ConnectionOpened);
@@ -598,7 +616,7 @@ fn an_address_whose_hub_has_a_session_elsewhere_is_in_reserve() {
 fn a_surplus_session_ends_in_good_order_and_goes_into_reserve() {
     let surplus = || {
         let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
-        let said = [Action::MoveAway, Action::SendSetWeight { weight: 0 }, Action::Hide];
+        let said = [Action::MoveAway, Action::SendSetWeight { weight: 0 }, Action::Hide, Action::CallReserve];
         bench.expect(&[Event::ConnectionOpened, Event::Elsewhere], "Closing", &said);
         bench
     };
@@ -626,11 +644,13 @@ fn a_script_reads_and_writes_plain_names() {
     assert_eq!(serde_json::from_str::<Config>("{}").unwrap(), Config::default());
 }
 
-/// What the host must never be told.
+/// What no host may be asked for.
 #[derive(Default)]
 struct Audit {
     dialled: bool,
     up: bool,
+    /// It is established, and other addresses of its hub are in reserve.
+    keeps_reserve: bool,
     over: bool,
 }
 
@@ -643,8 +663,8 @@ impl Audit {
                 self.dialled = true;
             }
             Action::Established { .. } => {
-                assert!(self.dialled && !self.up);
-                self.up = true;
+                assert!(self.dialled && !self.up && !self.keeps_reserve);
+                (self.up, self.keeps_reserve) = (true, true);
             }
             Action::SendSessionOpen { .. } => assert!(self.dialled && !self.up),
             Action::State { .. }
@@ -657,6 +677,7 @@ impl Audit {
             | Action::SendNotifyShutdown
             | Action::SendSessionClose { .. } => assert!(self.dialled && self.up, "{action:?} without a session"),
             Action::SessionLost => assert!(self.up),
+            Action::CallReserve => assert!(std::mem::take(&mut self.keeps_reserve), "called twice"),
             Action::Close { .. } => {
                 assert!(self.dialled, "closed what was not open");
                 (self.dialled, self.up) = (false, false);

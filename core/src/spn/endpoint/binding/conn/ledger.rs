@@ -8,13 +8,18 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 
 use crate::spn::{
-    endpoint::{Limits, policy::retain::Retain},
+    ConnKey,
+    endpoint::{config::Limits, policy::retain::Retain},
     flow::kept::{Kept, OF_READS},
-    wire::frame::flag,
+    wire::{
+        code,
+        frame::{ResumeReq, flag},
+        preamble::Preamble,
+    },
 };
 
 /// A receiver reports when the local side has taken so many bytes since the last report,
-pub(super) const REPORT_BYTES: u64 = 64 * 1024;
+const REPORT_BYTES: u64 = 64 * 1024;
 /// or so long after the first unreported one.
 pub(super) const REPORT_AFTER: Duration = Duration::from_millis(100);
 
@@ -39,7 +44,7 @@ pub struct Progress {
 #[derive(Debug, Clone)]
 pub(in crate::spn::endpoint) struct Ledger {
     /// Number of the last leg.
-    pub(in crate::spn::endpoint) generation: u32,
+    generation: u32,
     sent: u64,
     acknowledged: u64,
     kept: Kept,
@@ -76,13 +81,18 @@ impl Ledger {
         self.retain.most()
     }
 
+    /// Number of the last leg.
+    pub(in crate::spn::endpoint) fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// What is kept has just been sent.
-    pub(super) fn note_sent(&mut self, now: Instant) {
+    pub(in crate::spn::endpoint) fn note_sent(&mut self, now: Instant) {
         self.retain.sent(now, self.sent);
     }
 
     /// What had been acknowledged up to `before` has been acknowledged further.
-    pub(super) fn note_acknowledged(&mut self, now: Instant, before: u64) {
+    pub(in crate::spn::endpoint) fn note_acknowledged(&mut self, now: Instant, before: u64) {
         self.retain.acknowledged(now, self.acknowledged, self.acknowledged - before);
     }
 
@@ -91,11 +101,13 @@ impl Ledger {
         self.sent - self.acknowledged
     }
 
-    pub(in crate::spn::endpoint) fn received(&self) -> u64 {
+    #[cfg(test)]
+    fn received(&self) -> u64 {
         self.received
     }
 
-    pub(in crate::spn::endpoint) fn sent(&self) -> u64 {
+    #[cfg(test)]
+    fn sent(&self) -> u64 {
         self.sent
     }
 
@@ -137,7 +149,7 @@ impl Ledger {
     }
 
     /// Our direction is over for the partner: nothing of it will be asked for again.
-    pub(super) fn release(&mut self) {
+    pub(in crate::spn::endpoint) fn release(&mut self) {
         self.kept.clear();
         self.acknowledged = self.sent;
     }
@@ -147,8 +159,20 @@ impl Ledger {
         self.kept.all()
     }
 
+    /// Consumer: the next leg is opened.
+    pub(in crate::spn::endpoint) fn open_leg(&mut self) {
+        self.generation = self.generation.saturating_add(1);
+    }
+
+    /// Provider: a leg of that number, which is higher than the last one's, has come; the partner begins at `offset`.
+    pub(in crate::spn::endpoint) fn take_leg(&mut self, generation: u32, offset: u64) -> Result<(), Mismatch> {
+        self.begin_leg(offset)?;
+        self.generation = generation;
+        Ok(())
+    }
+
     /// A new leg, on which the partner begins at `offset`. What was read of it before is skipped.
-    pub(super) fn begin_leg(&mut self, offset: u64) -> Result<(), Mismatch> {
+    pub(in crate::spn::endpoint) fn begin_leg(&mut self, offset: u64) -> Result<(), Mismatch> {
         if offset > self.received && !self.over {
             return Err(Mismatch);
         }
@@ -174,7 +198,7 @@ impl Ledger {
     }
 
     /// Whether there is anything to report, and whether it cannot wait.
-    pub(super) fn wants_report(&self) -> Option<bool> {
+    pub(in crate::spn::endpoint) fn wants_report(&self) -> Option<bool> {
         let fresh = self.received - self.reported;
         let ended = self.over && !self.is_over_reported;
         (fresh > 0 || ended).then_some(ended || fresh >= REPORT_BYTES)
@@ -188,14 +212,37 @@ impl Ledger {
     }
 
     /// A report may have died with its session: it is to be repeated.
-    pub(super) fn doubt_reports(&mut self) {
+    pub(in crate::spn::endpoint) fn doubt_reports(&mut self) {
         self.reported = 0;
         self.is_over_reported = false;
     }
 
     /// The flags of RESUME_REQ and RESUME.
-    pub(in crate::spn::endpoint) fn flags(&self) -> u8 {
+    fn flags(&self) -> u8 {
         (if self.finished { flag::FINISHED } else { 0 }) | if self.over { flag::OVER } else { 0 }
+    }
+
+    /// What RESUME_REQ says of this end.
+    pub(in crate::spn::endpoint) fn request(&self, conn: ConnKey) -> ResumeReq {
+        ResumeReq {
+            conn,
+            generation: self.generation.into(),
+            received: self.received,
+            sent: self.sent,
+            flags: self.flags(),
+            code: code::OK,
+        }
+    }
+
+    /// What a new leg begins with.
+    pub(in crate::spn::endpoint) fn preamble(&self, conn: ConnKey) -> Preamble {
+        Preamble::Resume {
+            conn,
+            flags: self.flags(),
+            generation: self.generation,
+            offset: self.acknowledged,
+            received: self.received,
+        }
     }
 }
 

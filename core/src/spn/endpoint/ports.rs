@@ -1,0 +1,138 @@
+//! What every part asks its surroundings with: QUIC, time, the machines, the host.
+
+use std::{collections::VecDeque, time::Instant};
+
+use crate::{
+    machine::Deadlines,
+    quic::{self, Handle, StreamId},
+    spn::{
+        ConnKey,
+        endpoint::{
+            carrier::LinkId,
+            config::{ConnId, Notice},
+            machines::{connection, session},
+        },
+        flow::budget::Budget,
+    },
+};
+
+/// What one machine's actions mean to another; done one by one, so that no machine is called from within itself.
+#[derive(Debug)]
+pub(in crate::spn::endpoint) enum Work {
+    /// SESSION_ACK is in, or a hold is over: look at the streams that came before it.
+    Early(LinkId),
+    Link(LinkId, session::Event),
+    Conn(ConnId, connection::Event),
+}
+
+/// Whose deadline it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::spn::endpoint) enum Due {
+    /// A session whose beginning was put off.
+    Begin(LinkId),
+    Link(LinkId),
+    Conn(ConnId),
+    Preamble(LinkId, StreamId),
+    /// The host may have left something unread.
+    Stall(ConnId),
+    /// What a session's stalled connections hold is to be looked at again.
+    Stalled(LinkId, Handle),
+    /// Grown windows of a session may be of no use any more.
+    Rest(LinkId, Handle),
+    /// Progress is to be reported.
+    Report(ConnId),
+    /// It is to be reset when its partner has what was written.
+    Parting(ConnId),
+    /// PAUSE_REQ for a connection that was not known.
+    StrayPause(LinkId, ConnKey),
+    Tombstone(ConnKey),
+    Spent(ConnKey),
+    /// A provider's session may have fallen silent under its connections.
+    Silence(LinkId),
+    /// New streams of a provider that stood still wait.
+    Hold(LinkId, Handle),
+}
+
+/// The ways out of a part. They are lent to it for a call, and have no rules of their own.
+pub(in crate::spn::endpoint) struct Ports {
+    pub(in crate::spn::endpoint) quic: quic::Endpoint,
+    pub(in crate::spn::endpoint) deadlines: Deadlines<Due>,
+    /// Memory for the windows of all sessions.
+    pub(in crate::spn::endpoint) budget: Budget,
+    work: VecDeque<Work>,
+    notices: VecDeque<Notice>,
+    has_room: bool,
+    has_frames: bool,
+}
+
+impl Ports {
+    pub(in crate::spn::endpoint) fn new(quic: quic::Endpoint, budget: Budget) -> Self {
+        Self {
+            quic,
+            deadlines: Deadlines::default(),
+            budget,
+            work: VecDeque::new(),
+            notices: VecDeque::new(),
+            has_room: false,
+            has_frames: false,
+        }
+    }
+
+    /// Something to be done later.
+    pub(in crate::spn::endpoint) fn post(&mut self, work: Work) {
+        self.work.push_back(work);
+    }
+
+    /// An event for a session's machine.
+    pub(in crate::spn::endpoint) fn post_link(&mut self, id: LinkId, event: session::Event) {
+        self.post(Work::Link(id, event));
+    }
+
+    /// An event for a connection's machine.
+    pub(in crate::spn::endpoint) fn post_conn(&mut self, id: ConnId, event: connection::Event) {
+        self.post(Work::Conn(id, event));
+    }
+
+    pub(in crate::spn::endpoint) fn take_work(&mut self) -> Option<Work> {
+        self.work.pop_front()
+    }
+
+    /// Something for the host.
+    pub(in crate::spn::endpoint) fn notify(&mut self, notice: Notice) {
+        self.notices.push_back(notice);
+    }
+
+    pub(in crate::spn::endpoint) fn take_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// The reset that the host is about to be shown of this connection, if that is the newest notice.
+    pub(in crate::spn::endpoint) fn last_reset(&self, id: ConnId) -> Option<u64> {
+        match self.notices.back() {
+            Some(&Notice::Reset(last, code)) if last == id => Some(code),
+            Some(_) | None => None,
+        }
+    }
+
+    pub(in crate::spn::endpoint) fn remind(&mut self, at: Instant, due: Due) {
+        self.deadlines.push(at, due);
+    }
+
+    /// A session or stream credit may have turned up for connections that wait for one, or another one waits.
+    pub(in crate::spn::endpoint) fn note_room(&mut self) {
+        self.has_room = true;
+    }
+
+    pub(in crate::spn::endpoint) fn take_room(&mut self) -> bool {
+        std::mem::take(&mut self.has_room)
+    }
+
+    /// A control stream may have something to send.
+    pub(in crate::spn::endpoint) fn note_frames(&mut self) {
+        self.has_frames = true;
+    }
+
+    pub(in crate::spn::endpoint) fn take_frames(&mut self) -> bool {
+        std::mem::take(&mut self.has_frames)
+    }
+}
