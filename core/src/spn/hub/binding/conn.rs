@@ -43,7 +43,7 @@ struct Flow {
 
 /// Where a direction that may have something to move is put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Queue {
+enum Place {
     /// Its preamble has yet to be sent.
     Front,
     Back,
@@ -318,7 +318,7 @@ impl Conn {
     }
 
     /// The direction from `source` may be able to move something. Where it is to be put in the queue, if it flows and is in none.
-    fn queue(&mut self, source: Side) -> Option<Queue> {
+    fn queue(&mut self, source: Side) -> Option<Place> {
         if !self.machine.is_flowing(source) {
             return None;
         }
@@ -326,7 +326,7 @@ impl Conn {
         if std::mem::replace(&mut flow.is_queued, true) {
             return None;
         }
-        Some(if flow.direction.has_passed_preamble() { Queue::Back } else { Queue::Front })
+        Some(if flow.direction.has_passed_preamble() { Place::Back } else { Place::Front })
     }
 
     /// One turn of the direction from `source`. None if nothing flows that way.

@@ -6,7 +6,7 @@
 pub(super) mod control;
 pub(super) mod data;
 pub(super) mod links;
-pub(super) mod requests;
+pub(super) mod request_keys;
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{control::ControlLine, data::DataStreams, requests::Requests};
+use self::{control::ControlLine, data::DataStreams, request_keys::RequestKeys};
 use super::pairings::number;
 use crate::{
     machine::{Deadlines, Hosted, Machine as _},
@@ -133,7 +133,7 @@ pub(crate) struct Link {
     connections: BTreeSet<u64>,
     /// A provider's: connections whose next leg waits for a stream of it.
     legs: BTreeSet<u64>,
-    requests: Requests,
+    requests: RequestKeys,
     /// Connections made on it.
     total: u64,
     began: Option<(Instant, SessionRecord)>,
@@ -158,7 +158,7 @@ impl Link {
             is_open: false,
             connections: BTreeSet::new(),
             legs: BTreeSet::new(),
-            requests: Requests::default(),
+            requests: RequestKeys::default(),
             total: 0,
             began: None,
             provider_start: None,
@@ -283,11 +283,11 @@ impl Link {
         std::mem::take(&mut self.legs)
     }
 
-    pub(crate) fn requests(&self) -> &Requests {
+    pub(crate) fn requests(&self) -> &RequestKeys {
         &self.requests
     }
 
-    pub(crate) fn requests_mut(&mut self) -> &mut Requests {
+    pub(crate) fn requests_mut(&mut self) -> &mut RequestKeys {
         &mut self.requests
     }
 

@@ -20,7 +20,7 @@ use crate::{
                 registry::{self, Entry, Registry, Service},
                 roster::Choice,
                 seek::{Listeners, list_frame},
-                silence::{Look, Silence},
+                silence::{Finding, Silence},
             },
         },
         patience::patience,
@@ -34,7 +34,7 @@ use crate::{
 
 /// Whether there is room for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admission {
+pub(crate) enum Vacancy {
     Free,
     /// A singleton, and its provider looks alive.
     Occupied,
@@ -154,23 +154,23 @@ impl Services {
     ///
     /// # Errors
     /// The code that refuses it.
-    pub(crate) fn admit(&mut self, cluster: &Cluster, session: Handle, link: &Link) -> Result<Admission, u64> {
+    pub(crate) fn admit(&mut self, cluster: &Cluster, session: Handle, link: &Link) -> Result<Vacancy, u64> {
         let (service, protocol) = (link.party.service, link.party.protocol);
         let entry = self.registry.get_mut(service).ok_or(code::INTERNAL)?;
         match link.party.role {
             Role::Provider => match (entry.incumbent(), self.newcomers.is_waiting(service)) {
-                (None, _) => Ok(Admission::Free),
-                (Some(_), false) => Ok(Admission::Occupied),
+                (None, _) => Ok(Vacancy::Free),
+                (Some(_), false) => Ok(Vacancy::Occupied),
                 // One newcomer at a time may wait.
                 (Some(_), true) => Err(code::SINGLETON_OCCUPIED),
             },
             Role::Consumer => {
                 // `sc01` has no way to wait: it is admitted, and its connections wait.
                 if protocol == Protocol::Sc01 || cluster.is_on_demand(service) || !entry.roster().is_empty() {
-                    return Ok(Admission::Free);
+                    return Ok(Vacancy::Free);
                 }
                 entry.wait_for_provider(session);
-                Ok(Admission::Early)
+                Ok(Vacancy::Early)
             }
         }
     }
@@ -398,9 +398,9 @@ impl Services {
             remind_of_silence(cx, session);
         }
         let (is_silent, is_given_up) = match look {
-            Look::Late => return None,
-            Look::Heard => (false, false),
-            Look::Silent { is_given_up } => (true, is_given_up),
+            Finding::Late => return None,
+            Finding::Heard => (false, false),
+            Finding::Silent { is_given_up } => (true, is_given_up),
         };
         let was_silent = self.get_mut(service)?.roster_mut().set_silent(session, is_silent)?;
         if is_silent || was_silent {
@@ -490,7 +490,7 @@ mod tests {
             session
         }
 
-        fn admit(&mut self, session: Handle) -> Result<Admission, u64> {
+        fn admit(&mut self, session: Handle) -> Result<Vacancy, u64> {
             let Self { around, links, services, cluster } = self;
             services.identify(&around.cx(), links.get_mut(session).unwrap(), "urn:s", None)?;
             services.admit(cluster, session, links.get(session).unwrap())
@@ -510,28 +510,28 @@ mod tests {
         let mut bench = Bench::new(true);
         let first = bench.enter(1, Role::Provider, "p");
         let [second, third] = [2, 3].map(|n| bench.add(n, Role::Provider, "p2"));
-        assert_eq!(bench.admit(second), Ok(Admission::Occupied));
+        assert_eq!(bench.admit(second), Ok(Vacancy::Occupied));
         bench.services.hold(&mut bench.around.cx(), &bench.links, second);
         assert_eq!(bench.services.incumbent_of(&bench.links, second), Some(first));
         assert_eq!(bench.admit(third), Err(code::SINGLETON_OCCUPIED));
         assert_eq!(bench.services.take_newcomer(0), None, "the first one is there");
         bench.services.leave(&mut bench.links, first);
         assert_eq!(bench.services.take_newcomer(0), Some(second));
-        assert_eq!(bench.admit(third), Ok(Admission::Free));
+        assert_eq!(bench.admit(third), Ok(Vacancy::Free));
     }
 
     #[test]
     fn a_consumer_is_early_until_there_is_a_provider() {
         let mut bench = Bench::new(false);
         let [consumer, stranger] = [(1, "c"), (2, "x")].map(|(n, name)| bench.add(n, Role::Consumer, name));
-        assert_eq!(bench.admit(consumer), Ok(Admission::Early));
+        assert_eq!(bench.admit(consumer), Ok(Vacancy::Early));
         assert_eq!(bench.admit(stranger), Err(code::NOT_ENTITLED));
         assert_eq!(bench.services.take_early(0).into_iter().collect::<Vec<_>>(), [consumer]);
-        assert_eq!(bench.admit(consumer), Ok(Admission::Early));
+        assert_eq!(bench.admit(consumer), Ok(Vacancy::Early));
         bench.services.release(&bench.links, consumer);
         assert!(bench.services.take_early(0).is_empty());
         bench.enter(3, Role::Provider, "p");
-        assert_eq!(bench.admit(consumer), Ok(Admission::Free));
+        assert_eq!(bench.admit(consumer), Ok(Vacancy::Free));
         bench.around.config.limits.sessions_per_identity = 0;
         assert_eq!(bench.admit(consumer), Err(code::TOO_MANY_SESSIONS));
     }

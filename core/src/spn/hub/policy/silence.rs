@@ -29,7 +29,7 @@ pub(crate) struct Silence {
 
 /// What a check of a session shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum Finding {
     /// It came too late to show anything.
     Late,
     /// A datagram has come from the session.
@@ -63,22 +63,22 @@ impl Silence {
         session: Handle,
         heard: u64,
         owes: impl FnOnce() -> bool,
-    ) -> Option<Look> {
+    ) -> Option<Finding> {
         let watch = self.watches.get_mut(&session)?;
         let renewed = Watch { since: now, heard };
         if now >= due + LATE {
             *watch = renewed;
-            return Some(Look::Late);
+            return Some(Finding::Late);
         }
         if heard == watch.heard {
-            return Some(Look::Silent { is_given_up: now >= watch.since + GIVEN_UP });
+            return Some(Finding::Silent { is_given_up: now >= watch.since + GIVEN_UP });
         }
         if owes() {
             *watch = renewed;
         } else {
             self.watches.remove(&session);
         }
-        Some(Look::Heard)
+        Some(Finding::Heard)
     }
 
     /// A session has ended.
@@ -104,9 +104,9 @@ mod tests {
         assert!(!silence.watch(now + GIVEN_UP, it, 9), "there is one already, and the first debt counts");
         let at = |ms| now + Duration::from_millis(ms);
         let mut look = |ms| silence.look(at(ms), at(ms), it, 5, || unreachable!("nothing was said"));
-        assert_eq!(look(200), Some(Look::Silent { is_given_up: false }));
-        assert_eq!(look(1999), Some(Look::Silent { is_given_up: false }));
-        assert_eq!(look(2000), Some(Look::Silent { is_given_up: true }));
+        assert_eq!(look(200), Some(Finding::Silent { is_given_up: false }));
+        assert_eq!(look(1999), Some(Finding::Silent { is_given_up: false }));
+        assert_eq!(look(2000), Some(Finding::Silent { is_given_up: true }));
         assert_eq!(silence.look(now, now, session(2), 0, || false), None, "it is not watched");
     }
 
@@ -115,11 +115,11 @@ mod tests {
         let (now, it) = (first_instant(), session(1));
         let mut silence = Silence::default();
         silence.watch(now, it, 5);
-        assert_eq!(silence.look(now, now, it, 6, || true), Some(Look::Heard));
+        assert_eq!(silence.look(now, now, it, 6, || true), Some(Finding::Heard));
         assert!(silence.is_watched(it));
         let later = now + GIVEN_UP;
-        assert_eq!(silence.look(later, later, it, 6, || true), Some(Look::Silent { is_given_up: true }));
-        assert_eq!(silence.look(later, later, it, 7, || false), Some(Look::Heard));
+        assert_eq!(silence.look(later, later, it, 6, || true), Some(Finding::Silent { is_given_up: true }));
+        assert_eq!(silence.look(later, later, it, 7, || false), Some(Finding::Heard));
         assert!(!silence.is_watched(it));
     }
 
@@ -129,8 +129,12 @@ mod tests {
         let mut silence = Silence::default();
         silence.watch(now, it, 5);
         let late = now + GIVEN_UP + LATE;
-        assert_eq!(silence.look(late, late - LATE, it, 5, || true), Some(Look::Late));
-        assert_eq!(silence.look(late, late, it, 5, || true), Some(Look::Silent { is_given_up: false }), "from then on");
+        assert_eq!(silence.look(late, late - LATE, it, 5, || true), Some(Finding::Late));
+        assert_eq!(
+            silence.look(late, late, it, 5, || true),
+            Some(Finding::Silent { is_given_up: false }),
+            "from then on"
+        );
         silence.forget(it);
         assert!(!silence.is_watched(it));
     }

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Conn, Origin, Queue, Turn, relay::Leg};
+use super::{Conn, Origin, Place, Turn, relay::Leg};
 use crate::{
     quic::Handle,
     spn::{
@@ -182,8 +182,8 @@ impl Conns {
     /// taken by those that come first, a resumed connection must not wait for its preamble until `pause_max` has passed.
     pub(crate) fn ready(&mut self, id: u64, source: Side) {
         match self.get_mut(id).and_then(|connection| connection.queue(source)) {
-            Some(Queue::Back) => self.ready.push_back((id, source)),
-            Some(Queue::Front) => self.ready.push_front((id, source)),
+            Some(Place::Back) => self.ready.push_back((id, source)),
+            Some(Place::Front) => self.ready.push_front((id, source)),
             None => {}
         }
     }

@@ -14,7 +14,7 @@ use crate::{
         hub::{
             binding::{
                 link::{Link, NOTIFY_SHUTDOWN, REQUEST_PROVIDER_START},
-                services::{Admission, Verdict},
+                services::{Vacancy, Verdict},
             },
             context::Context,
             machines::{connection, managed, session::Event},
@@ -41,9 +41,9 @@ impl Intake {
             Protocol::Sc02 => Event::ExtendedHandshake,
             Protocol::Sc01 if party.names().is_empty() => Event::LegacyRefused { code: code::NO_IDENTITY },
             Protocol::Sc01 => match self.admit(cx, session, "", None) {
-                Ok(Admission::Free) => Event::LegacyAdmitted,
-                Ok(Admission::Occupied) => Event::LegacyOccupied,
-                Ok(Admission::Early) => Event::LegacyRefused { code: code::NO_PROVIDER },
+                Ok(Vacancy::Free) => Event::LegacyAdmitted,
+                Ok(Vacancy::Occupied) => Event::LegacyOccupied,
+                Ok(Vacancy::Early) => Event::LegacyRefused { code: code::NO_PROVIDER },
                 Err(code) => Event::LegacyRefused { code },
             },
         };
@@ -66,9 +66,9 @@ impl Intake {
             Event::OpenRefused { code: code::ROLE_MISMATCH }
         } else {
             match self.admit(cx, session, &open.service, Some(open.instance)) {
-                Ok(Admission::Free) => Event::OpenAdmitted { weight: open.weight },
-                Ok(Admission::Occupied) => Event::OpenOccupied { weight: open.weight },
-                Ok(Admission::Early) => Event::OpenEarly { weight: open.weight },
+                Ok(Vacancy::Free) => Event::OpenAdmitted { weight: open.weight },
+                Ok(Vacancy::Occupied) => Event::OpenOccupied { weight: open.weight },
+                Ok(Vacancy::Early) => Event::OpenEarly { weight: open.weight },
                 Err(code) => Event::OpenRefused { code },
             }
         };
@@ -82,7 +82,7 @@ impl Intake {
         session: Handle,
         urn: &str,
         instance: Option<[u8; 16]>,
-    ) -> Result<Admission, u64> {
+    ) -> Result<Vacancy, u64> {
         let parts = self.exchange.parts();
         let link = parts.links.get_mut(session).ok_or(code::INTERNAL)?;
         parts.services.identify(cx, link, urn, instance)?;

@@ -6,13 +6,13 @@ use crate::spn::ConnKey;
 
 /// The connections that a session has asked to resume.
 #[derive(Debug, Default)]
-pub(crate) struct Requests {
+pub(crate) struct RequestKeys {
     keys: BTreeSet<ConnKey>,
     /// There is a time at which to look at them.
     is_reminded: bool,
 }
 
-impl Requests {
+impl RequestKeys {
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn one_reminder_is_enough_for_all_requests() {
         let (first, second) = (ConnKey([1; 16]), ConnKey([2; 16]));
-        let mut requests = Requests::default();
+        let mut requests = RequestKeys::default();
         assert!(requests.add(first) && !requests.add(second) && requests.is_reminded());
         requests.remove(first);
         assert!(!requests.contains(first) && requests.contains(second));
