@@ -482,7 +482,7 @@ fn malformed_control_frames_close_only_their_own_session() {
         service: String::new(),
         instance: [7; 16],
         weight: 0,
-        flags: 0,
+        flags: Flags::NONE,
         hubs: Vec::new(),
     };
     Frame::SessionOpen(request).encode(&mut open);

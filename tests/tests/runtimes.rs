@@ -10,7 +10,7 @@ use std::{
 
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::{io::AsyncWriteExt as _, runtime::Runtime as Tokio};
-use towline_core::spn::{Role, endpoint::Config, hub, wire::code};
+use towline_core::spn::{Role, endpoint::Config, hub, wire::code::StreamCode};
 use towline_tests::{
     ours::Realm,
     programs::{On, free_udp_port},
@@ -136,7 +136,7 @@ fn streams_of_both_libraries_meet() {
             let mut question = Vec::new();
             stream.read_to_end(&mut question).await?;
             if question == b"break" {
-                stream.reset(code::PEER_ABORTED);
+                stream.reset(StreamCode::PEER_ABORTED);
                 continue;
             }
             stream.write_all(&question).await?;

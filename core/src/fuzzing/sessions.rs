@@ -17,8 +17,9 @@ use crate::{
         ConnKey, Protocol, Role, Tag,
         hub::{self, Availability, Hub, Notice, Service, Status},
         wire::{
-            code,
+            code::StreamCode,
             control::Control,
+            frame::Flags,
             frame::{AckEntry, Frame, ResumeReq, SessionOpen},
             preamble::Preamble,
         },
@@ -132,7 +133,7 @@ impl World {
             service,
             instance,
             weight: 100,
-            flags: 11,
+            flags: Flags(11),
             hubs: Vec::new(),
         }));
         let _ = control.flush(&mut hand.quic);
@@ -166,8 +167,8 @@ impl World {
                 match what {
                     0 => hand.write(stream, vec![b'y'; length]),
                     1 => hand.quic.finish(hand.session, stream),
-                    2 => hand.quic.reset(hand.session, stream, CODES[length % CODES.len()]),
-                    3 => hand.quic.stop(hand.session, stream, CODES[length % CODES.len()]),
+                    2 => hand.quic.reset(hand.session, stream, CODES[length % CODES.len()].0),
+                    3 => hand.quic.stop(hand.session, stream, CODES[length % CODES.len()].0),
                     _ => hand.write(stream, answer.to_bytes().to_vec()),
                 }
             }
@@ -261,7 +262,7 @@ impl Hand {
     }
 }
 
-const CODES: [u64; 4] = [code::PAUSED, code::PEER_ABORTED, code::NOT_STARTED, code::OK];
+const CODES: [StreamCode; 4] = [StreamCode::PAUSED, StreamCode::PEER_ABORTED, StreamCode::NOT_STARTED, StreamCode::OK];
 
 /// One of few, so that they meet.
 fn key(data: &mut Unstructured<'_>) -> ConnKey {
@@ -270,12 +271,12 @@ fn key(data: &mut Unstructured<'_>) -> ConnKey {
 
 fn frame(data: &mut Unstructured<'_>) -> Frame {
     let conn = key(data);
-    let (number, flags) = (below(data, 5000) as u64, below(data, 8) as u8);
+    let (number, flags) = (below(data, 5000) as u64, Flags(below(data, 8) as u8));
     match below(data, 10) {
         0..4 => {
             let (generation, sent) = (below(data, 5) as u64, below(data, 5000) as u64);
             let partner = [None, Some(Tag::of("c")), Some(Tag::of("p")), Some(Tag::default())][number as usize % 4];
-            ResumeReq { conn, generation, received: number, sent, flags, code: 0 }.frame(partner)
+            ResumeReq { conn, generation, received: number, sent, flags, code: StreamCode(0) }.frame(partner)
         }
         4 => Frame::PauseAck { conn },
         5 => Frame::DataAck(vec![AckEntry { conn, received: number, flags }]),
@@ -287,7 +288,7 @@ fn frame(data: &mut Unstructured<'_>) -> Frame {
 }
 
 fn preamble(data: &mut Unstructured<'_>) -> Preamble {
-    let (conn, flags) = (key(data), below(data, 4) as u8);
+    let (conn, flags) = (key(data), Flags(below(data, 4) as u8));
     if below(data, 2) == 0 {
         return Preamble::Connect { conn, flags };
     }

@@ -17,7 +17,7 @@ use crate::{
     spn::{
         endpoint::{ConnId, Endpoint},
         flow::kept::OF_READS,
-        wire::code,
+        wire::code::StreamCode,
     },
 };
 
@@ -99,7 +99,7 @@ enum Fate {
     Whole,
     /// The local end has broken it off, with this code: what it had said is read and passed on, until then, and nothing is written to it.
     Failed {
-        code: u64,
+        code: StreamCode,
         until: Instant,
     },
     /// The connection is over, and the local end is to be reset: it gets what came before, until then.
@@ -139,7 +139,7 @@ pub struct Bridge<T> {
 }
 
 /// The local end broke the connection off.
-struct Broken(u64);
+struct Broken(StreamCode);
 
 impl<T: LocalTcp> Bridge<T> {
     /// A connection that begins with this local end.
@@ -182,7 +182,7 @@ impl<T: LocalTcp> Bridge<T> {
                 Poll::Pending => return Turn::Wait,
                 Poll::Ready(Ok(tcp)) => self.local = LocalEnd::Tcp(tcp),
                 Poll::Ready(Err(_)) => {
-                    endpoint.reset(now, id, code::PEER_ABORTED);
+                    endpoint.reset(now, id, StreamCode::PEER_ABORTED);
                     return Turn::Over;
                 }
             }
@@ -238,11 +238,11 @@ impl<T: LocalTcp> Bridge<T> {
             return false;
         }
         let has_news = match (self.fate, &self.local) {
-            (Fate::Whole, LocalEnd::Tcp(tcp)) => tcp.take_error().map(|_| code::PEER_ABORTED),
+            (Fate::Whole, LocalEnd::Tcp(tcp)) => tcp.take_error().map(|_| StreamCode::PEER_ABORTED),
             (Fate::Whole, LocalEnd::Stream(half)) => half.dropped(),
             (Fate::Whole, LocalEnd::Dialing(_)) => None,
             (Fate::Failed { code, until }, _) => (until <= now).then_some(code),
-            (Fate::Parting { .. }, _) => Some(code::PEER_ABORTED),
+            (Fate::Parting { .. }, _) => Some(StreamCode::PEER_ABORTED),
         };
         if let Some(code) = has_news {
             if self.fate == Fate::Whole {
@@ -254,7 +254,7 @@ impl<T: LocalTcp> Bridge<T> {
     }
 
     /// The local end has broken it off.
-    fn fail(&mut self, now: Instant, code: u64) {
+    fn fail(&mut self, now: Instant, code: StreamCode) {
         if self.fate == Fate::Whole {
             self.fate = Fate::Failed { code, until: now + PARTING };
         }
@@ -359,7 +359,7 @@ impl<T: LocalTcp> Bridge<T> {
                     ReadOutcome::Finished => self.down_finished = true,
                     // Notice::Reset says it, too; whichever comes first.
                     ReadOutcome::Reset(code) => {
-                        self.break_off(now, code);
+                        self.break_off(now, StreamCode(code));
                         return false;
                     }
                     // A notice says, or has said, what became of it.
@@ -387,7 +387,7 @@ impl<T: LocalTcp> Bridge<T> {
     }
 
     /// The other side reads no more.
-    pub fn stopped(&mut self, code: u64) {
+    pub fn stopped(&mut self, code: StreamCode) {
         if self.up_state == Direction::Open {
             self.up_state = Direction::Discarding;
             self.up = None;
@@ -408,7 +408,7 @@ impl<T: LocalTcp> Bridge<T> {
 
     /// The connection was broken off: so is the local end, after what came before, and never by a clean end. Says whether that takes another
     /// turn, for which it is woken; if not, the bridge is over.
-    pub fn break_off(&mut self, now: Instant, code: u64) -> bool {
+    pub fn break_off(&mut self, now: Instant, code: StreamCode) -> bool {
         match (&mut self.local, self.fate) {
             (LocalEnd::Tcp(_), Fate::Whole) => {
                 self.up = None;
@@ -439,7 +439,7 @@ impl<T: LocalTcp> LocalEnd<T> {
             Self::Tcp(tcp) => Poll::Ready(match ready!(tcp.poll_read(cx, buffer)) {
                 Ok(bytes) if bytes.is_empty() => Local::End,
                 Ok(bytes) => Local::Data(bytes),
-                Err(_) => Local::Broken(code::PEER_ABORTED),
+                Err(_) => Local::Broken(StreamCode::PEER_ABORTED),
             }),
         }
     }
@@ -457,7 +457,7 @@ impl<T: LocalTcp> LocalEnd<T> {
             }
             let used = slices.get(..chunks.len().min(BATCH)).unwrap_or_default();
             let Ok(mut written) = ready!(tcp.poll_write(cx, used)) else {
-                return Poll::Ready(Err(Broken(code::PEER_ABORTED)));
+                return Poll::Ready(Err(Broken(StreamCode::PEER_ABORTED)));
             };
             while let Some(chunk) = chunks.front_mut().filter(|_| written > 0) {
                 let length = written.min(chunk.len());

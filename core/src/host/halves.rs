@@ -13,7 +13,7 @@ use super::runtime::ByteStream;
 
 use crate::spn::{
     flow::kept::{Kept, OF_DATAGRAMS},
-    wire::code,
+    wire::code::StreamCode,
 };
 
 /// Bytes that a stream holds in each direction before it pushes back.
@@ -38,9 +38,9 @@ struct Shared {
     /// To the user.
     down: Flow,
     /// Broken off by the network, with this code.
-    broken: Option<u64>,
+    broken: Option<StreamCode>,
     /// Broken off by the user, with this code.
-    dropped: Option<u64>,
+    dropped: Option<StreamCode>,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ struct Flow {
     bytes: usize,
     is_finished: bool,
     /// The reader has gone, with this code.
-    stopped: Option<u64>,
+    stopped: Option<StreamCode>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -77,8 +77,8 @@ fn lock(shared: &Arc<Mutex<Shared>>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn broken(code: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, format!("{} (code 0x{code:x})", code::text(code)))
+fn broken(code: StreamCode) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, code.to_string())
 }
 
 /// Both halves of a connection.
@@ -90,7 +90,7 @@ pub fn pair() -> (UserHalf, LoopHalf) {
 
 impl UserHalf {
     /// Breaks the connection off, with a stream code (docs/protocols/spn.md, Codes).
-    pub fn reset(self, code: u64) {
+    pub fn reset(self, code: StreamCode) {
         lock(&self.0).dropped = Some(code);
     }
 
@@ -225,7 +225,7 @@ impl Drop for UserHalf {
         let mut shared = lock(&self.0);
         let is_over = shared.up.is_finished && shared.down.is_finished && shared.down.chunks.is_empty();
         if !is_over {
-            shared.dropped.get_or_insert(code::PEER_ABORTED);
+            shared.dropped.get_or_insert(StreamCode::PEER_ABORTED);
         }
         wake(&mut shared.up.reader);
         wake(&mut shared.down.writer);
@@ -240,7 +240,7 @@ pub enum Local {
     /// It has ended in good order.
     End,
     /// The local end broke it off, with this code.
-    Broken(u64),
+    Broken(StreamCode),
 }
 
 impl LoopHalf {
@@ -268,7 +268,7 @@ impl LoopHalf {
 
     /// The code with which the user has broken it off, if it did.
     #[must_use]
-    pub fn dropped(&self) -> Option<u64> {
+    pub fn dropped(&self) -> Option<StreamCode> {
         lock(&self.0).dropped
     }
 
@@ -276,7 +276,7 @@ impl LoopHalf {
     ///
     /// # Errors
     /// The user broke it off, with that code.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<Result<(), u64>> {
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, chunks: &mut VecDeque<Bytes>) -> Poll<Result<(), StreamCode>> {
         let mut shared = lock(&self.0);
         while let Some(chunk) = chunks.front() {
             if let Some(code) = shared.dropped {
@@ -301,7 +301,7 @@ impl LoopHalf {
     }
 
     /// The other side reads no more.
-    pub fn stopped(&mut self, code: u64) {
+    pub fn stopped(&mut self, code: StreamCode) {
         let mut shared = lock(&self.0);
         shared.up.stopped = Some(code);
         shared.up.chunks.clear();
@@ -310,7 +310,7 @@ impl LoopHalf {
     }
 
     /// The connection was broken off, with this code, after these last chunks.
-    pub fn break_off(&mut self, last: &mut VecDeque<Bytes>, code: u64) {
+    pub fn break_off(&mut self, last: &mut VecDeque<Bytes>, code: StreamCode) {
         let mut shared = lock(&self.0);
         for chunk in last.drain(..) {
             shared.down.push(chunk);
@@ -323,9 +323,9 @@ impl LoopHalf {
     /// The connection is over, after these last chunks and, perhaps, an end in good order; what the user writes is wanted no more.
     pub fn part(&mut self, last: &mut VecDeque<Bytes>, is_finished: bool) {
         if !is_finished {
-            return self.break_off(last, code::PEER_ABORTED);
+            return self.break_off(last, StreamCode::PEER_ABORTED);
         }
-        let code = lock(&self.0).up.stopped.unwrap_or(code::PEER_ABORTED);
+        let code = lock(&self.0).up.stopped.unwrap_or(StreamCode::PEER_ABORTED);
         self.stopped(code);
         let mut shared = lock(&self.0);
         for chunk in last.drain(..) {
@@ -344,7 +344,7 @@ impl Drop for LoopHalf {
             (shared.up.is_finished || shared.up.stopped.is_some()) && shared.down.is_finished
         };
         if !is_over {
-            self.break_off(&mut VecDeque::new(), code::PARTNER_LOST);
+            self.break_off(&mut VecDeque::new(), StreamCode::PARTNER_LOST);
         }
     }
 }

@@ -25,6 +25,7 @@ mod tests;
 
 use std::{net::SocketAddr, time::Instant};
 
+use crate::spn::wire::code::StreamCode;
 use bytes::Bytes;
 
 pub use binding::conn::ledger::Progress;
@@ -186,20 +187,20 @@ impl Endpoint {
     }
 
     /// Reads no more; the other direction goes on.
-    pub fn stop_reading(&mut self, now: Instant, id: ConnId, code: u64) {
+    pub fn stop_reading(&mut self, now: Instant, id: ConnId, code: StreamCode) {
         let (intake, mut cx) = self.split(now);
         intake.stop_reading(&mut cx, id, code);
     }
 
-    /// Breaks the connection off, in both directions. A provider that cannot dial says it with [`PEER_ABORTED`](crate::spn::wire::code::PEER_ABORTED).
-    pub fn reset(&mut self, now: Instant, id: ConnId, code: u64) {
+    /// Breaks the connection off, in both directions. A provider that cannot dial says it with [`PEER_ABORTED`](crate::spn::wire::StreamCode::PEER_ABORTED).
+    pub fn reset(&mut self, now: Instant, id: ConnId, code: StreamCode) {
         let (intake, mut cx) = self.split(now);
         intake.reset(&mut cx, id, code);
     }
 
     /// Breaks the connection off as [`reset`](Self::reset) does, but not before the partner has what was written, or
     /// [`Limits::parting`](Limits::parting) has passed. The host is done with the connection: it neither reads nor writes any more.
-    pub fn reset_delivered(&mut self, now: Instant, id: ConnId, code: u64) {
+    pub fn reset_delivered(&mut self, now: Instant, id: ConnId, code: StreamCode) {
         let (intake, mut cx) = self.split(now);
         intake.reset_delivered(&mut cx, id, code);
     }

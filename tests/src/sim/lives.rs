@@ -8,7 +8,7 @@ use std::{
 use towline_core::spn::{
     Role,
     endpoint::{Limits, Progress},
-    wire::code,
+    wire::code::StreamCode,
 };
 
 use super::{World, peer::Ends, still::Who};
@@ -246,13 +246,13 @@ impl World {
             match end.reset {
                 None if end.saw_clean_end && end.has_finished => {}
                 None => return Err(format!("{:?} has not seen the end", end.role)),
-                Some(code::NOT_STARTED) if end.role == Role::Consumer => {}
+                Some(StreamCode::NOT_STARTED) if end.role == Role::Consumer => {}
                 // It said nothing for 2 s, and its connection went to another one.
-                Some(code::NOT_STARTED) if end.role == Role::Provider => {}
+                Some(StreamCode::NOT_STARTED) if end.role == Role::Provider => {}
                 // Who could have got it has left for good, and cannot be asked.
-                Some(code::PAUSE_TIMEOUT) if ends.iter().all(|end| end.role == Role::Consumer) => {}
+                Some(StreamCode::PAUSE_TIMEOUT) if ends.iter().all(|end| end.role == Role::Consumer) => {}
                 // Some hubs here allow a session few connections, and those that end still count for a moment.
-                Some(code::CONNECTION_LIMIT) if end.role == Role::Consumer => {}
+                Some(StreamCode::CONNECTION_LIMIT) if end.role == Role::Consumer => {}
                 Some(code) => return Err(format!("{:?} was reset with 0x{code:x}", end.role)),
             }
         }

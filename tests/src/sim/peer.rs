@@ -14,7 +14,7 @@ use towline_core::{
     spn::{
         Role,
         endpoint::{ConnId, Endpoint, Notice, Progress},
-        wire::code,
+        wire::code::StreamCode,
     },
 };
 
@@ -291,7 +291,7 @@ impl Peer {
                 if plan.breaks_off && flow.sent >= plan.length / 2 {
                     flow.writes_over = true;
                     flow.ends.has_broken_off = true;
-                    self.endpoint.reset(now, conn, code::PEER_ABORTED);
+                    self.endpoint.reset(now, conn, StreamCode::PEER_ABORTED);
                     return Ok(());
                 }
                 if flow.sent >= plan.length {

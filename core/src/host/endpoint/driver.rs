@@ -27,7 +27,7 @@ use super::{
 };
 use crate::spn::{
     endpoint::{ConnId, Endpoint, Notice},
-    wire::code,
+    wire::code::StreamCode,
 };
 
 /// How often local ends are looked after that may break off unheard, or have only so much time.
@@ -103,7 +103,7 @@ impl<R: Runtime, N: FnMut(SessionNotice)> Driver<R, N> {
         let now = R::now();
         for bridge in self.bridges.values_mut() {
             // TCP peers are reset when their sockets are closed, which follows.
-            bridge.break_off(now, code::PARTNER_LOST);
+            bridge.break_off(now, StreamCode::PARTNER_LOST);
         }
     }
 
@@ -267,12 +267,12 @@ impl<R: Runtime, N: FnMut(SessionNotice)> Driver<R, N> {
                 let (user, half) = pair();
                 match accepted.try_send(user.into()) {
                     Ok(()) => self.bridge(id, LocalEnd::Stream(half)),
-                    Err(_) => self.reactor.binding.reset(now, id, code::NOT_STARTED),
+                    Err(_) => self.reactor.binding.reset(now, id, StreamCode::NOT_STARTED),
                 }
             }
             // A consumer is not called.
             Local::Listener(_) | Local::Connect(_) | Local::Over => {
-                self.reactor.binding.reset(now, id, code::MALFORMED)
+                self.reactor.binding.reset(now, id, StreamCode::MALFORMED)
             }
         }
     }

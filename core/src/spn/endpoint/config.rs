@@ -7,7 +7,10 @@ use rustls::pki_types::ServerName;
 use super::machines::{connection, session};
 use crate::{
     quic::{ClientConfig, Clock, Identity, IdentityError, Roots, TransportConfig},
-    spn::{Protocol, Role, wire::frame},
+    spn::{
+        Protocol, Role,
+        wire::{code::StreamCode, frame},
+    },
 };
 
 /// The settings of an endpoint.
@@ -214,9 +217,9 @@ pub enum Notice {
     /// A write that found no room may find some now.
     Writable(ConnId),
     /// The other side reads no more, with this code; what it says goes on.
-    Stopped(ConnId, u64),
+    Stopped(ConnId, StreamCode),
     /// The last of a connection: it was broken off, with this code. Never to be shown as a clean end.
-    Reset(ConnId, u64),
+    Reset(ConnId, StreamCode),
     /// The last of a connection: both directions have ended.
     Ended(ConnId),
     /// Something was left out because of a limit.

@@ -13,6 +13,7 @@ use crate::{
             machines::{connection, session},
         },
         flow::budget::Budget,
+        wire::code::StreamCode,
     },
 };
 
@@ -107,7 +108,7 @@ impl Ports {
     }
 
     /// The reset that the host is about to be shown of this connection, if that is the newest notice.
-    pub(in crate::spn::endpoint) fn last_reset(&self, id: ConnId) -> Option<u64> {
+    pub(in crate::spn::endpoint) fn last_reset(&self, id: ConnId) -> Option<StreamCode> {
         match self.notices.back() {
             Some(&Notice::Reset(last, code)) if last == id => Some(code),
             Some(_) | None => None,

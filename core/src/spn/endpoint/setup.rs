@@ -16,7 +16,7 @@ use crate::{
             machines::{connection::Connection, session::Session},
             policy::seek::Instance,
         },
-        wire::frame::{SessionOpen, VERSION, flag},
+        wire::frame::{Flags, SessionOpen, VERSION},
     },
 };
 
@@ -120,7 +120,7 @@ impl Setup {
             service: self.config.service.clone(),
             instance: self.instance,
             weight,
-            flags: if self.config.resume { flag::RESUMABLE | flag::PARTNERS | flag::SEEKS } else { 0 },
+            flags: (Flags::RESUMABLE | Flags::PARTNERS | Flags::SEEKS).only_if(self.config.resume),
             hubs,
         }
     }

@@ -76,7 +76,7 @@ struct Flow {
     to_send: Vec<Bytes>,
     finish: bool,
     finished: bool,
-    stopped: Option<u64>,
+    stopped: Option<StreamCode>,
     end: Option<End>,
     /// Leave what comes unread.
     reads_nothing: bool,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use super::policy::availability::Availability;
-use crate::spn::{Protocol, Role, record::Record, wire::code};
+use crate::spn::{Protocol, Role, record::Record, wire::code::SessionCode};
 
 /// A report to the host, or something that it is to do.
 #[derive(Debug, Clone)]
@@ -64,7 +64,7 @@ pub enum Reason {
     /// A code of docs/protocols/spn.md, Codes, with details.
     Code {
         /// The code that was sent.
-        code: u64,
+        code: SessionCode,
         /// More than the code says, or empty.
         detail: String,
     },
@@ -82,7 +82,7 @@ impl std::fmt::Display for Refusal {
         match &self.reason {
             Reason::Handshake(text) => write!(f, ": handshake failed: {text}"),
             Reason::Code { code, detail } => {
-                write!(f, ": {} (code 0x{code:x})", code::text(*code))?;
+                write!(f, ": {code}")?;
                 if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }
             }
         }

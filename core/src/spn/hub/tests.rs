@@ -21,7 +21,7 @@ use crate::{
     spn::{
         ConnKey, Side,
         record::RecordEvent,
-        wire::{
+        wire::{code::StreamCode, frame::Flags, 
             control::Control,
             frame::{Frame, SessionOpen},
             preamble::Preamble,
@@ -50,7 +50,7 @@ struct Bench {
     tasks: Vec<(&'static str, ClusterTask)>,
     stopped: bool,
     /// Of every SESSION_OPEN.
-    flags: u8,
+    flags: Flags,
     /// Datagrams that went into the hub and out of it.
     datagrams: usize,
 }
@@ -109,7 +109,7 @@ impl Bench {
             suppressed: 0,
             tasks: Vec::new(),
             stopped: false,
-            flags: 0,
+            flags: Flags::NONE,
             datagrams: 0,
         }
     }
@@ -221,7 +221,7 @@ impl Bench {
 
     /// A data stream with its CONNECT and payload.
     fn connect(&mut self, hand: usize, key: u8, payload: &[u8]) -> StreamId {
-        let preamble = Preamble::Connect { conn: ConnKey([key; 16]), flags: 1 };
+        let preamble = Preamble::Connect { conn: ConnKey([key; 16]), flags: Flags(1) };
         self.stream(hand, &[&preamble.to_bytes(), payload].concat())
     }
 
@@ -260,7 +260,7 @@ impl Bench {
         self.hands[hand].events.iter().filter_map(opened).collect()
     }
 
-    fn was_stopped(&self, hand: usize, stream: StreamId, code: u64) -> bool {
+    fn was_stopped(&self, hand: usize, stream: StreamId, code: StreamCode) -> bool {
         self.hands[hand].events.contains(&quic::Event::Stopped(stream, code))
     }
 

@@ -15,8 +15,13 @@
 mod codec;
 mod fields;
 
+use std::ops::{BitOr, BitOrAssign};
+
+use serde::{Deserialize, Serialize};
+
 pub use codec::Decoder;
 
+use super::code::{SessionCode, StreamCode};
 use crate::spn::{ConnKey, Role, Tag};
 
 /// The longest payload of a frame, in bytes.
@@ -28,24 +33,62 @@ pub const MAX_LIST: u64 = 256;
 /// The version of SESSION_OPEN that we speak.
 pub const VERSION: u64 = 1;
 
-/// Bits of the flags of frames and preambles.
-pub mod flag {
+/// The flags of a frame or preamble. A bit may mean something else in another frame; bits that a later version adds are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// None is set.
+    pub const NONE: Self = Self(0);
     /// SESSION_OPEN, CONNECT, CONNECTED, SESSION_SHUTDOWN: can resume.
-    pub const RESUMABLE: u8 = 1;
-    /// SESSION_OPEN: wants to be told who its partners are (PARTNER, OWNER).
-    pub const PARTNERS: u8 = 2;
-    /// SESSION_OPEN: knows SEEK and what goes with it.
-    pub const SEEKS: u8 = 8;
-    /// PROVIDERS: there are others, which cannot be asked.
-    pub const OTHERS: u8 = 1;
-    /// RESUME_REQ and RESUME: the sender's own direction is finished at its *sent* offset.
-    pub const FINISHED: u8 = 1;
-    /// RESUME_REQ, RESUME and DATA_ACK: the partner's direction is over here.
-    pub const OVER: u8 = 2;
-    /// RESUME_REQ and RESUME_ACK: aborted.
-    pub const ABORTED: u8 = 4;
+    pub const RESUMABLE: Self = Self(1);
+    /// SESSION_OPEN: wants reports of its partners (PARTNER, OWNER).
+    pub const PARTNERS: Self = Self(2);
     /// SESSION_OPEN: a list of hubs follows.
-    pub const HUBS: u8 = 4;
+    pub const HUBS: Self = Self(4);
+    /// SESSION_OPEN: knows SEEK and what goes with it.
+    pub const SEEKS: Self = Self(8);
+    /// PROVIDERS: there are others, which cannot be asked.
+    pub const OTHERS: Self = Self(1);
+    /// RESUME_REQ and RESUME: the sender's own direction is finished at its *sent* offset.
+    pub const FINISHED: Self = Self(1);
+    /// RESUME_REQ, RESUME and DATA_ACK: the partner's direction is over here.
+    pub const OVER: Self = Self(2);
+    /// RESUME_REQ and RESUME_ACK: aborted.
+    pub const ABORTED: Self = Self(4);
+
+    /// Whether all of `flags` are set.
+    #[must_use]
+    pub const fn contains(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// These flags if `is_set`, otherwise none.
+    #[must_use]
+    pub const fn only_if(self, is_set: bool) -> Self {
+        if is_set { self } else { Self::NONE }
+    }
+
+    /// The flags without `flags`.
+    #[must_use]
+    pub const fn without(self, flags: Self) -> Self {
+        Self(self.0 & !flags.0)
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, flags: Self) -> Self {
+        Self(self.0 | flags.0)
+    }
+}
+
+impl BitOrAssign for Flags {
+    fn bitor_assign(&mut self, flags: Self) {
+        *self = *self | flags;
+    }
 }
 
 /// What a RESUME_REQ says of its sender's end.
@@ -60,16 +103,16 @@ pub struct ResumeReq {
     /// Payload bytes the sender has ever written.
     pub sent: u64,
     /// Bit 0: own direction finished at `sent`; bit 1: the partner's direction is over here; bit 2: aborted.
-    pub flags: u8,
+    pub flags: Flags,
     /// Why it was aborted; 0 unless bit 2 is set.
-    pub code: u64,
+    pub code: StreamCode,
 }
 
 impl ResumeReq {
     /// Whether the sender's end has broken off.
     #[must_use]
     pub fn is_aborted(&self) -> bool {
-        self.flags & flag::ABORTED != 0
+        self.flags.contains(Flags::ABORTED)
     }
 
     /// The frame that says it, with the partner's tag if that is known.
@@ -88,13 +131,13 @@ pub struct ResumeAck {
     /// The connection.
     pub conn: ConnKey,
     /// 0, or the code that refuses it.
-    pub status: u64,
+    pub status: StreamCode,
     /// The partner's generation; 0 when there is no partner, like all that follow.
     pub generation: u64,
     /// The partner's received offset.
     pub received: u64,
     /// The partner's flags.
-    pub flags: u8,
+    pub flags: Flags,
 }
 
 /// One connection's progress in a DATA_ACK.
@@ -105,7 +148,7 @@ pub struct AckEntry {
     /// Payload bytes accepted.
     pub received: u64,
     /// Bit 1: the direction is over.
-    pub flags: u8,
+    pub flags: Flags,
 }
 
 /// The endpoint's first frame.
@@ -122,7 +165,7 @@ pub struct SessionOpen {
     /// Share of new connections, 0 to 65535; a consumer's is ignored.
     pub weight: u16,
     /// Bit 0: can resume; bit 1: is to be told who its partners are; bit 2 is set while there are `hubs`, and clear otherwise; bit 3: knows SEEK.
-    pub flags: u8,
+    pub flags: Flags,
     /// Instance ids of the hubs with which this process has a session; at most [`MAX_LIST`].
     pub hubs: Vec<[u8; 16]>,
 }
@@ -160,13 +203,13 @@ pub enum Frame {
     /// Hub to endpoint: the session is established.
     SessionAck(SessionAck),
     /// Hub to endpoint: refused; the endpoint closes with that code.
-    SessionReject { code: u64, retry_after_ms: u64, text: String },
+    SessionReject { code: SessionCode, retry_after_ms: u64, text: String },
     /// Hub to endpoint: the hub is leaving. Flags bit 0: connections can be resumed.
-    SessionShutdown { flags: u8, deadline_ms: u64 },
+    SessionShutdown { flags: Flags, deadline_ms: u64 },
     /// Both: the session ends; the receiver closes with that code.
-    SessionClose { code: u64, text: String },
+    SessionClose { code: SessionCode, text: String },
     /// Both: ends both directions of a connection.
-    CloseReq { conn: ConnKey, code: u64 },
+    CloseReq { conn: ConnKey, code: StreamCode },
     /// Both: the answer, where one is due.
     CloseAck { conn: ConnKey },
     /// Hub to endpoint: pause.
@@ -182,7 +225,7 @@ pub enum Frame {
     /// Both, forwarded by the hub: progress of receivers.
     DataAck(Vec<AckEntry>),
     /// Hub to consumer: a provider has been chosen. Flags bit 0: resumable.
-    Connected { conn: ConnKey, flags: u8 },
+    Connected { conn: ConnKey, flags: Flags },
     /// Hub to consumer: who the provider is.
     Partner { conn: ConnKey, partner: Tag },
     /// Provider to hub.
@@ -199,7 +242,7 @@ pub enum Frame {
     ProviderStopped,
     /// Hub to consumer: from now on these provider processes may get its connections. Flags bit 0: so may others. Those that retire get
     /// none, and can be asked by SEEK.
-    Providers { number: u64, flags: u8, instances: Vec<[u8; 16]>, retiring: Vec<[u8; 16]> },
+    Providers { number: u64, flags: Flags, instances: Vec<[u8; 16]>, retiring: Vec<[u8; 16]> },
     /// Consumer to hub: PROVIDERS with that number has come.
     ProvidersAck { number: u64 },
     /// Consumer to hub, and on to that provider: does it have this connection?

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::spn::{ConnKey, Tag};
+use crate::spn::{ConnKey, Tag, wire::frame::Flags};
 
 /// Length of a CONNECT preamble, in bytes.
 pub const CONNECT_LEN: usize = 18;
@@ -24,14 +24,14 @@ pub enum Preamble {
         /// The connection.
         conn: ConnKey,
         /// Bit 0: resumable.
-        flags: u8,
+        flags: Flags,
     },
     /// The next leg of a paused connection.
     Resume {
         /// The connection.
         conn: ConnKey,
         /// Bits 0 and 1 of RESUME_REQ.
-        flags: u8,
+        flags: Flags,
         /// Number of this leg.
         generation: u32,
         /// Offset of the first payload byte that follows.
@@ -66,12 +66,12 @@ impl Preamble {
             Self::Connect { conn, flags } => {
                 out.push(CONNECT);
                 out.extend_from_slice(&conn.0);
-                out.push(*flags);
+                out.push(flags.0);
             }
             Self::Resume { conn, flags, generation, offset, received } => {
                 out.push(RESUME);
                 out.extend_from_slice(&conn.0);
-                out.push(*flags);
+                out.push(flags.0);
                 out.extend_from_slice(&generation.to_be_bytes());
                 out.extend_from_slice(&offset.to_be_bytes());
                 out.extend_from_slice(&received.to_be_bytes());
@@ -99,7 +99,7 @@ impl Preamble {
         bytes.advance(1);
         let mut conn = ConnKey([0; 16]);
         bytes.copy_to_slice(&mut conn.0);
-        let flags = bytes.get_u8();
+        let flags = Flags(bytes.get_u8());
         Ok(Some(if kind == CONNECT {
             Self::Connect { conn, flags }
         } else {
@@ -217,8 +217,8 @@ mod tests {
     #[test]
     fn layout() {
         let conn = ConnKey(*b"0123456789abcdef");
-        assert_eq!(&Preamble::Connect { conn, flags: 1 }.to_bytes()[..], b"\x010123456789abcdef\x01");
-        let resume = Preamble::Resume { conn, flags: 3, generation: 0x0102_0304, offset: 5, received: 6 };
+        assert_eq!(&Preamble::Connect { conn, flags: Flags(1) }.to_bytes()[..], b"\x010123456789abcdef\x01");
+        let resume = Preamble::Resume { conn, flags: Flags(3), generation: 0x0102_0304, offset: 5, received: 6 };
         assert_eq!(
             &resume.to_bytes()[..],
             b"\x020123456789abcdef\x03\x01\x02\x03\x04\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x06"
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn only_a_hub_says_whose_it_is() {
-        let (connect, tag) = (Preamble::Connect { conn: ConnKey([1; 16]), flags: 1 }, Tag([9; 16]));
+        let (connect, tag) = (Preamble::Connect { conn: ConnKey([1; 16]), flags: Flags(1) }, Tag([9; 16]));
         let bytes = connect.to_bytes_of(tag);
         assert_eq!(bytes, [&[3][..], &[9; 16], &connect.to_bytes()].concat());
         assert_eq!(Collector::default().take(&mut bytes.clone()), Err(UnknownKind { kind: 3 }));

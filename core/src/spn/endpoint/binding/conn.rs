@@ -34,7 +34,7 @@ use crate::{
             ports::{Due, Ports},
         },
         flow::stall::Look,
-        wire::frame::ResumeReq,
+        wire::{code::StreamCode, frame::ResumeReq},
     },
 };
 
@@ -213,25 +213,25 @@ impl Conn {
         self.output.finish();
     }
 
-    pub(in crate::spn::endpoint) fn reset(&mut self, code: u64, ports: &mut Ports) {
+    pub(in crate::spn::endpoint) fn reset(&mut self, code: StreamCode, ports: &mut Ports) {
         self.halves.end_sending();
         self.output.clear();
         if let Some(Carrier { handle, stream, .. }) = self.carrier {
-            ports.quic.reset(handle, stream, code);
+            ports.quic.reset(handle, stream, code.0);
         }
     }
 
-    pub(in crate::spn::endpoint) fn stop(&mut self, code: u64, ports: &mut Ports) {
+    pub(in crate::spn::endpoint) fn stop(&mut self, code: StreamCode, ports: &mut Ports) {
         self.halves.end_receiving();
         if let Some(Carrier { handle, stream, .. }) = self.carrier {
-            ports.quic.stop(handle, stream, code);
+            ports.quic.stop(handle, stream, code.0);
         }
     }
 
     /// The reset that has come on its stream.
-    pub(in crate::spn::endpoint) fn received_reset(&self, ports: &mut Ports) -> Option<u64> {
+    pub(in crate::spn::endpoint) fn received_reset(&self, ports: &mut Ports) -> Option<StreamCode> {
         let Carrier { handle, stream, .. } = self.carrier?;
-        ports.quic.received_reset(handle, stream)
+        ports.quic.received_reset(handle, stream).map(StreamCode)
     }
 
     /// Writes what goes before the host's bytes. Says whether all of it is written.

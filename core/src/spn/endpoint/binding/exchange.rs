@@ -14,7 +14,7 @@ use crate::spn::{
         phase::End,
         policy::{spent::Spent, standstill::Standstill},
     },
-    wire::code,
+    wire::code::StreamCode,
 };
 
 /// What an endpoint consists of. Its methods are what crosses the parts and runs no machine.
@@ -110,7 +110,7 @@ impl Exchange {
             Some(End::Closed) => {
                 for id in self.parts.conns.ids(|_| true) {
                     let is_paused = self.parts.conns.get(id).is_some_and(|conn| conn.machine().is_paused());
-                    let code = if is_paused { code::PARTNER_LOST } else { code::NOT_STARTED };
+                    let code = if is_paused { StreamCode::PARTNER_LOST } else { StreamCode::NOT_STARTED };
                     cx.ports.notify(Notice::Reset(id, code));
                     self.remove_conn(cx, id);
                 }

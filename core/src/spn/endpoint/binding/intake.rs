@@ -19,7 +19,10 @@ use crate::{
             machines::connection::Event,
             ports::{Due, Work},
         },
-        wire::{code, control::ControlError},
+        wire::{
+            code::{SessionCode, StreamCode},
+            control::ControlError,
+        },
     },
 };
 
@@ -144,15 +147,15 @@ impl Intake {
                 }
             }
             quic::Event::Stopped(stream, _) if wire.is_control(stream) => {
-                links.violation(id, code::CONTROL_LOST, ControlError::Ended.to_string(), cx.ports);
+                links.violation(id, SessionCode::CONTROL_LOST, ControlError::Ended.to_string(), cx.ports);
             }
-            quic::Event::Stopped(stream, code) => match wire.streams().conn(stream) {
-                Some(conn) => self.exchange.conn_event(cx, conn, Event::StreamStopped { code }),
+            quic::Event::Stopped(stream, code) => match (wire.streams().conn(stream), StreamCode(code)) {
+                (Some(conn), code) => self.exchange.conn_event(cx, conn, Event::StreamStopped { code }),
                 // What has moved to another provider must not begin here, too.
-                None if code == code::NOT_STARTED && wire.streams_mut().opening(stream).is_some() => {
+                (None, code @ StreamCode::NOT_STARTED) if wire.streams_mut().opening(stream).is_some() => {
                     wire.refuse(stream, code, cx.ports);
                 }
-                None => {}
+                (None, _) => {}
             },
             quic::Event::Acked(stream) => {
                 if let Some(conn) = wire.streams().conn(stream) {

@@ -10,8 +10,8 @@ use crate::spn::{
     ConnKey, Tag,
     endpoint::carrier::LinkId,
     wire::{
-        code,
-        frame::{Frame, ResumeReq, flag},
+        code::StreamCode,
+        frame::{Flags, Frame, ResumeReq},
     },
 };
 
@@ -58,12 +58,12 @@ impl Tombstones {
         &mut self,
         now: Instant,
         mut request: ResumeReq,
-        code: u64,
+        code: StreamCode,
         partner: Option<Tag>,
         link: Option<LinkId>,
     ) -> Option<Instant> {
         request.code = code;
-        request.flags |= if code == code::OK { 0 } else { flag::ABORTED };
+        request.flags |= Flags::ABORTED.only_if(code != StreamCode::OK);
         self.add(Tombstone { request, partner, link, until: now + ENDED })
     }
 
@@ -72,10 +72,10 @@ impl Tombstones {
         &mut self,
         until: Instant,
         mut request: ResumeReq,
-        code: u64,
+        code: StreamCode,
         partner: Option<Tag>,
     ) -> (Frame, Option<Instant>) {
-        request.flags |= flag::ABORTED;
+        request.flags |= Flags::ABORTED;
         request.code = code;
         let tombstone = Tombstone { request, partner, link: None, until };
         (tombstone.frame(), self.add(tombstone))
@@ -151,14 +151,14 @@ mod tests {
     const KEY: ConnKey = ConnKey([7; 16]);
 
     fn request(conn: ConnKey) -> ResumeReq {
-        ResumeReq { conn, generation: 1, received: 2, sent: 3, flags: flag::FINISHED, code: code::OK }
+        ResumeReq { conn, generation: 1, received: 2, sent: 3, flags: Flags::FINISHED, code: StreamCode::OK }
     }
 
     #[test]
     fn an_ended_connection_is_spoken_of_when_its_session_is_lost() {
         let now = first_instant();
         let mut tombstones = Tombstones::new(10);
-        let until = tombstones.add_ended(now, request(KEY), code::OK, None, Some(1)).unwrap();
+        let until = tombstones.add_ended(now, request(KEY), StreamCode::OK, None, Some(1)).unwrap();
         assert_eq!(until, now + Duration::from_secs(30));
         assert_eq!((tombstones.frames(), tombstones.lose_link(2)), (vec![], vec![]), "its session lives");
         let frame = request(KEY).frame(None);
@@ -176,9 +176,9 @@ mod tests {
         let now = first_instant();
         let mut tombstones = Tombstones::new(10);
         let partner = Tag::of("partner");
-        let (frame, _) = tombstones.add_aborted(now, request(KEY), code::PEER_ABORTED, Some(partner));
-        let flags = flag::FINISHED | flag::ABORTED;
-        let aborted = ResumeReq { flags, code: code::PEER_ABORTED, ..request(KEY) };
+        let (frame, _) = tombstones.add_aborted(now, request(KEY), StreamCode::PEER_ABORTED, Some(partner));
+        let flags = Flags::FINISHED | Flags::ABORTED;
+        let aborted = ResumeReq { flags, code: StreamCode::PEER_ABORTED, ..request(KEY) };
         assert_eq!(frame, aborted.frame(Some(partner)));
         assert_eq!((tombstones.frames(), tombstones.partner(&KEY)), (vec![frame], Some(partner)));
         assert!(tombstones.acknowledge(&KEY) && !tombstones.has(&KEY));
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_hub_that_has_no_partner_to_inform_is_believed_on_the_session_that_carried_it() {
         let mut tombstones = Tombstones::new(10);
-        tombstones.add_ended(first_instant(), request(KEY), code::PEER_ABORTED, None, Some(1));
+        tombstones.add_ended(first_instant(), request(KEY), StreamCode::PEER_ABORTED, None, Some(1));
         assert!(tombstones.is_undelivered(&KEY, 1) && !tombstones.is_undelivered(&KEY, 2));
         assert!(tombstones.repeat(&KEY).is_some());
         assert!(!tombstones.is_undelivered(&KEY, 1), "it is left for whatever session there is");
@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn there_are_no_more_than_the_limit() {
         let mut tombstones = Tombstones::new(1);
-        assert!(tombstones.add_ended(first_instant(), request(KEY), code::OK, None, None).is_some());
+        assert!(tombstones.add_ended(first_instant(), request(KEY), StreamCode::OK, None, None).is_some());
         let other = ConnKey([8; 16]);
-        assert!(tombstones.add_ended(first_instant(), request(other), code::OK, None, None).is_none());
+        assert!(tombstones.add_ended(first_instant(), request(other), StreamCode::OK, None, None).is_none());
         assert!(!tombstones.has(&other) && tombstones.repeat(&other).is_none());
     }
 }

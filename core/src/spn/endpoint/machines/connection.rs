@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::{
     machine::{Automaton, Jitter, Parts},
-    spn::{Protocol, Role, wire::code},
+    spn::{Protocol, Role, wire::code::StreamCode},
 };
 
 /// A connection's life.
@@ -46,7 +46,7 @@ pub struct Connection {
     /// An end without a byte was taken for a failure once.
     empty_once: bool,
     /// With which code it is being closed.
-    closing: u64,
+    closing: StreamCode,
 }
 
 impl Connection {
@@ -63,7 +63,7 @@ impl Connection {
             jitter: Jitter::new(seed),
             spent: false,
             empty_once: false,
-            closing: code::OK,
+            closing: StreamCode::OK,
         }
     }
 
@@ -93,7 +93,7 @@ impl Connection {
 
     /// The code with which the local side has broken it off; 0 if it has not.
     #[must_use]
-    pub fn abort_code(&self) -> u64 {
+    pub fn abort_code(&self) -> StreamCode {
         self.closing
     }
 
@@ -174,17 +174,19 @@ impl Automaton for Connection {
                 self.parts.act(Action::LookUp);
                 State::LookingUpSession { asked: true }
             }
-            (T::Lookup | T::Total, State::LookingUpSession { .. }) => self.fail(code::NOT_STARTED),
+            (T::Lookup | T::Total, State::LookingUpSession { .. }) => self.fail(StreamCode::NOT_STARTED),
             (T::Lookup, State::Connecting) => {
-                self.cut(code::NOT_STARTED);
-                self.fail(code::NOT_STARTED)
+                self.cut(StreamCode::NOT_STARTED);
+                self.fail(StreamCode::NOT_STARTED)
             }
             (T::Dial, State::Connecting) => {
-                self.cut(code::PEER_ABORTED);
-                self.fail(code::PEER_ABORTED)
+                self.cut(StreamCode::PEER_ABORTED);
+                self.fail(StreamCode::PEER_ABORTED)
             }
-            (T::Dial, State::Connected) => self.break_off(now, code::PEER_ABORTED),
-            (T::Dial, State::Pausing | State::Paused | State::Resuming) => self.break_off_paused(code::PEER_ABORTED),
+            (T::Dial, State::Connected) => self.break_off(now, StreamCode::PEER_ABORTED),
+            (T::Dial, State::Pausing | State::Paused | State::Resuming) => {
+                self.break_off_paused(StreamCode::PEER_ABORTED)
+            }
             (T::Total, State::Connecting | State::Connected) => {
                 self.spent = true;
                 state
@@ -193,9 +195,9 @@ impl Automaton for Connection {
                 self.refused = 0;
                 state
             }
-            (T::Pause, State::Connected) => self.break_off(now, code::PAUSE_TIMEOUT),
+            (T::Pause, State::Connected) => self.break_off(now, StreamCode::PAUSE_TIMEOUT),
             (T::Pausing, State::Pausing) => {
-                self.break_stream(code::PAUSED);
+                self.break_stream(StreamCode::PAUSED);
                 self.pause(now)
             }
             (T::Again, State::Paused | State::Resuming) => {
@@ -204,7 +206,7 @@ impl Automaton for Connection {
             }
             (T::Pause, State::Paused | State::Resuming) => self.give_up(),
             (T::Closing, State::Disconnecting) => {
-                self.cut(code::PEER_ABORTED);
+                self.cut(StreamCode::PEER_ABORTED);
                 self.end()
             }
             // Timers are stopped with their state.
@@ -300,7 +302,7 @@ impl Connection {
             Event::LocalAbort { code } => {
                 // The original's code for a dial that failed (Legacy protocol, Codes).
                 let undialled = self.role == Role::Provider && self.protocol == Protocol::Sc01;
-                self.abort(now, if undialled { code::DIAL_FAILED } else { code })
+                self.abort(now, if undialled { StreamCode::DIAL_FAILED } else { code })
             }
             Event::StreamReset { code } => self.take_reset(now, code, state),
             // The consumer reads nothing; it may still have something to say.
@@ -425,7 +427,7 @@ impl Connection {
     }
 
     /// STOP_SENDING: our direction is over.
-    fn take_stop(&mut self, code: u64) {
+    fn take_stop(&mut self, code: StreamCode) {
         // A hub that drops an empty stream may refuse its end before it shows its own (Legacy protocol): only that one counts.
         if self.protocol == Protocol::Sc01 && self.flow.sending == Sending::Finished && !self.flow.sent {
             return;
@@ -442,11 +444,11 @@ impl Connection {
         let empty = !self.flow.received && self.role == Role::Consumer && self.protocol == Protocol::Sc01;
         if empty && self.can_repeat() && !self.flow.sent && !self.empty_once {
             self.empty_once = true;
-            self.repeat(now, code::OK, Duration::ZERO)
+            self.repeat(now, StreamCode::OK, Duration::ZERO)
         } else if empty {
             // The original hub shows a failure as an empty end of data: it must not look like a clean one here (Legacy protocol, Codes).
-            self.cut(code::PARTNER_LOST);
-            self.fail(code::PARTNER_LOST)
+            self.cut(StreamCode::PARTNER_LOST);
+            self.fail(StreamCode::PARTNER_LOST)
         } else {
             self.flow.received = true;
             self.flow.receiving = false;
@@ -455,27 +457,27 @@ impl Connection {
     }
 
     /// RESET_STREAM, in Connecting or Connected.
-    fn take_reset(&mut self, now: Instant, code: u64, state: State) -> State {
+    fn take_reset(&mut self, now: Instant, code: StreamCode, state: State) -> State {
         // What comes behind a 0x27 comes on the next stream.
-        if code != code::PAUSED || !self.flow.resumable {
+        if code != StreamCode::PAUSED || !self.flow.resumable {
             self.flow.receiving = false;
         }
         self.take_refusal(now, code, state)
     }
 
     /// RESET_STREAM, or a STOP_SENDING that means both directions. Only 0x28 leads to a new try, and only 0x27 to a pause (Codes).
-    fn take_refusal(&mut self, now: Instant, code: u64, state: State) -> State {
-        if code == code::NOT_STARTED && self.is_sc02() && !self.spent && self.can_repeat() {
+    fn take_refusal(&mut self, now: Instant, code: StreamCode, state: State) -> State {
+        if code == StreamCode::NOT_STARTED && self.is_sc02() && !self.spent && self.can_repeat() {
             let pause = self.back_off();
             self.repeat(now, code, pause)
-        } else if code == code::PAUSED && self.is_sc02() && self.is_unclaimed(state) {
+        } else if code == StreamCode::PAUSED && self.is_sc02() && self.is_unclaimed(state) {
             self.repeat(now, code, Duration::ZERO)
-        } else if code == code::PAUSED && self.flow.resumable {
+        } else if code == StreamCode::PAUSED && self.flow.resumable {
             self.break_stream(code);
             self.pause(now)
         } else {
             self.cut(code);
-            self.fail(if code == code::PAUSED && self.is_sc02() { code::PARTNER_LOST } else { code })
+            self.fail(if code == StreamCode::PAUSED && self.is_sc02() { StreamCode::PARTNER_LOST } else { code })
         }
     }
 
@@ -490,6 +492,6 @@ impl Connection {
 }
 
 /// These two codes speak of the whole connection, whichever half says so first.
-fn means_both(code: u64) -> bool {
-    matches!(code, code::NOT_STARTED | code::PAUSED)
+fn means_both(code: StreamCode) -> bool {
+    matches!(code, StreamCode::NOT_STARTED | StreamCode::PAUSED)
 }

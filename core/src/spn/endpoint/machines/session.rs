@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::{
     machine::{Automaton, Jitter, Parts},
-    spn::{Protocol, Role, wire::code},
+    spn::{Protocol, Role, wire::code::SessionCode},
 };
 
 /// A session's life.
@@ -112,9 +112,11 @@ impl Automaton for Session {
         use SessionTimer as T;
         let was_established = state.is_established();
         let next = match (timer, state) {
-            (T::Handshake, State::SessionConnecting { .. }) => self.close_and_try_again(now, code::OK, Duration::ZERO),
+            (T::Handshake, State::SessionConnecting { .. }) => {
+                self.close_and_try_again(now, SessionCode::OK, Duration::ZERO)
+            }
             (T::Ack, State::SessionConnecting { .. }) => {
-                self.close_and_try_again(now, code::OPEN_TIMEOUT, Duration::ZERO)
+                self.close_and_try_again(now, SessionCode::OPEN_TIMEOUT, Duration::ZERO)
             }
             (T::Retry, State::Waiting) if self.is_spent() => self.end(State::Failed),
             (T::Retry, State::Waiting) if self.is_done() => self.end(State::Closed),
@@ -131,7 +133,7 @@ impl Automaton for Session {
             }
             (T::Closing, State::SessionConnecting { .. }) => self.abort(State::Closed),
             (T::Closing, State::IpFound | State::Waiting | State::Reserve) => self.end(State::Closed),
-            (T::Linger, State::Closing(Closing { live, left: true, .. })) => self.force(now, live, code::OK),
+            (T::Linger, State::Closing(Closing { live, left: true, .. })) => self.force(now, live, SessionCode::OK),
             (T::Reserve, State::Reserve) => self.dial(now),
             // `Linger` before the last connection's end: the control datagram has had its time. The others are stopped with their state.
             (
@@ -210,10 +212,10 @@ impl Session {
             (Event::SessionClose { code } | Event::Violation { code }, Some(_)) => {
                 self.close_and_try_again(now, code, Duration::ZERO)
             }
-            (Event::SessionShutdown { .. }, Some(_)) => self.close_and_try_again(now, code::OK, Duration::ZERO),
+            (Event::SessionShutdown { .. }, Some(_)) => self.close_and_try_again(now, SessionCode::OK, Duration::ZERO),
             // No other frame may come before the session exists.
             (Event::SessionState { .. } | Event::ProviderStopped | Event::SetWeightAck { .. }, Some(_)) => {
-                self.close_and_try_again(now, code::MALFORMED, Duration::ZERO)
+                self.close_and_try_again(now, SessionCode::MALFORMED, Duration::ZERO)
             }
             (Event::Lost, _) => self.try_again(now, Duration::ZERO),
             (Event::Elsewhere, _) => self.abort_to_reserve(now),
@@ -275,7 +277,7 @@ impl Session {
             Event::SessionShutdown { deadline } => self.follow_hub(now, live, deadline),
             Event::AddressLost => self.move_away(now, live),
             Event::Elsewhere if live.protocol == Protocol::Sc02 => self.move_away(now, Live { surplus: true, ..live }),
-            Event::LocalShutdown if self.leaving => self.force(now, live, code::OK),
+            Event::LocalShutdown if self.leaving => self.force(now, live, SessionCode::OK),
             Event::LocalShutdown => {
                 self.start_closing(now, Live { resumes: live.protocol == Protocol::Sc02, ..live }, true)
             }
@@ -284,7 +286,7 @@ impl Session {
                 self.wait(now, Duration::ZERO)
             }
             Event::SessionClose { code } | Event::Violation { code } => self.break_off(now, code),
-            Event::SessionAck { .. } | Event::SessionReject { .. } => self.break_off(now, code::MALFORMED),
+            Event::SessionAck { .. } | Event::SessionReject { .. } => self.break_off(now, SessionCode::MALFORMED),
             Event::Connect { .. } | Event::Connected { .. } | Event::SetWeight { .. } | Event::Elsewhere => {
                 self.parts.ignore(State::Established(live))
             }
@@ -313,7 +315,7 @@ impl Session {
                 closing.signalled = true;
                 State::Closing(closing)
             }
-            Event::LocalShutdown => self.force(now, live, code::OK),
+            Event::LocalShutdown => self.force(now, live, SessionCode::OK),
             Event::AddressLost => {
                 closing.live.surplus = false;
                 State::Closing(closing)
@@ -324,7 +326,7 @@ impl Session {
                 State::Closing(closing)
             }
             Event::SessionClose { code } | Event::Violation { code } => self.force(now, live, code),
-            Event::SessionAck { .. } | Event::SessionReject { .. } => self.force(now, live, code::MALFORMED),
+            Event::SessionAck { .. } | Event::SessionReject { .. } => self.force(now, live, SessionCode::MALFORMED),
             Event::Lost => {
                 self.lose(live);
                 self.over(now, live)
@@ -355,7 +357,7 @@ impl Session {
                 State::SessionConnecting { asked: Some(weight) }
             }
             // What waits cannot go on there, and nothing else may begin.
-            Protocol::Sc01 if self.leaving => self.close_and_try_again(now, code::OK, Duration::ZERO),
+            Protocol::Sc01 if self.leaving => self.close_and_try_again(now, SessionCode::OK, Duration::ZERO),
             // `sc01` has no answer, and a refusal comes after the handshake's end: this success is provisional (Legacy protocol, TLS).
             Protocol::Sc01 => {
                 self.parts.timers.stop(SessionTimer::Handshake);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::spn::wire::frame::flag;
+use crate::spn::wire::frame::Flags;
 
 /// Providers that have left and are remembered; older ones could have had anything.
 const LEFT: usize = 256;
@@ -29,7 +29,7 @@ impl Roster {
     pub(in crate::spn::endpoint) fn update(
         &mut self,
         number: u64,
-        flags: u8,
+        flags: Flags,
         instances: Vec<Instance>,
         retiring: Vec<Instance>,
     ) {
@@ -48,7 +48,7 @@ impl Roster {
         if self.opaque == u64::MAX {
             self.opaque = number;
         }
-        if flags & flag::OTHERS != 0 {
+        if flags.contains(Flags::OTHERS) {
             self.opaque = u64::MAX;
         }
         (self.number, self.present) = (number, present);
@@ -205,9 +205,9 @@ mod tests {
 
     #[test]
     fn with_others_nothing_can_be_known() {
-        let during = roster(&[(1, flag::OTHERS, &[A])]);
+        let during = roster(&[(1, Flags::OTHERS, &[A])]);
         assert_eq!(lost(1, &during).prospect(), Prospect::Unknown);
-        let after = roster(&[(1, flag::OTHERS, &[A]), (2, 0, &[A])]);
+        let after = roster(&[(1, Flags::OTHERS, &[A]), (2, 0, &[A])]);
         assert_eq!(lost(1, &after).prospect(), Prospect::Unknown, "it began while there were others");
         assert_eq!(lost(2, &after).prospect(), Prospect::Sought);
         let mut claim = Claim::default();

@@ -13,7 +13,7 @@ use super::{played::Played, *};
 use crate::host::{Bridge, ConnWaker, LocalEnd, LocalTcp, Turn, Wakes, pair};
 
 const HUB: &str = "192.0.2.1:4433";
-const BROKEN: Option<End> = Some(End::Reset(code::PEER_ABORTED));
+const BROKEN: Option<End> = Some(End::Reset(StreamCode::PEER_ABORTED));
 
 /// A TCP socket, as its peer sees it.
 #[derive(Debug, Default)]
@@ -191,7 +191,7 @@ fn a_service_to_which_nobody_listens_or_talks_any_more_is_reset_at_once() {
         bridged.serve(&mut world);
         assert_eq!(bridged.far(|far| (far.heard.clone(), far.heard_end)), (b"GET /events".to_vec(), true));
         let now = world.now;
-        world.peer(consumer).endpoint.stop_reading(now, id, code::PEER_ABORTED);
+        world.peer(consumer).endpoint.stop_reading(now, id, StreamCode::PEER_ABORTED);
         world.run();
         let before = bridged.far(|far| far.reads);
         bridged.serve(&mut world);
@@ -207,7 +207,7 @@ fn who_is_not_listened_to_has_one_read_a_turn_while_it_is_talked_to() {
     bridged.far(|far| far.talks_on = true);
     bridged.serve(&mut world);
     let now = world.now;
-    world.peer(consumer).endpoint.stop_reading(now, id, code::PEER_ABORTED);
+    world.peer(consumer).endpoint.stop_reading(now, id, StreamCode::PEER_ABORTED);
     world.run();
     let _ = bridged.turn(&mut world);
     let before = bridged.far(|far| far.reads);
@@ -243,7 +243,7 @@ fn what_a_service_said_before_it_broke_off_arrives_before_the_reset() {
             let flow = world.peer(consumer).flow(id);
             assert_eq!(flow.got, b"413 too large", "{case}");
             // Behind an end in good order, only the other direction is left to be broken off.
-            let shown = if finished { (Some(End::Clean), Some(code::PEER_ABORTED)) } else { (BROKEN, None) };
+            let shown = if finished { (Some(End::Clean), Some(StreamCode::PEER_ABORTED)) } else { (BROKEN, None) };
             assert_eq!((flow.finished, (flow.end, flow.stopped)), (finished, shown), "{case}");
             assert_eq!(bridged.far(|far| far.closed), Some(false), "{case}");
         }
@@ -291,7 +291,7 @@ fn a_reset_does_not_overtake_what_the_local_peer_has_not_got() {
     bridged.far(|far| far.is_full = true);
     bridged.serve(&mut world);
     let now = world.now;
-    world.peer(consumer).endpoint.reset(now, id, code::PEER_ABORTED);
+    world.peer(consumer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     world.run();
     bridged.serve(&mut world);
     assert_eq!(bridged.far(|far| far.closed), None);
@@ -307,7 +307,7 @@ fn a_reset_does_not_overtake_what_the_local_peer_has_not_got() {
     bridged.far(|far| far.is_full = true);
     bridged.serve(&mut world);
     let now = world.now;
-    world.peer(consumer).endpoint.reset(now, id, code::PEER_ABORTED);
+    world.peer(consumer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     world.run();
     bridged.serve(&mut world);
     assert!(bridged.bridge.as_mut().unwrap().wants_watch());
@@ -331,7 +331,7 @@ fn a_local_peer_that_has_finished_and_then_breaks_off_is_noticed() {
     assert_eq!(bridged.turn(&mut world), Turn::Over);
     world.wait(Duration::from_secs(1));
     let flow = world.peer(consumer).flow(id);
-    assert_eq!((flow.finished, flow.stopped, flow.end), (true, Some(code::PEER_ABORTED), Some(End::Clean)));
+    assert_eq!((flow.finished, flow.stopped, flow.end), (true, Some(StreamCode::PEER_ABORTED), Some(End::Clean)));
 }
 
 #[test]
@@ -396,5 +396,5 @@ fn on_sc01_too_nobody_is_listened_to_for_nothing_and_a_reset_overtakes_no_answer
     played.run();
     assert_eq!(played.read(stream), (b"413 too large".to_vec(), ReadOutcome::Blocked));
     played.wait(Duration::from_secs(2));
-    assert_eq!(played.read(stream).1, ReadOutcome::Reset(code::PEER_ABORTED));
+    assert_eq!(played.read(stream).1, ReadOutcome::Reset(StreamCode::PEER_ABORTED));
 }

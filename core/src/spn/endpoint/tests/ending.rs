@@ -68,7 +68,7 @@ fn an_endpoint_that_ends_resumes_over_the_hub_that_comes_back() {
                 let late = world.call(consumer, b"late", false);
                 world.wait(Duration::from_secs(1));
                 assert_eq!(world.peer(provider).flows.len(), 1, "it takes nothing new");
-                world.peer(consumer).endpoint.reset(now, late, code::PEER_ABORTED);
+                world.peer(consumer).endpoint.reset(now, late, StreamCode::PEER_ABORTED);
             } else {
                 assert_eq!(world.peer(consumer).endpoint.connect(now), Err(ConnectError::Closed));
             }
@@ -117,7 +117,7 @@ fn an_endpoint_that_ends_waits_no_longer_than_it_may() {
         world.wait(Duration::from_secs(2));
         assert!(world.has_closed(ending));
         let own = world.peer(ending).only();
-        assert_eq!(world.peer(ending).flow(own).end, Some(End::Reset(code::PARTNER_LOST)));
+        assert_eq!(world.peer(ending).flow(own).end, Some(End::Reset(StreamCode::PARTNER_LOST)));
         assert_eq!(world.peer(ending).endpoint.connections(), 0);
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     quic::{CloseReason, Event, StreamId},
-    spn::wire::{
+    spn::wire::{code::SessionCode, frame::Flags, 
         control::Control,
         frame::{AckEntry, Frame, SessionAck, SessionOpen},
         preamble::Preamble,
@@ -77,7 +77,7 @@ impl Played {
     pub(super) fn resumable(role: Role) -> Self {
         let mut played = Self::dialled_in(World { resume: true, ..World::new() }, role, &ANY);
         let frame = played.accept();
-        assert!(matches!(frame, Frame::SessionOpen(SessionOpen { flags: 11, .. })), "{frame:?}");
+        assert!(matches!(frame, Frame::SessionOpen(SessionOpen { flags: Flags(11), .. })), "{frame:?}");
         played.send(&ack(1000));
         assert!(matches!(played.notices()[..], [Notice::SessionUp { .. }]));
         played
@@ -181,7 +181,7 @@ impl Played {
     }
 
     /// Resets and stops.
-    pub(super) fn cut(&mut self, stream: StreamId, code: u64) {
+    pub(super) fn cut(&mut self, stream: StreamId, code: SessionCode) {
         let session = self.session;
         self.quic().reset(session, stream, code);
         self.quic().stop(session, stream, code);
@@ -251,7 +251,7 @@ impl Played {
 }
 
 fn connect(n: u8) -> Bytes {
-    Preamble::Connect { conn: ConnKey([n; 16]), flags: 0 }.to_bytes()
+    Preamble::Connect { conn: ConnKey([n; 16]), flags: Flags::NONE }.to_bytes()
 }
 
 #[test]
@@ -328,11 +328,11 @@ fn preambles_come_in_pieces() {
 
 #[test]
 fn bad_preambles_are_reset() {
-    let resume = Preamble::Resume { conn: ConnKey([1; 16]), flags: 0, generation: 1, offset: 0, received: 0 };
+    let resume = Preamble::Resume { conn: ConnKey([1; 16]), flags: Flags::NONE, generation: 1, offset: 0, received: 0 };
     for (bytes, finish, code) in [
-        (&b"GET / HTTP/1.1"[..], false, code::MALFORMED),
-        (&connect(1)[..9], true, code::MALFORMED),
-        (&resume.to_bytes(), false, code::RESUME_PARTNER_MISSING),
+        (&b"GET / HTTP/1.1"[..], false, SessionCode::MALFORMED),
+        (&connect(1)[..9], true, SessionCode::MALFORMED),
+        (&resume.to_bytes(), false, StreamCode::RESUME_PARTNER_MISSING),
     ] {
         let mut played = Played::established(Role::Provider);
         let stream = played.open(bytes);
@@ -351,7 +351,7 @@ fn bad_preambles_are_reset() {
         played.wait(Duration::from_secs(9));
         assert_eq!(played.read(stream).1, ReadOutcome::Blocked);
         played.wait(Duration::from_secs(1));
-        assert_eq!(played.refused(stream), (Some(code::PAUSED), ReadOutcome::Reset(code::PAUSED)));
+        assert_eq!(played.refused(stream), (Some(SessionCode::PAUSED), ReadOutcome::Reset(SessionCode::PAUSED)));
     }
 }
 
@@ -361,12 +361,12 @@ fn a_conn_is_known_only_once() {
     let first = played.open(&connect(1));
     let id = played.caller();
     let second = played.open(&connect(1));
-    assert_eq!(played.refused(second), (Some(code::CONN_IN_USE), ReadOutcome::Reset(code::CONN_IN_USE)));
+    assert_eq!(played.refused(second), (Some(StreamCode::CONN_IN_USE), ReadOutcome::Reset(StreamCode::CONN_IN_USE)));
     played.write(first, b"unharmed");
     assert_eq!(played.flow(id).got, b"unharmed");
     // When it is over, it is free again.
-    played.cut(first, code::PEER_ABORTED);
-    assert_eq!(played.flow(id).end, Some(End::Reset(code::PEER_ABORTED)));
+    played.cut(first, StreamCode::PEER_ABORTED);
+    assert_eq!(played.flow(id).end, Some(End::Reset(StreamCode::PEER_ABORTED)));
     played.notices();
     played.open(&connect(1));
     played.caller();
@@ -427,7 +427,7 @@ fn a_refused_connection_is_said_again_elsewhere() {
     let id = played.call(b"say it again", true);
     let first = played.opened();
     let (bytes, _) = played.read(first);
-    played.cut(first, code::NOT_STARTED);
+    played.cut(first, StreamCode::NOT_STARTED);
     assert_eq!(played.flow(id).end, None);
     played.wait(Duration::from_millis(120));
     let second = played.opened();
@@ -445,13 +445,13 @@ fn what_was_answered_is_not_said_again() {
     let id = played.call(b"q", false);
     let stream = played.opened();
     played.write(stream, b"a");
-    played.cut(stream, code::NOT_STARTED);
-    assert_eq!(played.flow(id).end, Some(End::Reset(code::NOT_STARTED)));
+    played.cut(stream, StreamCode::NOT_STARTED);
+    assert_eq!(played.flow(id).end, Some(End::Reset(StreamCode::NOT_STARTED)));
     // Nor is what was too much to hold.
     let id = played.call(&vec![0; 100_000], false);
     let stream = played.opened();
-    played.cut(stream, code::NOT_STARTED);
-    assert_eq!(played.flow(id).end, Some(End::Reset(code::NOT_STARTED)));
+    played.cut(stream, StreamCode::NOT_STARTED);
+    assert_eq!(played.flow(id).end, Some(End::Reset(StreamCode::NOT_STARTED)));
 }
 
 #[test]
@@ -462,12 +462,12 @@ fn close_req_ends_both_directions() {
     let (bytes, _) = played.read(stream);
     let conn = ConnKey(bytes[1..17].try_into().unwrap());
     played.frames();
-    played.send(&Frame::CloseReq { conn, code: code::PEER_ABORTED });
+    played.send(&Frame::CloseReq { conn, code: StreamCode::PEER_ABORTED });
     assert_eq!(played.frame(), Frame::CloseAck { conn });
-    assert_eq!(played.flow(id).end, Some(End::Reset(code::PEER_ABORTED)));
-    assert_eq!(played.refused(stream), (Some(code::PEER_ABORTED), ReadOutcome::Reset(code::PEER_ABORTED)));
+    assert_eq!(played.flow(id).end, Some(End::Reset(StreamCode::PEER_ABORTED)));
+    assert_eq!(played.refused(stream), (Some(StreamCode::PEER_ABORTED), ReadOutcome::Reset(StreamCode::PEER_ABORTED)));
     // One that it does not know any more is answered, too.
-    played.send(&Frame::CloseReq { conn, code: 0 });
+    played.send(&Frame::CloseReq { conn, code: SessionCode(0) });
     assert_eq!(played.frame(), Frame::CloseAck { conn });
     // And what it ends itself is said in the same way.
     let id = played.call(b"q", false);
@@ -475,10 +475,10 @@ fn close_req_ends_both_directions() {
     let (bytes, _) = played.read(stream);
     let conn = ConnKey(bytes[1..17].try_into().unwrap());
     let (now, peer) = (played.world.now, played.peer);
-    played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
+    played.world.peer(peer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     played.run();
-    assert_eq!(played.frame(), Frame::CloseReq { conn, code: code::PEER_ABORTED });
-    assert_eq!(played.refused(stream), (Some(code::PEER_ABORTED), ReadOutcome::Reset(code::PEER_ABORTED)));
+    assert_eq!(played.frame(), Frame::CloseReq { conn, code: StreamCode::PEER_ABORTED });
+    assert_eq!(played.refused(stream), (Some(StreamCode::PEER_ABORTED), ReadOutcome::Reset(StreamCode::PEER_ABORTED)));
     assert_eq!(played.flow(id).end, Some(End::Clean));
 }
 
@@ -487,7 +487,7 @@ fn the_orderly_close_of_a_hub() {
     let mut played = Played::established(Role::Provider);
     let stream = played.open(&connect(1));
     let id = played.caller();
-    played.send(&Frame::CloseReq { conn: ConnKey([1; 16]), code: 0 });
+    played.send(&Frame::CloseReq { conn: ConnKey([1; 16]), code: SessionCode(0) });
     assert_eq!(played.frame(), Frame::CloseAck { conn: ConnKey([1; 16]) });
     assert_eq!(played.flow(id).stopped, Some(0));
     assert_eq!(played.read(stream).1, ReadOutcome::Finished);
@@ -499,15 +499,15 @@ fn the_orderly_close_of_a_hub() {
 fn a_refused_session_is_closed_with_its_code() {
     let (mut played, _) = Played::asked(Role::Consumer);
     let text = "not you \"\n".to_owned();
-    played.send(&Frame::SessionReject { code: code::NOT_ENTITLED, retry_after_ms: 700, text });
-    played.assert_closed(code::NOT_ENTITLED);
+    played.send(&Frame::SessionReject { code: SessionCode::NOT_ENTITLED, retry_after_ms: 700, text });
+    played.assert_closed(SessionCode::NOT_ENTITLED);
     let notices = played.notices();
     let [Notice::SessionWaiting { reason, retry_ms, .. }] = &notices[..] else { panic!("{notices:?}") };
     assert_eq!(reason, r#"the hub refused the session with code 0x15 (not you "\n)"#);
     assert_eq!(*retry_ms, 700);
     let mut played = Played::established(Role::Consumer);
-    played.send(&Frame::SessionClose { code: code::HUB_REMOVED, text: "gone".to_owned() });
-    played.assert_closed(code::HUB_REMOVED);
+    played.send(&Frame::SessionClose { code: SessionCode::HUB_REMOVED, text: "gone".to_owned() });
+    played.assert_closed(SessionCode::HUB_REMOVED);
     assert!(matches!(played.notices()[..], [Notice::SessionWaiting { .. }]));
 }
 
@@ -518,7 +518,7 @@ fn violations_close_the_session() {
         (Role::Consumer, ack(1)),
         (Role::Consumer, Frame::SetWeightAck { weight: 1, streams: 0 }),
         (Role::Provider, Frame::ProviderStopped),
-        (Role::Provider, Frame::Connected { conn, flags: 0 }),
+        (Role::Provider, Frame::Connected { conn, flags: Flags::NONE }),
         (Role::Consumer, Frame::SetWeight { weight: 1 }),
         (Role::Provider, Frame::Drained),
         (Role::Consumer, Frame::ProviderStart),
@@ -526,37 +526,37 @@ fn violations_close_the_session() {
     ] {
         let mut played = Played::established(role);
         played.send(&frame);
-        played.assert_closed(code::MALFORMED);
+        played.assert_closed(SessionCode::MALFORMED);
         assert!(matches!(played.notices()[..], [Notice::SessionWaiting { .. }]), "{frame:?}");
     }
     // Before SESSION_ACK.
     for frame in [
         Frame::SessionState { state: 0 },
-        Frame::CloseReq { conn, code: 0 },
-        Frame::DataAck(vec![AckEntry { conn, received: 1, flags: 0 }]),
+        Frame::CloseReq { conn, code: SessionCode(0) },
+        Frame::DataAck(vec![AckEntry { conn, received: 1, flags: Flags::NONE }]),
     ] {
         let (mut played, _) = Played::asked(Role::Consumer);
         played.send(&frame);
-        played.assert_closed(code::MALFORMED);
+        played.assert_closed(SessionCode::MALFORMED);
     }
     // Bytes that are no frame.
     let mut played = Played::established(Role::Consumer);
     let stream = played.control.as_ref().unwrap().stream();
     played.write(stream, &[0x21, 0x80, 0x00, 0x40, 0x01]);
-    played.assert_closed(code::MALFORMED);
+    played.assert_closed(SessionCode::MALFORMED);
     // The end of the control stream, either way.
     let mut played = Played::established(Role::Consumer);
     played.finish(stream);
-    played.assert_closed(code::CONTROL_LOST);
+    played.assert_closed(SessionCode::CONTROL_LOST);
     let mut played = Played::established(Role::Consumer);
     let session = played.session;
     played.quic().stop(session, stream, 0);
     played.run();
-    played.assert_closed(code::CONTROL_LOST);
+    played.assert_closed(SessionCode::CONTROL_LOST);
     // What is for later, or even unknown, is ignored.
     let mut played = Played::established(Role::Consumer);
     played.send(&Frame::PauseReq { conn });
-    played.send(&Frame::DataAck(vec![AckEntry { conn, received: 1, flags: 0 }]));
+    played.send(&Frame::DataAck(vec![AckEntry { conn, received: 1, flags: Flags::NONE }]));
     played.write(stream, &[0x3e, 0x00]);
     assert_eq!(played.closed(), None);
 }
@@ -565,7 +565,7 @@ fn violations_close_the_session() {
 fn no_answer_is_told_as_such() {
     let (mut played, _) = Played::asked(Role::Consumer);
     played.wait(Duration::from_secs(10));
-    played.assert_closed(code::OPEN_TIMEOUT);
+    played.assert_closed(SessionCode::OPEN_TIMEOUT);
     let notices = played.notices();
     let [Notice::SessionWaiting { reason, .. }] = &notices[..] else { panic!("{notices:?}") };
     assert_eq!(reason, "the hub does not answer SESSION_OPEN");
@@ -597,7 +597,7 @@ fn no_more_connections_than_the_hub_allows() {
     let first = played.opened();
     played.opened();
     assert!(played.take(|event| matches!(event, Event::StreamOpened(_)).then_some(())).is_none());
-    played.cut(first, code::PEER_ABORTED);
+    played.cut(first, StreamCode::PEER_ABORTED);
     let third = played.opened();
     assert_eq!(played.read(third).0[18..], *b"3");
     assert_eq!(played.flow(ids[2]).end, None);
@@ -612,7 +612,7 @@ fn a_hub_that_reads_nothing_is_read_no_further() {
     for n in 0..all as u32 {
         let mut conn = ConnKey([0; 16]);
         conn.0[..4].copy_from_slice(&n.to_be_bytes());
-        control.send(&Frame::CloseReq { conn, code: 0 });
+        control.send(&Frame::CloseReq { conn, code: SessionCode(0) });
     }
     for _ in 0..20 {
         played.flush();
@@ -672,7 +672,7 @@ fn legacy_empty_end_is_a_failure() {
     let id = played.call(b"request", true);
     let stream = played.opened();
     played.finish(stream);
-    assert_eq!(played.flow(id).end, Some(End::Reset(code::PARTNER_LOST)));
+    assert_eq!(played.flow(id).end, Some(End::Reset(StreamCode::PARTNER_LOST)));
     assert!(!played.flow(id).finished, "it was not shown as a clean end");
     // With nothing sent it is safe to try once more.
     let id = played.call(b"", true);
@@ -701,9 +701,9 @@ fn legacy_provider_is_called_by_the_stream_itself() {
     played.world.peer(peer).reads_nothing = true;
     let stream = played.open(b"first");
     let (now, id) = (played.world.now, played.caller());
-    played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
+    played.world.peer(peer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     played.run();
-    assert_eq!(played.refused(stream), (Some(code::DIAL_FAILED), ReadOutcome::Reset(code::DIAL_FAILED)));
+    assert_eq!(played.refused(stream), (Some(StreamCode::DIAL_FAILED), ReadOutcome::Reset(StreamCode::DIAL_FAILED)));
 }
 
 #[test]
@@ -797,7 +797,8 @@ fn what_the_hub_has_opened_before_it_acknowledged_the_weight_is_served() {
             // It overtakes two streams, of which the later one comes first, and the other one without its preamble at first.
             played.send(&Frame::SetWeightAck { weight: 0, streams: 2 });
             assert_eq!(played.frames(), []);
-            let (session, connect) = (played.session, |n| Preamble::Connect { conn: ConnKey([n; 16]), flags: 0 });
+            let (session, connect) =
+                (played.session, |n| Preamble::Connect { conn: ConnKey([n; 16]), flags: Flags::NONE });
             let first = played.quic().open(session).unwrap();
             let second = played.open(&connect(2).to_bytes());
             let served = played.caller();
@@ -815,7 +816,7 @@ fn what_the_hub_has_opened_before_it_acknowledged_the_weight_is_served() {
             played.world.say(peer, late, b"served", true);
             played.run();
             assert_eq!(played.read(first), (b"served".to_vec(), ReadOutcome::Finished));
-            let close = Frame::SessionClose { code: 0, text: code::text(0).to_owned() };
+            let close = Frame::SessionClose { code: SessionCode(0), text: 0.text().to_owned() };
             assert_eq!(played.frames(), [Frame::Drained, close], "resumable: {resumable}, ends: {ends}");
         }
     }
@@ -833,13 +834,13 @@ fn an_idle_provider_leaves_its_hub_in_peace() {
     // For some time, a consumer may look for it.
     let (fresh, _) = (datagrams(&mut played, 9), datagrams(&mut played, 2));
     let idle = datagrams(&mut played, 60);
-    let stream = played.open(&Preamble::Connect { conn: ConnKey([7; 16]), flags: 1 }.to_bytes());
+    let stream = played.open(&Preamble::Connect { conn: ConnKey([7; 16]), flags: Flags(1) }.to_bytes());
     let used = datagrams(&mut played, 60);
     let (id, peer) = (played.caller(), played.peer);
     played.finish(stream);
     played.world.say(peer, id, b"", true);
     played.run();
-    played.send(&Frame::DataAck(vec![AckEntry { conn: ConnKey([7; 16]), received: 0, flags: 2 }]));
+    played.send(&Frame::DataAck(vec![AckEntry { conn: ConnKey([7; 16]), received: 0, flags: Flags(2) }]));
     let (after, _) = (datagrams(&mut played, 9), datagrams(&mut played, 2));
     let again = datagrams(&mut played, 60);
     assert!(fresh >= 8 && after >= 8 && used >= 55, "in use: {fresh}, {after} in 9 s, {used} in 60 s");

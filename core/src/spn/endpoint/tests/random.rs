@@ -78,13 +78,13 @@ impl Life {
             20..22 => {
                 if let Some(id) = mine {
                     self.stories.get_mut(&id).unwrap().spoiled = true;
-                    self.world.peer(consumer).endpoint.reset(now, id, code::PEER_ABORTED);
+                    self.world.peer(consumer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
                 }
             }
             22..24 => {
                 if let Some(id) = mine {
                     self.stories.get_mut(&id).unwrap().spoiled = true;
-                    self.world.peer(consumer).endpoint.stop_reading(now, id, code::PEER_ABORTED);
+                    self.world.peer(consumer).endpoint.stop_reading(now, id, StreamCode::PEER_ABORTED);
                 }
             }
             24..26 if self.accidents => {
@@ -93,10 +93,10 @@ impl Life {
                 if let Some(id) = self.dice.pick(&served) {
                     let peer = self.world.peer(provider);
                     if abort {
-                        peer.endpoint.reset(now, id, code::PEER_ABORTED);
+                        peer.endpoint.reset(now, id, StreamCode::PEER_ABORTED);
                     } else {
                         // Whoever wants no more has no more to say, either.
-                        peer.endpoint.stop_reading(now, id, code::PEER_ABORTED);
+                        peer.endpoint.stop_reading(now, id, StreamCode::PEER_ABORTED);
                         peer.flow(id).finish = true;
                         peer.write(now, id);
                     }

@@ -1,7 +1,7 @@
 //! Hubs with several addresses (ADR-3 to ADR-8).
 
 use super::*;
-use crate::spn::wire::{
+use crate::spn::wire::{code::SessionCode, 
     control::Control,
     frame::{Frame, SessionAck},
 };
@@ -278,7 +278,7 @@ fn of_two_sessions_with_one_hub_the_newer_stays() {
     // A hub that knows nothing of the list has replaced the older one.
     second.acknowledge(&mut world, [7; 16], 0);
     let server = world.played(hubs[0]);
-    let Ok(Some(Frame::SessionClose { code: code::PAUSED, .. })) = first.control.next_frame(server) else {
+    let Ok(Some(Frame::SessionClose { code: SessionCode::PAUSED, .. })) = first.control.next_frame(server) else {
         panic!("no SESSION_CLOSE")
     };
     world.wait(Duration::from_secs(4));

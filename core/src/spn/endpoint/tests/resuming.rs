@@ -6,7 +6,7 @@ use super::{
 };
 use crate::spn::{
     Tag,
-    wire::{
+    wire::{frame::Flags, 
         frame::{AckEntry, Frame, ResumeAck, ResumeReq},
         preamble::{CONNECT_LEN, Preamble, RESUME_LEN},
     },
@@ -15,18 +15,18 @@ use crate::spn::{
 const KEY: ConnKey = ConnKey([7; 16]);
 
 fn connect() -> Vec<u8> {
-    Preamble::Connect { conn: KEY, flags: 1 }.to_bytes().to_vec()
+    Preamble::Connect { conn: KEY, flags: Flags(1) }.to_bytes().to_vec()
 }
 
-fn resume(conn: ConnKey, flags: u8, generation: u32, offset: u64, received: u64) -> Vec<u8> {
+fn resume(conn: ConnKey, flags: Flags, generation: u32, offset: u64, received: u64) -> Vec<u8> {
     Preamble::Resume { conn, flags, generation, offset, received }.to_bytes().to_vec()
 }
 
-fn answer(conn: ConnKey, received: u64, flags: u8) -> Frame {
-    Frame::ResumeAck(ResumeAck { conn, status: 0, generation: 0, received, flags })
+fn answer(conn: ConnKey, received: u64, flags: Flags) -> Frame {
+    Frame::ResumeAck(ResumeAck { conn, status: StreamCode(0), generation: 0, received, flags })
 }
 
-fn report(conn: ConnKey, received: u64, flags: u8) -> Frame {
+fn report(conn: ConnKey, received: u64, flags: Flags) -> Frame {
     Frame::DataAck(vec![AckEntry { conn, received, flags }])
 }
 
@@ -39,7 +39,7 @@ impl Played {
         let (preamble, payload) = said.split_at(CONNECT_LEN);
         assert_eq!((preamble[0], preamble[17], payload), (1, 1, bytes));
         let key = ConnKey(preamble[1..17].try_into().unwrap());
-        self.send(&Frame::Connected { conn: key, flags: 1 });
+        self.send(&Frame::Connected { conn: key, flags: Flags(1) });
         self.frames();
         (id, key, stream)
     }
@@ -89,7 +89,8 @@ fn a_consumer_goes_on_where_its_partner_has_stopped() {
     played.send(&report(key, 4, 0));
 
     played.restart();
-    let request = |generation| ResumeReq { conn: key, generation, received: 3, sent: 10, flags: 1, code: 0 };
+    let request =
+        |generation| ResumeReq { conn: key, generation, received: 3, sent: 10, flags: Flags(1), code: StreamCode(0) };
     assert_eq!(played.frames(), [Frame::ResumeReq(request(0))]);
     played.send(&answer(key, 6, 0));
     let stream = played.opened();
@@ -115,7 +116,7 @@ fn a_consumer_goes_on_where_its_partner_has_stopped() {
 
     // The report may have been lost with the session: it can still be asked for.
     played.restart();
-    let last = ResumeReq { conn: key, generation: 2, received: 6, sent: 10, flags: 3, code: 0 };
+    let last = ResumeReq { conn: key, generation: 2, received: 6, sent: 10, flags: Flags(3), code: StreamCode(0) };
     assert_eq!(played.frames(), [Frame::ResumeReq(last)]);
     played.wait(Duration::from_secs(31));
     played.restart();
@@ -134,7 +135,7 @@ fn a_provider_takes_the_next_leg_and_none_before_it() {
     assert_eq!(played.frames(), [report(KEY, 5, 0)]);
 
     played.restart();
-    let request = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 5, flags: 0, code: 0 };
+    let request = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 5, flags: Flags::NONE, code: StreamCode(0) };
     assert_eq!(played.frames(), [Frame::ResumeReq(request)]);
     let second = played.open(&[resume(KEY, 0, 2, 3, 4), b"lo!".to_vec()].concat());
     assert_eq!(played.flow(id).got, b"hello!");
@@ -142,10 +143,10 @@ fn a_provider_takes_the_next_leg_and_none_before_it() {
 
     // A leg that was late is not read,
     let late = played.open(&[resume(KEY, 0, 1, 5, 5), b"???".to_vec()].concat());
-    assert_eq!(played.refused(late), (Some(code::PAUSED), ReadOutcome::Reset(code::PAUSED)));
+    assert_eq!(played.refused(late), (Some(StreamCode::PAUSED), ReadOutcome::Reset(StreamCode::PAUSED)));
     // the next one counts at once, even though the last still stands.
     let third = played.open(&[resume(KEY, 1, 3, 6, 5), b"?".to_vec()].concat());
-    assert_eq!(played.refused(second).0, Some(code::PAUSED));
+    assert_eq!(played.refused(second).0, Some(StreamCode::PAUSED));
     played.finish(third);
     played.world.say(peer, id, b"", true);
     played.run();
@@ -172,7 +173,7 @@ fn a_leg_that_repeats_what_is_here_brings_no_empty_chunks() {
 
 #[test]
 fn a_gap_or_too_much_acknowledged_breaks_it_at_both_ends() {
-    let code = code::CONN_IN_USE;
+    let code = StreamCode::CONN_IN_USE;
     let mut played = Played::resumable(Role::Provider);
     played.open(&[connect(), b"hello".to_vec()].concat());
     let id = played.caller();
@@ -180,7 +181,7 @@ fn a_gap_or_too_much_acknowledged_breaks_it_at_both_ends() {
     let gap = played.open(&resume(KEY, 0, 1, 6, 0));
     assert_eq!(played.refused(gap), (Some(code), ReadOutcome::Reset(code)));
     assert_eq!(played.reset_of(id), Some(code));
-    let left = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: 4, code };
+    let left = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: Flags(4), code };
     assert_eq!(played.frames().last(), Some(&Frame::ResumeReq(left)));
 
     let mut played = Played::resumable(Role::Consumer);
@@ -196,9 +197,10 @@ fn an_abort_while_nobody_listens_is_told_later() {
     let (id, key, _) = played.called(b"0123", false);
     played.lose();
     let (now, peer) = (played.world.now, played.peer);
-    played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
+    played.world.peer(peer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     played.come_back();
-    let left = ResumeReq { conn: key, generation: 0, received: 0, sent: 4, flags: 4, code: code::PEER_ABORTED };
+    let left =
+        ResumeReq { conn: key, generation: 0, received: 0, sent: 4, flags: Flags(4), code: StreamCode::PEER_ABORTED };
     assert_eq!(played.frames(), [Frame::ResumeReq(left)]);
     // Once it is known, it is not repeated.
     played.send(&answer(key, 0, 0));
@@ -208,13 +210,14 @@ fn an_abort_while_nobody_listens_is_told_later() {
     // The other way round.
     let (id, key, _) = played.called(b"0123", false);
     played.restart();
-    let refusal = ResumeAck { conn: key, status: code::PEER_ABORTED, generation: 0, received: 0, flags: 4 };
+    let refusal =
+        ResumeAck { conn: key, status: StreamCode::PEER_ABORTED, generation: 0, received: 0, flags: Flags(4) };
     played.send(&Frame::ResumeAck(refusal));
-    assert_eq!(played.reset_of(id), Some(code::PEER_ABORTED));
+    assert_eq!(played.reset_of(id), Some(StreamCode::PEER_ABORTED));
     // What is not known is answered so.
     played.frames();
     played.send(&answer(key, 0, 0));
-    assert_eq!(played.frames(), [Frame::CloseReq { conn: key, code: code::RESUME_PARTNER_MISSING }]);
+    assert_eq!(played.frames(), [Frame::CloseReq { conn: key, code: StreamCode::RESUME_PARTNER_MISSING }]);
 }
 
 #[test]
@@ -225,7 +228,7 @@ fn a_partner_that_never_comes_back_is_given_up() {
     played.wait(Duration::from_secs(115));
     assert_eq!(played.reset_of(id), None);
     played.wait(Duration::from_secs(6));
-    assert_eq!(played.reset_of(id), Some(code::PAUSE_TIMEOUT));
+    assert_eq!(played.reset_of(id), Some(StreamCode::PAUSE_TIMEOUT));
 }
 
 #[test]
@@ -235,25 +238,25 @@ fn without_a_provider_that_can_resume_a_loss_is_a_reset() {
     let stream = played.opened();
     let said = played.read(stream).0;
     let key = ConnKey(said[1..17].try_into().unwrap());
-    played.send(&Frame::Connected { conn: key, flags: 0 });
+    played.send(&Frame::Connected { conn: key, flags: Flags::NONE });
     played.lose();
-    assert_eq!(played.reset_of(id), Some(code::PARTNER_LOST));
+    assert_eq!(played.reset_of(id), Some(StreamCode::PARTNER_LOST));
 }
 
 #[test]
 fn a_connection_that_was_refused_is_another_one_with_the_same_bytes() {
     let mut played = Played::resumable(Role::Consumer);
     let (id, refused, stream) = played.called(b"0123", true);
-    played.cut(stream, code::NOT_STARTED);
+    played.cut(stream, StreamCode::NOT_STARTED);
     played.wait(Duration::from_secs(1));
     let stream = played.opened();
     let said = played.read(stream).0;
     let key = ConnKey(said[1..17].try_into().unwrap());
     assert_ne!(key, refused);
-    played.send(&Frame::Connected { conn: key, flags: 1 });
+    played.send(&Frame::Connected { conn: key, flags: Flags(1) });
     played.send(&report(key, 3, 0));
     played.restart();
-    let request = ResumeReq { conn: key, generation: 0, received: 0, sent: 4, flags: 1, code: 0 };
+    let request = ResumeReq { conn: key, generation: 0, received: 0, sent: 4, flags: Flags(1), code: StreamCode(0) };
     assert_eq!(played.frames(), [Frame::ResumeReq(request)]);
     played.send(&answer(key, 3, 0));
     let stream = played.opened();
@@ -269,9 +272,9 @@ fn an_identity_without_rights_resumes_nothing() {
     let mut played = Played::resumable(Role::Consumer);
     let (id, _, _) = played.called(b"0123", false);
     let (now, session) = (played.world.now, played.session);
-    played.quic().close(now, session, code::NOT_ENTITLED, "");
+    played.quic().close(now, session, StreamCode::NOT_ENTITLED, "");
     played.run();
-    assert_eq!(played.reset_of(id), Some(code::NOT_ENTITLED));
+    assert_eq!(played.reset_of(id), Some(StreamCode::NOT_ENTITLED));
 }
 
 #[test]
@@ -286,8 +289,8 @@ fn the_hub_may_ask_for_a_pause() {
     played.write(stream, b"ab");
     assert_eq!((played.read(stream).0, played.flow(id).got.clone()), (vec![], b"ab".to_vec()));
     played.frames();
-    played.cut(stream, code::PAUSED);
-    let request = ResumeReq { conn: key, generation: 0, received: 2, sent: 4, flags: 0, code: 0 };
+    played.cut(stream, StreamCode::PAUSED);
+    let request = ResumeReq { conn: key, generation: 0, received: 2, sent: 4, flags: Flags::NONE, code: StreamCode(0) };
     assert_eq!(played.frames(), [Frame::ResumeReq(request)]);
     played.send(&answer(key, 4, 0));
     let stream = played.opened();
@@ -318,7 +321,7 @@ fn what_nobody_acknowledges_is_kept_up_to_a_limit() {
     read_all(&mut played, &mut said);
     assert_eq!(said.len(), CONNECT_LEN + LIMIT);
     let key = ConnKey(said[1..17].try_into().unwrap());
-    played.send(&Frame::Connected { conn: key, flags: 1 });
+    played.send(&Frame::Connected { conn: key, flags: Flags(1) });
     played.send(&report(key, 1000, 0));
     read_all(&mut played, &mut said);
     assert_eq!(said.len(), CONNECT_LEN + LIMIT + 1000);
@@ -334,7 +337,7 @@ fn what_nobody_acknowledges_is_kept_up_to_a_limit() {
     }
     assert!(again[RESUME_LEN..] == bytes[1000..LIMIT + 1000]);
     let now = played.world.now;
-    played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
+    played.world.peer(peer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     assert_eq!(played.reset_of(id), None, "it has said so itself");
     played.wait(Duration::from_secs(6));
     assert_eq!(played.world.peer(peer).endpoint.intake.exchange().parts_ref().conns.retained(), 0);
@@ -350,10 +353,10 @@ fn a_provider_resumes_for_the_consumer_that_has_begun() {
     played.run();
     played.frames();
     played.restart();
-    let values = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: 0, code: 0 };
+    let values = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: Flags::NONE, code: StreamCode(0) };
     assert_eq!(played.frames(), [Frame::ResumeReqWith { values, partner: owner }]);
     let stolen = played.open(&[of(thief, &resume(KEY, 0, 1, 5, 0)), b"?".to_vec()].concat());
-    assert_eq!(played.refused(stolen), (Some(code::NOT_ENTITLED), ReadOutcome::Reset(code::NOT_ENTITLED)));
+    assert_eq!(played.refused(stolen), (Some(StreamCode::NOT_ENTITLED), ReadOutcome::Reset(StreamCode::NOT_ENTITLED)));
     let second = played.open(&[of(owner, &resume(KEY, 0, 1, 5, 0)), b"!".to_vec()].concat());
     assert_eq!(played.flow(id).got, b"hello!");
     assert_eq!(played.read(second).0, resume(KEY, 0, 1, 0, 5));
@@ -366,11 +369,11 @@ fn a_provider_resumes_for_the_consumer_that_has_begun() {
     assert_eq!(played.flow(id).end, Some(End::Clean));
     played.frames();
     let stolen = played.open(&of(thief, &resume(KEY, 0, 2, 5, 0)));
-    assert_eq!(played.refused(stolen).0, Some(code::NOT_ENTITLED));
+    assert_eq!(played.refused(stolen).0, Some(StreamCode::NOT_ENTITLED));
     assert_eq!(played.frames(), []);
     let late = played.open(&of(owner, &resume(KEY, 0, 2, 5, 0)));
-    assert_eq!(played.refused(late).0, Some(code::PAUSED));
-    let values = ResumeReq { conn: KEY, generation: 1, received: 6, sent: 0, flags: 3, code: 0 };
+    assert_eq!(played.refused(late).0, Some(StreamCode::PAUSED));
+    let values = ResumeReq { conn: KEY, generation: 1, received: 6, sent: 0, flags: Flags(3), code: StreamCode(0) };
     assert_eq!(played.frames(), [Frame::ResumeReqWith { values, partner: owner }]);
 }
 
@@ -387,9 +390,9 @@ fn a_consumer_names_the_provider_that_partner_has_named() {
     };
     assert_eq!(played.frames(), [request(0, 0)]);
     let (now, peer) = (played.world.now, played.peer);
-    played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
+    played.world.peer(peer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     played.run();
-    assert_eq!(played.frames().last(), Some(&request(4, code::PEER_ABORTED)), "also what is left of it");
+    assert_eq!(played.frames().last(), Some(&request(4, StreamCode::PEER_ABORTED)), "also what is left of it");
 }
 
 #[test]
@@ -401,24 +404,25 @@ fn a_provider_that_never_saw_a_connection_says_so_and_takes_it_no_more() {
     played.send(&seek(KEY));
     assert_eq!(played.frames(), [Frame::Absent { conn: KEY, instance }]);
     let late = played.open(&[connect(), b"late".to_vec()].concat());
-    assert_eq!(played.refused(late).0, Some(code::NOT_STARTED));
+    assert_eq!(played.refused(late).0, Some(StreamCode::NOT_STARTED));
     // Asked again, it says it again.
     played.send(&seek(KEY));
     assert_eq!(played.frames(), [Frame::Absent { conn: KEY, instance }]);
     // One that it has, it leaves, and asks for the next stream.
     let other = ConnKey([8; 16]);
-    let bytes = Preamble::Connect { conn: other, flags: 1 }.to_bytes().to_vec();
+    let bytes = Preamble::Connect { conn: other, flags: Flags(1) }.to_bytes().to_vec();
     let stream = played.open(&[bytes, b"hello".to_vec()].concat());
     let id = played.caller();
     played.run();
     played.frames();
     played.send(&seek(other));
-    assert_eq!(played.refused(stream).0, Some(code::PAUSED));
-    let request = ResumeReq { conn: other, generation: 0, received: 5, sent: 0, flags: 0, code: 0 };
+    assert_eq!(played.refused(stream).0, Some(StreamCode::PAUSED));
+    let request =
+        ResumeReq { conn: other, generation: 0, received: 5, sent: 0, flags: Flags::NONE, code: StreamCode(0) };
     assert_eq!(played.frames(), [Frame::ResumeReq(request)]);
     // One that it has broken off, it never says that it did not have, however late it is asked.
     let now = played.world.now;
-    played.world.peer(peer).endpoint.reset(now, id, code::PEER_ABORTED);
+    played.world.peer(peer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     played.run();
     played.frames();
     played.wait(Duration::from_secs(125));
@@ -431,7 +435,7 @@ fn a_provider_that_never_saw_a_connection_says_so_and_takes_it_no_more() {
 #[test]
 fn a_session_that_connections_have_left_acknowledges_no_list_of_providers() {
     let mut played = Played::resumable(Role::Consumer);
-    let list = |number, instances| Frame::Providers { number, flags: 0, instances, retiring: vec![] };
+    let list = |number, instances| Frame::Providers { number, flags: Flags::NONE, instances, retiring: vec![] };
     let (one, newcomer) = ([1; 16], [2; 16]);
     played.send(&list(1, vec![one]));
     assert_eq!(played.frames(), [Frame::ProvidersAck { number: 1 }]);
@@ -439,13 +443,13 @@ fn a_session_that_connections_have_left_acknowledges_no_list_of_providers() {
     let stays = played.call(b"stays", false);
     let stream = played.opened();
     let said = played.read(stream).0;
-    played.send(&Frame::Connected { conn: ConnKey(said[1..17].try_into().unwrap()), flags: 0 });
+    played.send(&Frame::Connected { conn: ConnKey(said[1..17].try_into().unwrap()), flags: Flags::NONE });
     played.call(b"leaves", false);
     let left = played.opened();
     let (now, peer) = (played.world.now, played.peer);
     played.world.peer(peer).endpoint.handle_addresses(now, &[address("192.0.2.9:4433")]);
     played.run();
-    assert_eq!(played.refused(left).0, Some(code::PAUSED));
+    assert_eq!(played.refused(left).0, Some(StreamCode::PAUSED));
     played.frames();
     played.send(&list(2, vec![one, newcomer]));
     assert_eq!(played.frames(), []);

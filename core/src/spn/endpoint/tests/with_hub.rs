@@ -99,9 +99,9 @@ fn an_abort_is_an_abort_at_the_other_end() {
         world.run();
         let (from, own, to, other) =
             if by_consumer { (consumer, id, provider, served) } else { (provider, served, consumer, id) };
-        world.peer(from).endpoint.reset(now, own, code::PEER_ABORTED);
+        world.peer(from).endpoint.reset(now, own, StreamCode::PEER_ABORTED);
         world.run();
-        assert_eq!(world.peer(to).flow(other).end, Some(End::Reset(code::PEER_ABORTED)));
+        assert_eq!(world.peer(to).flow(other).end, Some(End::Reset(StreamCode::PEER_ABORTED)));
         assert_eq!(world.peer(from).flow(own).end, Some(End::Clean), "it knows itself");
         assert_eq!(world.hub(hub).status().connections, 0);
         assert_eq!(world.peer(to).endpoint.connections(), 0);
@@ -115,9 +115,9 @@ fn a_failed_dial_is_a_reset() {
     let id = world.call(consumer, b"anyone?", false);
     world.run();
     let (now, served) = (world.now, world.peer(provider).only());
-    world.peer(provider).endpoint.reset(now, served, code::PEER_ABORTED);
+    world.peer(provider).endpoint.reset(now, served, StreamCode::PEER_ABORTED);
     world.run();
-    assert_eq!(world.peer(consumer).flow(id).end, Some(End::Reset(code::PEER_ABORTED)));
+    assert_eq!(world.peer(consumer).flow(id).end, Some(End::Reset(StreamCode::PEER_ABORTED)));
 }
 
 #[test]
@@ -127,9 +127,9 @@ fn a_reader_that_goes_leaves_the_other_direction_alone() {
     let id = world.call(consumer, b"request", false);
     world.run();
     let (now, served) = (world.now, world.peer(provider).only());
-    world.peer(consumer).endpoint.stop_reading(now, id, code::PEER_ABORTED);
+    world.peer(consumer).endpoint.stop_reading(now, id, StreamCode::PEER_ABORTED);
     world.run();
-    assert_eq!(world.peer(provider).flow(served).stopped, Some(code::PEER_ABORTED));
+    assert_eq!(world.peer(provider).flow(served).stopped, Some(StreamCode::PEER_ABORTED));
     world.say(consumer, id, b" goes on", true);
     world.run();
     assert_eq!(world.peer(provider).flow(served).got, b"request goes on");
@@ -168,7 +168,7 @@ fn a_killed_provider_is_noticed_and_replaced() {
     let second = world.provider(1, &[hub]);
     world.peer(second).echo = true;
     world.wait(Duration::from_secs(26));
-    assert_eq!(world.peer(consumer).flow(id).end, Some(End::Reset(code::PARTNER_LOST)));
+    assert_eq!(world.peer(consumer).flow(id).end, Some(End::Reset(StreamCode::PARTNER_LOST)));
     let id = world.call(consumer, b"b", true);
     world.run();
     assert_eq!(world.peer(consumer).flow(id).got, b"b");
@@ -217,10 +217,10 @@ fn a_lost_hub_resets_what_has_begun() {
     world.run();
     world.dead.insert(hub);
     world.wait(Duration::from_secs(26));
-    assert_eq!(world.peer(consumer).flow(id).end, Some(End::Reset(code::PARTNER_LOST)));
+    assert_eq!(world.peer(consumer).flow(id).end, Some(End::Reset(StreamCode::PARTNER_LOST)));
     assert_eq!(world.peer(consumer).flow(idle).end, None, "no byte has moved: it looks for another session");
     world.wait(Duration::from_secs(10));
-    assert_eq!(world.peer(consumer).flow(idle).end, Some(End::Reset(code::NOT_STARTED)));
+    assert_eq!(world.peer(consumer).flow(idle).end, Some(End::Reset(StreamCode::NOT_STARTED)));
     let Some(Notice::SessionWaiting { reason, .. }) =
         world.peer(consumer).notices.iter().find(|notice| matches!(notice, Notice::SessionWaiting { .. }))
     else {
@@ -273,7 +273,7 @@ fn weight_0_retires_a_provider() {
     assert_eq!(world.peer(first).flows.len(), before, "nothing new");
     assert!(!world.peer(first).notices.contains(&Notice::Closed));
     for id in ids {
-        world.peer(consumer).endpoint.reset(now, id, code::PEER_ABORTED);
+        world.peer(consumer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     }
     world.run();
     assert_eq!(world.peer(first).notices.last(), Some(&Notice::Closed));
@@ -313,7 +313,7 @@ fn close_does_not_wait_for_ever() {
     let now = world.now;
     world.peer(consumer).endpoint.close(now);
     world.wait(Duration::from_secs(34));
-    assert_eq!(world.peer(consumer).flow(id).end, Some(End::Reset(code::PARTNER_LOST)));
+    assert_eq!(world.peer(consumer).flow(id).end, Some(End::Reset(StreamCode::PARTNER_LOST)));
     assert_eq!(world.peer(consumer).notices.last(), Some(&Notice::Closed));
 }
 
@@ -325,10 +325,10 @@ fn stop_is_at_once() {
     let now = world.now;
     world.peer(consumer).endpoint.stop(now);
     world.run();
-    assert_eq!(world.peer(consumer).flow(id).end, Some(End::Reset(code::PARTNER_LOST)));
+    assert_eq!(world.peer(consumer).flow(id).end, Some(End::Reset(StreamCode::PARTNER_LOST)));
     assert_eq!(world.peer(consumer).notices.last(), Some(&Notice::Closed));
     let served = world.peer(provider).only();
-    assert_eq!(world.peer(provider).flow(served).end, Some(End::Reset(code::PARTNER_LOST)));
+    assert_eq!(world.peer(provider).flow(served).end, Some(End::Reset(StreamCode::PARTNER_LOST)));
     assert_eq!(world.hub(hub).status().consumers, 0);
 }
 

@@ -23,8 +23,8 @@ use crate::{
         },
         record::{ConnectionRecord, DisconnectReason, RecordEvent},
         wire::{
-            code,
-            frame::{Frame, flag},
+            code::StreamCode,
+            frame::{Flags, Frame},
             preamble::{Preamble, RESUME_LEN},
         },
     },
@@ -76,10 +76,10 @@ pub(crate) enum Origin {
 
 impl Origin {
     /// The code that refuses it when its session has too many connections.
-    fn over_limit(&self) -> u64 {
+    fn over_limit(&self) -> StreamCode {
         match self {
-            Self::New { .. } => code::CONNECTION_LIMIT,
-            Self::Resumed { .. } => code::PAUSED,
+            Self::New { .. } => StreamCode::CONNECTION_LIMIT,
+            Self::Resumed { .. } => StreamCode::PAUSED,
         }
     }
 }
@@ -251,10 +251,10 @@ impl Conn {
     }
 
     /// A code from one end, as the other end is to see it.
-    pub(crate) fn passed_on(&self, links: &Links, from: Side, code: u64) -> u64 {
+    pub(crate) fn passed_on(&self, links: &Links, from: Side, code: StreamCode) -> StreamCode {
         let protocol = |side| links.protocol(self.leg(side)?.session);
         match (protocol(from), protocol(from.other())) {
-            (Some(from), Some(to)) => code::passed_on(code, from, to),
+            (Some(from), Some(to)) => code.passed_on(from, to),
             _ => code,
         }
     }
@@ -271,15 +271,15 @@ impl Conn {
         };
         self.began = Some((cx.now, record.clone()));
         tracing::trace!(service = self.service, ?key, "provider chosen");
-        let flags = if self.machine.is_resumable() { flag::RESUMABLE } else { 0 };
+        let flags = Flags::RESUMABLE.only_if(self.machine.is_resumable());
         let resume = self.resume.clone();
         let is_new = resume.is_none();
         // The provider reads it in the preamble; the consumer may have ended by the time it could repeat it.
-        let is_over = matches!(resume, Some(Preamble::Resume { flags, .. }) if flags & flag::OVER != 0);
+        let is_over = matches!(resume, Some(Preamble::Resume { flags, .. }) if flags.contains(Flags::OVER));
         // Who the ends are, for those that want to know: only these two are joined again, also by a hub that remembers nothing.
         let name = |leg: Leg| {
             let party = &links.get(leg.session)?.party;
-            Some((party.tag, party.wants_partners && flags & flag::RESUMABLE != 0))
+            Some((party.tag, party.wants_partners && flags.contains(Flags::RESUMABLE)))
         };
         let (owner, consumer_asks) = name(consumer).unwrap_or_default();
         let (partner, provider_asks) = name(provider).unwrap_or_default();

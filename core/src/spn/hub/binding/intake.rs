@@ -25,7 +25,7 @@ use crate::{
             machines::{connection, session},
             notice::{Reason, Refusal},
         },
-        wire::code,
+        wire::code::{SessionCode, StreamCode},
     },
 };
 
@@ -74,7 +74,7 @@ impl Intake {
             quic::Event::StreamsAvailable => self.streams_available(cx, session),
             quic::Event::Readable(stream) => self.readable(cx, session, stream),
             quic::Event::Writable(stream) => self.writable(cx, session, stream),
-            quic::Event::Stopped(stream, code) => self.stopped(cx, session, stream, code),
+            quic::Event::Stopped(stream, code) => self.stopped(cx, session, stream, StreamCode(code)),
             quic::Event::Acked(_) => {}
             quic::Event::Datagram(datagram) => self.control_datagram(cx, session, &datagram),
             quic::Event::Closed(reason) => self.closed(cx, session, reason),
@@ -89,7 +89,7 @@ impl Intake {
             cx.refuse(Refusal { at: cx.now, remote, subject: None, role: None, reason });
         }
         let event = match reason {
-            CloseReason::Peer { code, .. } => session::Event::ClosedByPeer { code },
+            CloseReason::Peer { code, .. } => session::Event::ClosedByPeer { code: SessionCode(code) },
             CloseReason::Local | CloseReason::Transport { .. } | CloseReason::Reset | CloseReason::TimedOut => {
                 session::Event::Lost
             }
@@ -149,14 +149,14 @@ impl Intake {
             self.exchange.choose_for_waiting(cx, flushed.service);
         }
         if let Err(error) = flushed.result {
-            return self.violation(cx, session, code::CONTROL_LOST, error.to_string());
+            return self.violation(cx, session, SessionCode::CONTROL_LOST, error.to_string());
         }
         match self.exchange.parts().links.after_flush(cx, session) {
             Some(Backlog::Small { was_paused: true }) => self.read_control(cx, session),
             // The session has caused that itself, by streams.
             Some(Backlog::Unread(bytes)) => {
                 let detail = format!("{bytes} bytes wait: it is not read");
-                self.violation(cx, session, code::CONTROL_LOST, detail);
+                self.violation(cx, session, SessionCode::CONTROL_LOST, detail);
             }
             Some(Backlog::Small { was_paused: false } | Backlog::Large) | None => {}
         }
@@ -172,8 +172,8 @@ impl Intake {
         for id in open {
             let parts = self.exchange.parts();
             if let Some(leg) = parts.connections.get(id).and_then(|connection| connection.leg(Side::Provider)) {
-                parts.links.abort_stream(cx, leg.session, leg.stream, code::PARTNER_LOST);
-                parts.links.stop_stream(cx, leg.session, leg.stream, code::PARTNER_LOST);
+                parts.links.abort_stream(cx, leg.session, leg.stream, StreamCode::PARTNER_LOST);
+                parts.links.stop_stream(cx, leg.session, leg.stream, StreamCode::PARTNER_LOST);
             }
             let lost = connection::Event::SessionLost { side: Side::Provider, loss: connection::Loss::Left };
             self.exchange.connection_event(cx, id, lost);

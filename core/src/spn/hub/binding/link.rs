@@ -35,9 +35,9 @@ use crate::{
         },
         record::{RecordEvent, SessionRecord, TerminateReason},
         wire::{
-            code,
+            code::SessionCode,
             control::ControlError,
-            frame::{SessionOpen, flag},
+            frame::{Flags, SessionOpen},
         },
     },
 };
@@ -115,9 +115,9 @@ impl Party {
 
     /// Takes what SESSION_OPEN says of its abilities.
     pub(crate) fn take_flags(&mut self, open: &SessionOpen) {
-        self.can_resume = open.flags & flag::RESUMABLE != 0;
-        self.wants_partners = open.flags & flag::PARTNERS != 0;
-        self.seeks = open.flags & flag::SEEKS != 0;
+        self.can_resume = open.flags.contains(Flags::RESUMABLE);
+        self.wants_partners = open.flags.contains(Flags::PARTNERS);
+        self.seeks = open.flags.contains(Flags::SEEKS);
     }
 }
 
@@ -312,8 +312,8 @@ impl Link {
     }
 
     /// The report of its refusal with that code, if there is to be one.
-    pub(crate) fn refusal(&mut self, now: Instant, code: u64) -> Option<Refusal> {
-        if code == code::OK || std::mem::replace(&mut self.is_settled, true) {
+    pub(crate) fn refusal(&mut self, now: Instant, code: SessionCode) -> Option<Refusal> {
+        if code == SessionCode::OK || std::mem::replace(&mut self.is_settled, true) {
             return None;
         }
         Some(Refusal {
@@ -353,13 +353,13 @@ mod tests {
     fn a_refusal_is_reported_once_and_not_after_the_session_asked_for_its_end() {
         let (now, mut link) = (first_instant(), link());
         link.set_detail("x".to_owned());
-        assert_eq!(link.refusal(now, code::OK), None, "that is no refusal");
-        let refusal = link.refusal(now, code::MALFORMED).unwrap();
-        assert_eq!(refusal.reason, Reason::Code { code: code::MALFORMED, detail: "x".to_owned() });
-        assert_eq!(link.refusal(now, code::MALFORMED), None);
+        assert_eq!(link.refusal(now, SessionCode::OK), None, "that is no refusal");
+        let refusal = link.refusal(now, SessionCode::MALFORMED).unwrap();
+        assert_eq!(refusal.reason, Reason::Code { code: SessionCode::MALFORMED, detail: "x".to_owned() });
+        assert_eq!(link.refusal(now, SessionCode::MALFORMED), None);
         let mut asked = self::link();
         asked.settle();
-        assert_eq!(asked.refusal(now, code::MALFORMED), None);
+        assert_eq!(asked.refusal(now, SessionCode::MALFORMED), None);
     }
 
     #[test]

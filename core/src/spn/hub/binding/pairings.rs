@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use crate::{
     machine::Machine,
     quic::Handle,
-    spn::{
+    spn::{wire::{code::StreamCode, frame::Flags}, 
         ConnKey,
         hub::machines::pairing::{Action, Config, Event, Pairing, SessionRef},
     },
@@ -121,7 +121,7 @@ mod tests {
         Event::ResumeReq {
             session: SessionRef(session),
             end: End { service: 0, side, tag: Tag([session as u8; 16]), partner: None },
-            values: Values { generation: 0, received: 0, flags: 0, code: 0 },
+            values: Values { generation: 0, received: 0, flags: Flags::NONE, code: StreamCode(0) },
             admission: Admission::Free,
             owners: None,
             paused: false,
@@ -141,12 +141,12 @@ mod tests {
         let due = pairings.due(KEY).unwrap();
         assert_eq!(due, now + config.resume_wait);
         let sessions = vec![SessionRef(1)];
-        let gone = [Action::Unpark { sessions: sessions.clone() }, Action::Refuse { sessions, code: 0x24 }];
+        let gone = [Action::Unpark { sessions: sessions.clone() }, Action::Refuse { sessions, code: StreamCode(0x24) }];
         assert_eq!((pairings.expire(due, KEY), pairings.len()), (gone.to_vec(), 0));
         let unknown = Event::CloseReq {
             session: SessionRef(1),
             end: End { service: 0, side: Side::Consumer, tag: Tag([1; 16]), partner: None },
-            code: 0x20,
+            code: StreamCode(0x20),
         };
         let answer = [Action::SendCloseAck { session: SessionRef(1) }];
         assert_eq!((pairings.begin(now, KEY, (config, None), unknown), pairings.len()), (answer.to_vec(), 0));

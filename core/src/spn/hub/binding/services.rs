@@ -26,7 +26,7 @@ use crate::{
         patience::patience,
         record::{RecordEvent, SessionRecord},
         wire::{
-            code,
+            code::SessionCode,
             frame::{Frame, SessionAck},
         },
     },
@@ -123,7 +123,7 @@ impl Services {
         link: &mut Link,
         urn: &str,
         instance: Option<[u8; 16]>,
-    ) -> Result<(), u64> {
+    ) -> Result<(), SessionCode> {
         let party = &mut link.party;
         let names = registry::names(&party.peer);
         let service = self.registry.judge(party.role, &names, urn)?;
@@ -132,7 +132,7 @@ impl Services {
         party.service = service;
         party.instance = instance.unwrap_or_default();
         if self.registry.count(&party.identity, party.role) >= cx.config.limits.sessions_per_identity {
-            return Err(code::TOO_MANY_SESSIONS);
+            return Err(SessionCode::TOO_MANY_SESSIONS);
         }
         Ok(())
     }
@@ -154,15 +154,15 @@ impl Services {
     ///
     /// # Errors
     /// The code that refuses it.
-    pub(crate) fn admit(&mut self, cluster: &Cluster, session: Handle, link: &Link) -> Result<Vacancy, u64> {
+    pub(crate) fn admit(&mut self, cluster: &Cluster, session: Handle, link: &Link) -> Result<Vacancy, SessionCode> {
         let (service, protocol) = (link.party.service, link.party.protocol);
-        let entry = self.registry.get_mut(service).ok_or(code::INTERNAL)?;
+        let entry = self.registry.get_mut(service).ok_or(SessionCode::INTERNAL)?;
         match link.party.role {
             Role::Provider => match (entry.incumbent(), self.newcomers.is_waiting(service)) {
                 (None, _) => Ok(Vacancy::Free),
                 (Some(_), false) => Ok(Vacancy::Occupied),
                 // One newcomer at a time may wait.
-                (Some(_), true) => Err(code::SINGLETON_OCCUPIED),
+                (Some(_), true) => Err(SessionCode::SINGLETON_OCCUPIED),
             },
             Role::Consumer => {
                 // `sc01` has no way to wait: it is admitted, and its connections wait.
@@ -185,7 +185,7 @@ impl Services {
     }
 
     /// A session is refused, or ends: it waits for nothing any more, and a refusal is reported.
-    pub(crate) fn turn_away(&mut self, cx: &mut Context<'_>, links: &mut Links, session: Handle, code: u64) {
+    pub(crate) fn turn_away(&mut self, cx: &mut Context<'_>, links: &mut Links, session: Handle, code: SessionCode) {
         self.release(links, session);
         let refusal = links.get_mut(session).and_then(|link| link.refusal(cx.now, code));
         refusal.into_iter().for_each(|refusal| cx.refuse(refusal));
@@ -490,7 +490,7 @@ mod tests {
             session
         }
 
-        fn admit(&mut self, session: Handle) -> Result<Vacancy, u64> {
+        fn admit(&mut self, session: Handle) -> Result<Vacancy, SessionCode> {
             let Self { around, links, services, cluster } = self;
             services.identify(&around.cx(), links.get_mut(session).unwrap(), "urn:s", None)?;
             services.admit(cluster, session, links.get(session).unwrap())
@@ -513,7 +513,7 @@ mod tests {
         assert_eq!(bench.admit(second), Ok(Vacancy::Occupied));
         bench.services.hold(&mut bench.around.cx(), &bench.links, second);
         assert_eq!(bench.services.incumbent_of(&bench.links, second), Some(first));
-        assert_eq!(bench.admit(third), Err(code::SINGLETON_OCCUPIED));
+        assert_eq!(bench.admit(third), Err(SessionCode::SINGLETON_OCCUPIED));
         assert_eq!(bench.services.take_newcomer(0), None, "the first one is there");
         bench.services.leave(&mut bench.links, first);
         assert_eq!(bench.services.take_newcomer(0), Some(second));
@@ -525,7 +525,7 @@ mod tests {
         let mut bench = Bench::new(false);
         let [consumer, stranger] = [(1, "c"), (2, "x")].map(|(n, name)| bench.add(n, Role::Consumer, name));
         assert_eq!(bench.admit(consumer), Ok(Vacancy::Early));
-        assert_eq!(bench.admit(stranger), Err(code::NOT_ENTITLED));
+        assert_eq!(bench.admit(stranger), Err(SessionCode::NOT_ENTITLED));
         assert_eq!(bench.services.take_early(0).into_iter().collect::<Vec<_>>(), [consumer]);
         assert_eq!(bench.admit(consumer), Ok(Vacancy::Early));
         bench.services.release(&bench.links, consumer);
@@ -533,7 +533,7 @@ mod tests {
         bench.enter(3, Role::Provider, "p");
         assert_eq!(bench.admit(consumer), Ok(Vacancy::Free));
         bench.around.config.limits.sessions_per_identity = 0;
-        assert_eq!(bench.admit(consumer), Err(code::TOO_MANY_SESSIONS));
+        assert_eq!(bench.admit(consumer), Err(SessionCode::TOO_MANY_SESSIONS));
     }
 
     #[test]

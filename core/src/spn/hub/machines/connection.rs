@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     machine::{self, Automaton, Parts},
-    spn::{Side, record::DisconnectReason, wire::code},
+    spn::{Side, record::DisconnectReason, wire::code::StreamCode},
 };
 
 /// Times of a connection on a hub. In JSON a duration is an integer whose name ends in `_ms`.
@@ -57,7 +57,7 @@ pub enum State {
     /// The next leg, for which the provider's session has no stream credit at the moment.
     Waiting {
         /// Its consumer reads no more, with this code.
-        stopped: Option<u64>,
+        stopped: Option<StreamCode>,
     },
     /// Both streams are there, and bytes are moved.
     Relaying {
@@ -189,7 +189,7 @@ impl Automaton for HubConnection {
 
     fn on_timeout(&mut self, _now: Instant, state: State, timer: Timer) -> State {
         match (timer, state) {
-            (Timer::Choosing, State::Choosing) => self.end_consumer(code::NOT_STARTED),
+            (Timer::Choosing, State::Choosing) => self.end_consumer(StreamCode::NOT_STARTED),
             (Timer::Choosing, State::Waiting { stopped }) => self.stop_waiting(stopped),
             (Timer::Closing, State::Closing(Close { flow, code, .. })) => {
                 self.end_both(flow, code, DisconnectReason::ClosedByPeer)
@@ -247,10 +247,10 @@ impl HubConnection {
             }
             Event::SessionLost { side: Side::Consumer, .. } => self.end(None),
             // Nothing has reached a provider: the consumer may open it again, here or elsewhere.
-            Event::PauseWanted => self.end_consumer(code::NOT_STARTED),
+            Event::PauseWanted => self.end_consumer(StreamCode::NOT_STARTED),
             Event::ResumeReq { side: Side::Consumer } => {
-                self.parts.act(Action::RefuseResume { to: Side::Consumer, code: code::NOT_STARTED });
-                self.end_consumer(code::NOT_STARTED)
+                self.parts.act(Action::RefuseResume { to: Side::Consumer, code: StreamCode::NOT_STARTED });
+                self.end_consumer(StreamCode::NOT_STARTED)
             }
             Event::ConnectStream
             | Event::ResumeStream
@@ -272,7 +272,7 @@ impl HubConnection {
     }
 
     /// Nothing of this leg has gone to the provider: whichever end leaves it, its consumer asks for the next one.
-    fn waiting(&mut self, event: Event, stopped: Option<u64>) -> State {
+    fn waiting(&mut self, event: Event, stopped: Option<StreamCode>) -> State {
         match event {
             Event::ResumeStream => {
                 let begun = self.begin(true, Flow::known());
@@ -280,7 +280,7 @@ impl HubConnection {
                 State::Relaying { flow: self.pass_stop(Flow::known(), Side::Consumer, code) }
             }
             Event::Reset { side: Side::Consumer, code }
-            | Event::Stop { side: Side::Consumer, code: code @ code::PAUSED } => self.end_consumer(code),
+            | Event::Stop { side: Side::Consumer, code: code @ StreamCode::PAUSED } => self.end_consumer(code),
             Event::Stop { side: Side::Consumer, code } => State::Waiting { stopped: Some(code) },
             // It reports that to the provider by RESUME_REQ: there is no stream for it.
             Event::CloseReq { side: Side::Consumer, code, .. } => {
@@ -308,12 +308,12 @@ impl HubConnection {
         }
     }
 
-    fn stop_waiting(&mut self, stopped: Option<u64>) -> State {
+    fn stop_waiting(&mut self, stopped: Option<StreamCode>) -> State {
         // An end that reads no more, and has finished, does not see the end of its stream.
         if stopped.is_some() {
             self.parts.act(Action::SendPauseReq { to: Side::Consumer });
         }
-        self.end_consumer(code::PAUSED)
+        self.end_consumer(StreamCode::PAUSED)
     }
 
     fn begin(&mut self, resumable: bool, flow: Flow) -> State {
@@ -327,8 +327,10 @@ impl HubConnection {
         match event {
             Event::CloseReq { side, code, askable } => self.close_req(now, flow, side, code, askable),
             // The endpoint moves to another hub.
-            Event::Reset { side, code: code::PAUSED } | Event::Stop { side, code: code::PAUSED } if self.resumable => {
-                self.abort(flow, side, code::PAUSED);
+            Event::Reset { side, code: StreamCode::PAUSED } | Event::Stop { side, code: StreamCode::PAUSED }
+                if self.resumable =>
+            {
+                self.abort(flow, side, StreamCode::PAUSED);
                 self.left(now, flow, side, DisconnectReason::Closed)
             }
             Event::Fin { side } => {
@@ -352,7 +354,7 @@ impl HubConnection {
             Event::SessionLost { side, loss } => self.lost(flow, side, loss),
             // It may have the connection nevertheless, and is to forget it.
             Event::ProviderSilent if !flow.answered => {
-                self.notify(flow, Side::Provider, code::NOT_STARTED);
+                self.notify(flow, Side::Provider, StreamCode::NOT_STARTED);
                 self.never_had(flow, DisconnectReason::Error)
             }
             // Without pause a connection of a leaving hub runs until its end or the hub's.
@@ -364,10 +366,10 @@ impl HubConnection {
                 self.pause(now, Pause { flow, answered, gone: None, reason })
             }
             Event::ResumeReq { side } if self.resumable => {
-                self.abort(flow, side, code::PAUSED);
+                self.abort(flow, side, StreamCode::PAUSED);
                 self.left(now, flow, side, DisconnectReason::Error)
             }
-            Event::Superseded if self.resumable => self.end_both(flow, code::PAUSED, DisconnectReason::Error),
+            Event::Superseded if self.resumable => self.end_both(flow, StreamCode::PAUSED, DisconnectReason::Error),
             Event::Answered if self.resumable => State::Relaying { flow: Flow { answered: true, ..flow } },
             Event::Reported { side } if self.resumable => {
                 State::Relaying { flow: Flow { reported: flow.reported.with(side), ..flow } }

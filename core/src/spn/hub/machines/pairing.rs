@@ -22,7 +22,7 @@ pub use self::events::{Action, Admission, End, Event, Owners, SessionRef, Timer,
 use self::requests::{Request, Requests, is_same_end};
 use crate::{
     machine::{self, Automaton, Parts},
-    spn::{Side, wire::code},
+    spn::{Side, wire::code::StreamCode},
 };
 
 /// Times of requests to resume.
@@ -168,11 +168,11 @@ impl Automaton for Pairing {
         let late = |request: &Request| request.until <= now;
         let next = match state {
             State::Carried { generation, mut requests } => {
-                self.refuse(&mut requests, code::RESUME_PARTNER_MISSING, late);
+                self.refuse(&mut requests, StreamCode::RESUME_PARTNER_MISSING, late);
                 self.carried_by(generation, requests)
             }
             State::Parked(mut requests) | State::Held(mut requests) | State::Paired(mut requests) => {
-                self.refuse(&mut requests, code::RESUME_PARTNER_MISSING, late);
+                self.refuse(&mut requests, StreamCode::RESUME_PARTNER_MISSING, late);
                 self.pair(requests)
             }
             State::Idle { .. } | State::Ended => state,
@@ -258,7 +258,7 @@ impl Pairing {
                 self.settle(requests)
             }
             Event::HubLeaving => {
-                self.refuse(&mut requests, code::PAUSED, |_| true);
+                self.refuse(&mut requests, StreamCode::PAUSED, |_| true);
                 self.settle(requests)
             }
             // There is no leg, or the session has no request here.
@@ -335,7 +335,7 @@ impl Pairing {
                 self.carried_by(generation, requests)
             }
             Event::HubLeaving => {
-                self.refuse(&mut requests, code::PAUSED, |_| true);
+                self.refuse(&mut requests, StreamCode::PAUSED, |_| true);
                 self.carried_by(generation, requests)
             }
             // The event belongs to another leg.
@@ -350,10 +350,10 @@ impl Pairing {
         let Asked { session, end, values, admission, owners, paused } = asked;
         let is_foreign = || requests.is_foreign(requests.known(session, end));
         let refusal = match admission {
-            Admission::Leaving => Some(code::PAUSED),
-            Admission::Foreign => Some(code::NOT_ENTITLED),
-            Admission::Free | Admission::Full if is_foreign() => Some(code::NOT_ENTITLED),
-            Admission::Full if requests.of(session).is_none() => Some(code::TOO_MANY_SESSIONS),
+            Admission::Leaving => Some(StreamCode::PAUSED),
+            Admission::Foreign => Some(StreamCode::NOT_ENTITLED),
+            Admission::Free | Admission::Full if is_foreign() => Some(StreamCode::NOT_ENTITLED),
+            Admission::Full if requests.of(session).is_none() => Some(StreamCode::TOO_MANY_SESSIONS),
             Admission::Free | Admission::Full => None,
         };
         if let Some(code) = refusal {
@@ -370,7 +370,7 @@ impl Pairing {
     /// Refuses the requests of ends that turn out not to own the connection (OWN-4).
     fn refuse_foreign(&mut self, requests: &mut Requests) {
         let foreign: Vec<_> = requests.iter().filter(|it| requests.is_foreign(it.end)).map(|it| it.session).collect();
-        self.refuse(requests, code::NOT_ENTITLED, |request| foreign.contains(&request.session));
+        self.refuse(requests, StreamCode::NOT_ENTITLED, |request| foreign.contains(&request.session));
     }
 
     /// Answers the two ends that belong together, unless their service is paused (RES-27).
@@ -417,12 +417,12 @@ impl Pairing {
     fn open_leg(&mut self, requests: &mut Requests, end: End, stream: (u64, Admission), room: Room) -> bool {
         let (generation, admission) = stream;
         let provider = match admission {
-            Admission::Foreign => Err(code::NOT_ENTITLED),
+            Admission::Foreign => Err(StreamCode::NOT_ENTITLED),
             Admission::Free | Admission::Full | Admission::Leaving => requests.provider_for(end, generation),
         };
         let refusal = match provider {
             Err(code) => Err(code),
-            Ok(_) if admission == Admission::Leaving || room == Room::Taken => Err(code::PAUSED),
+            Ok(_) if admission == Admission::Leaving || room == Room::Taken => Err(StreamCode::PAUSED),
             Ok(provider) => Ok(provider),
         };
         let provider = match refusal {
@@ -445,12 +445,12 @@ impl Pairing {
     /// A connection that is known is not begun (HBC-3).
     fn refuse_connect(&mut self, requests: &Requests, end: End, admission: Admission) {
         let is_foreign = admission == Admission::Foreign || requests.is_foreign(end);
-        let code = if is_foreign { code::NOT_ENTITLED } else { code::CONN_IN_USE };
+        let code = if is_foreign { StreamCode::NOT_ENTITLED } else { StreamCode::CONN_IN_USE };
         self.parts.act(Action::RefuseStream { code });
     }
 
     /// An end gives the connection up: its partner is notified, and the requests of both are forgotten.
-    fn close(&mut self, requests: &mut Requests, end: End, code: u64) {
+    fn close(&mut self, requests: &mut Requests, end: End, code: StreamCode) {
         if requests.is_foreign(end) {
             return;
         }
@@ -483,7 +483,7 @@ impl Pairing {
         }
     }
 
-    fn refuse(&mut self, requests: &mut Requests, code: u64, which: impl Fn(&Request) -> bool) {
+    fn refuse(&mut self, requests: &mut Requests, code: StreamCode, which: impl Fn(&Request) -> bool) {
         let sessions = requests.take(which);
         if !sessions.is_empty() {
             self.parts.act(Action::Unpark { sessions: sessions.clone() });

@@ -16,7 +16,7 @@ pub use self::events::{Action, Event, SessionTimer};
 use super::connection::Loss;
 use crate::{
     machine::{self, Automaton, Parts},
-    spn::{Protocol, record::TerminateReason, wire::code},
+    spn::{Protocol, record::TerminateReason, wire::code::SessionCode},
 };
 
 /// Times of a session on a hub. In JSON a duration is an integer whose name ends in `_ms`.
@@ -97,7 +97,7 @@ pub enum State {
     /// We have sent the last frame, and the endpoint closes.
     Closing {
         /// With this code; so do we if it does not.
-        code: u64,
+        code: SessionCode,
     },
     /// It is over.
     #[default]
@@ -231,12 +231,12 @@ impl Automaton for HubSession {
 
     fn on_timeout(&mut self, now: Instant, state: State, timer: SessionTimer) -> State {
         match (timer, state) {
-            (SessionTimer::Open, State::AwaitOpen) => self.close(code::OPEN_TIMEOUT),
+            (SessionTimer::Open, State::AwaitOpen) => self.close(SessionCode::OPEN_TIMEOUT),
             (SessionTimer::Hold, State::Held { protocol, weight }) => {
                 self.parts.act(Action::EvictIncumbent);
                 self.begin(protocol, weight)
             }
-            (SessionTimer::Provider, State::Early { .. }) => self.reject(now, code::NO_PROVIDER),
+            (SessionTimer::Provider, State::Early { .. }) => self.reject(now, SessionCode::NO_PROVIDER),
             (SessionTimer::Close, State::Closing { code }) => self.close(code),
             // A state's timer is stopped when the state is left.
             (SessionTimer::Open | SessionTimer::Hold | SessionTimer::Provider | SessionTimer::Close, state) => state,
@@ -254,7 +254,7 @@ impl HubSession {
             Event::LegacyAdmitted => self.begin(Protocol::Sc01, DEFAULT_WEIGHT),
             Event::LegacyRefused { code } => self.close(code),
             Event::LegacyOccupied => self.hold(now, Protocol::Sc01, DEFAULT_WEIGHT),
-            Event::HubDraining { .. } | Event::HubStopping => self.close(code::OK),
+            Event::HubDraining { .. } | Event::HubStopping => self.close(SessionCode::OK),
             Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
             Event::OpenAdmitted { .. }
             | Event::OpenRefused { .. }
@@ -282,9 +282,9 @@ impl HubSession {
             Event::OpenEarly { weight } => self.wait(now, weight),
             Event::ControlViolation { code } | Event::SessionClose { code } => self.close(code),
             // Any other frame before SESSION_OPEN.
-            Event::SetWeight { .. } => self.close(code::MALFORMED),
-            Event::HubDraining { .. } => self.reject(now, code::HUB_REMOVED),
-            Event::HubStopping => self.close(code::OK),
+            Event::SetWeight { .. } => self.close(SessionCode::MALFORMED),
+            Event::HubDraining { .. } => self.reject(now, SessionCode::HUB_REMOVED),
+            Event::HubStopping => self.close(SessionCode::OK),
             Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
@@ -304,17 +304,17 @@ impl HubSession {
     fn held(&mut self, now: Instant, event: Event, protocol: Protocol, weight: u16) -> State {
         match event {
             Event::IncumbentGone => self.begin(protocol, weight),
-            Event::IncumbentAlive => self.refuse(now, protocol, code::SINGLETON_OCCUPIED),
-            Event::EntitlementLost => self.refuse(now, protocol, code::NOT_ENTITLED),
-            Event::HubDraining { .. } => self.refuse(now, protocol, code::HUB_REMOVED),
+            Event::IncumbentAlive => self.refuse(now, protocol, SessionCode::SINGLETON_OCCUPIED),
+            Event::EntitlementLost => self.refuse(now, protocol, SessionCode::NOT_ENTITLED),
+            Event::HubDraining { .. } => self.refuse(now, protocol, SessionCode::HUB_REMOVED),
             Event::ControlViolation { code } | Event::SessionClose { code } => self.close(code),
             // Frames before SESSION_ACK (a second SESSION_OPEN is one of them).
             Event::SetWeight { .. }
             | Event::OpenAdmitted { .. }
             | Event::OpenRefused { .. }
             | Event::OpenOccupied { .. }
-            | Event::OpenEarly { .. } => self.close(code::MALFORMED),
-            Event::Replaced | Event::HubStopping => self.close(code::OK),
+            | Event::OpenEarly { .. } => self.close(SessionCode::MALFORMED),
+            Event::Replaced | Event::HubStopping => self.close(SessionCode::OK),
             Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
@@ -330,16 +330,16 @@ impl HubSession {
     fn early(&mut self, now: Instant, event: Event, weight: u16) -> State {
         match event {
             Event::ProviderCame => self.begin(Protocol::Sc02, weight),
-            Event::EntitlementLost => self.reject(now, code::NOT_ENTITLED),
-            Event::HubDraining { .. } => self.reject(now, code::HUB_REMOVED),
+            Event::EntitlementLost => self.reject(now, SessionCode::NOT_ENTITLED),
+            Event::HubDraining { .. } => self.reject(now, SessionCode::HUB_REMOVED),
             Event::ControlViolation { code } | Event::SessionClose { code } => self.close(code),
             // Frames before SESSION_ACK (a second SESSION_OPEN is one of them).
             Event::SetWeight { .. }
             | Event::OpenAdmitted { .. }
             | Event::OpenRefused { .. }
             | Event::OpenOccupied { .. }
-            | Event::OpenEarly { .. } => self.close(code::MALFORMED),
-            Event::HubStopping => self.close(code::OK),
+            | Event::OpenEarly { .. } => self.close(SessionCode::MALFORMED),
+            Event::HubStopping => self.close(SessionCode::OK),
             Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
@@ -361,18 +361,18 @@ impl HubSession {
             Event::NotifyShutdown => self.retire(state),
             Event::Drained => self.drained(state),
             Event::HubDraining { deadline, resumable } => self.drain(state, protocol, deadline, resumable),
-            Event::EntitlementLost => self.end_by_frame(now, protocol, code::NOT_ENTITLED, Loss::Left),
-            Event::Replaced | Event::Idle => self.end_by_frame(now, protocol, code::OK, Loss::Away),
-            Event::HubStopping => self.end(code::OK, TerminateReason::Shutdown),
+            Event::EntitlementLost => self.end_by_frame(now, protocol, SessionCode::NOT_ENTITLED, Loss::Left),
+            Event::Replaced | Event::Idle => self.end_by_frame(now, protocol, SessionCode::OK, Loss::Away),
+            Event::HubStopping => self.end(SessionCode::OK, TerminateReason::Shutdown),
             Event::ControlViolation { code } => self.end(code, TerminateReason::Error),
             // A second SESSION_OPEN.
             Event::OpenAdmitted { .. }
             | Event::OpenRefused { .. }
             | Event::OpenOccupied { .. }
-            | Event::OpenEarly { .. } => self.end(code::MALFORMED, TerminateReason::Error),
+            | Event::OpenEarly { .. } => self.end(SessionCode::MALFORMED, TerminateReason::Error),
             // The receiver of SESSION_CLOSE closes, with its code: the sender's own close would overtake its frame.
             Event::SessionClose { code } => {
-                let loss = if state.is_in_order() && code == code::OK { Loss::Drained } else { leaving(code) };
+                let loss = if state.is_in_order() && code == SessionCode::OK { Loss::Drained } else { leaving(code) };
                 self.parts.act(Action::End { reason: state.left(), loss });
                 self.close(code)
             }
@@ -388,10 +388,10 @@ impl HubSession {
         }
     }
 
-    fn closing(&mut self, event: Event, code: u64) -> State {
+    fn closing(&mut self, event: Event, code: SessionCode) -> State {
         match event {
             Event::ClosedByPeer { .. } | Event::Lost => self.closed(),
-            Event::HubStopping => self.close(code::OK),
+            Event::HubStopping => self.close(SessionCode::OK),
             Event::ExtendedHandshake
             | Event::LegacyAdmitted
             | Event::LegacyRefused { .. }
@@ -476,17 +476,17 @@ impl HubSession {
     }
 
     /// Refuses with SESSION_REJECT, for which `sc01` has only the close.
-    fn refuse(&mut self, now: Instant, protocol: Protocol, code: u64) -> State {
+    fn refuse(&mut self, now: Instant, protocol: Protocol, code: SessionCode) -> State {
         match protocol {
             Protocol::Sc02 => self.reject(now, code),
             Protocol::Sc01 => self.close(code),
         }
     }
 
-    fn reject(&mut self, now: Instant, code: u64) -> State {
+    fn reject(&mut self, now: Instant, code: SessionCode) -> State {
         let retry_after = match code {
-            code::NO_PROVIDER => self.config.no_provider_retry,
-            code::SINGLETON_OCCUPIED => self.config.occupied_retry,
+            SessionCode::NO_PROVIDER => self.config.no_provider_retry,
+            SessionCode::SINGLETON_OCCUPIED => self.config.occupied_retry,
             _ => Duration::ZERO,
         };
         self.parts.act(Action::SendReject { code, retry_after });
@@ -494,7 +494,7 @@ impl HubSession {
     }
 
     /// Ends an established session by SESSION_CLOSE, for which `sc01` has only the close.
-    fn end_by_frame(&mut self, now: Instant, protocol: Protocol, code: u64, loss: Loss) -> State {
+    fn end_by_frame(&mut self, now: Instant, protocol: Protocol, code: SessionCode, loss: Loss) -> State {
         let end = Action::End { reason: TerminateReason::Shutdown, loss };
         match protocol {
             Protocol::Sc02 => {
@@ -509,13 +509,13 @@ impl HubSession {
         }
     }
 
-    fn await_close(&mut self, now: Instant, code: u64) -> State {
+    fn await_close(&mut self, now: Instant, code: SessionCode) -> State {
         self.parts.timers.stop_all();
         self.parts.timers.set_after(SessionTimer::Close, now, self.config.close_wait);
         State::Closing { code }
     }
 
-    fn end(&mut self, code: u64, reason: TerminateReason) -> State {
+    fn end(&mut self, code: SessionCode, reason: TerminateReason) -> State {
         self.parts.act(Action::End { reason, loss: Loss::Away });
         self.close(code)
     }
@@ -525,7 +525,7 @@ impl HubSession {
         self.closed()
     }
 
-    fn close(&mut self, code: u64) -> State {
+    fn close(&mut self, code: SessionCode) -> State {
         self.parts.act(Action::Close { code });
         self.closed()
     }
@@ -537,8 +537,8 @@ impl HubSession {
 }
 
 /// The loss that a close with this code means: 0 is the wish of the endpoint's user, any other code concerns only it and this hub.
-fn leaving(code: u64) -> Loss {
-    if matches!(code, code::OK | code::NOT_ENTITLED) { Loss::Left } else { Loss::Away }
+fn leaving(code: SessionCode) -> Loss {
+    if matches!(code, SessionCode::OK | SessionCode::NOT_ENTITLED) { Loss::Left } else { Loss::Away }
 }
 
 #[cfg(test)]

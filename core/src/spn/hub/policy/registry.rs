@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{availability::Availability, roster::Roster};
 use crate::{
     quic::{Handle, PeerIdentity},
-    spn::{Role, wire::code},
+    spn::{Role, wire::code::SessionCode},
 };
 
 /// A service, as the inventory defines it.
@@ -203,15 +203,15 @@ impl Registry {
     }
 
     /// The service that an identity gets: the one it names, or the first of the inventory that it is entitled to, as after a restart (IDN-4).
-    pub(crate) fn judge(&self, role: Role, names: &[&str], urn: &str) -> Result<usize, u64> {
+    pub(crate) fn judge(&self, role: Role, names: &[&str], urn: &str) -> Result<usize, SessionCode> {
         if urn.is_empty() {
             let entitles = |index: &usize| self.entries.get(*index).is_some_and(|entry| entry.entitles(role, names));
-            return self.order.iter().copied().find(entitles).ok_or(code::NOT_ENTITLED);
+            return self.order.iter().copied().find(entitles).ok_or(SessionCode::NOT_ENTITLED);
         }
         let index = self.by_urn.get(urn).copied();
         let known = index.and_then(|index| Some((index, self.entries.get(index).filter(|entry| !entry.removed)?)));
-        let (index, entry) = known.ok_or(code::SERVICE_UNKNOWN)?;
-        if entry.entitles(role, names) { Ok(index) } else { Err(code::NOT_ENTITLED) }
+        let (index, entry) = known.ok_or(SessionCode::SERVICE_UNKNOWN)?;
+        if entry.entitles(role, names) { Ok(index) } else { Err(SessionCode::NOT_ENTITLED) }
     }
 
     /// The service of that name, if the inventory has it.
@@ -274,9 +274,9 @@ mod tests {
         assert_eq!(registry.judge(Provider, &["p"], "b"), Ok(1));
         assert_eq!(registry.judge(Provider, &["p"], ""), Ok(0), "the first it is entitled to");
         assert_eq!(registry.judge(Consumer, &["d"], ""), Ok(1));
-        assert_eq!(registry.judge(Provider, &["c"], "a"), Err(code::NOT_ENTITLED), "a consumer is no provider");
-        assert_eq!(registry.judge(Consumer, &["nobody"], ""), Err(code::NOT_ENTITLED));
-        assert_eq!(registry.judge(Consumer, &["c"], "z"), Err(code::SERVICE_UNKNOWN));
+        assert_eq!(registry.judge(Provider, &["c"], "a"), Err(SessionCode::NOT_ENTITLED), "a consumer is no provider");
+        assert_eq!(registry.judge(Consumer, &["nobody"], ""), Err(SessionCode::NOT_ENTITLED));
+        assert_eq!(registry.judge(Consumer, &["c"], "z"), Err(SessionCode::SERVICE_UNKNOWN));
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(changes, ["service b changed", "service e added", "service a removed"]);
         assert!(!registry.still_entitles(1, Role::Provider, &["p"]));
         assert!(registry.still_entitles(1, Role::Provider, &["q"]));
-        assert_eq!(registry.judge(Role::Consumer, &["c"], "a"), Err(code::SERVICE_UNKNOWN));
+        assert_eq!(registry.judge(Role::Consumer, &["c"], "a"), Err(SessionCode::SERVICE_UNKNOWN));
         assert_eq!(registry.apply(vec![service("a", &["p"], &["c"])]).len(), 3);
         assert_eq!(registry.judge(Role::Consumer, &["c"], "a"), Ok(0), "the same place as before");
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     quic::Handle,
-    spn::wire::frame::{Frame, MAX_LIST, flag},
+    spn::wire::frame::{Flags, Frame, MAX_LIST},
 };
 
 /// The consumers' sessions that are sent the lists of providers, each with the newest list that it has acknowledged.
@@ -47,12 +47,12 @@ impl Listeners {
 
 /// What PROVIDERS says of the providers of a service. A provider that can be asked has its instance id, another one that is listed is among "others".
 pub(crate) fn list_frame(number: u64, of_service: impl Iterator<Item = (bool, Option<[u8; 16]>)>) -> Frame {
-    let (mut instances, mut retiring, mut flags) = (Vec::new(), Vec::new(), 0);
+    let (mut instances, mut retiring, mut flags) = (Vec::new(), Vec::new(), Flags::NONE);
     for (is_listed, instance) in of_service {
         let list = if is_listed { &mut instances } else { &mut retiring };
         match instance.filter(|_| list.len() < MAX_LIST as usize) {
             Some(instance) => list.push(instance),
-            None if is_listed => flags = flag::OTHERS,
+            None if is_listed => flags = Flags::OTHERS,
             None => {}
         }
     }
@@ -84,13 +84,13 @@ mod tests {
         let instance = |n: u8| Some([n; 16]);
         let of_service = [(true, instance(1)), (false, instance(2)), (false, None), (true, instance(3))];
         let (instances, retiring) = (vec![[1; 16], [3; 16]], vec![[2; 16]]);
-        let list = Frame::Providers { number: 7, flags: 0, instances, retiring };
+        let list = Frame::Providers { number: 7, flags: Flags::NONE, instances, retiring };
         assert_eq!(list_frame(7, of_service.into_iter()), list);
-        let cannot_be_asked = Frame::Providers { number: 7, flags: flag::OTHERS, instances: vec![], retiring: vec![] };
+        let cannot_be_asked = Frame::Providers { number: 7, flags: Flags::OTHERS, instances: vec![], retiring: vec![] };
         assert_eq!(list_frame(7, [(true, None)].into_iter()), cannot_be_asked);
         let most = MAX_LIST as usize;
         match list_frame(7, std::iter::repeat_n((true, instance(1)), most + 1)) {
-            Frame::Providers { flags: flag::OTHERS, instances, .. } => assert_eq!(instances.len(), most),
+            Frame::Providers { flags: Flags::OTHERS, instances, .. } => assert_eq!(instances.len(), most),
             other => panic!("{other:?}"),
         }
     }

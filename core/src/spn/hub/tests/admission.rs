@@ -1,9 +1,9 @@
 //! Who comes in, who does not, and how it is said (IDN, ADM, PRV-1 to PRV-5).
 
 use super::*;
-use crate::spn::record::TerminateReason;
+use crate::spn::{record::TerminateReason, wire::{code::SessionCode, frame::Flags}};
 
-fn reject(code: u64, retry_after_ms: u64) -> impl Fn(&Frame) -> bool {
+fn reject(code: SessionCode, retry_after_ms: u64) -> impl Fn(&Frame) -> bool {
     move |frame| matches!(frame, Frame::SessionReject { code: c, retry_after_ms: r, .. } if (*c, *r) == (code, retry_after_ms))
 }
 
@@ -153,7 +153,7 @@ fn violations_close_their_own_session_only() {
     );
     let version = close_of(&mut bench, |b, h| {
         b.send(h, &Frame::SessionOpenVersion { version: 2 });
-        assert!(matches!(b.frames(h)[..], [Frame::SessionReject { code: 0x10, .. }]));
+        assert!(matches!(b.frames(h)[..], [Frame::SessionReject { code: SessionCode(0x10), .. }]));
     });
     assert_eq!(version, None, "another version is rejected by frame");
     assert_eq!(bench.close_code(provider), None);
@@ -239,7 +239,7 @@ fn the_same_process_replaces_its_older_session() {
     let newer = bench.dial(b"sc02-provider", "p");
     bench.open(newer, Role::Provider, "", 100, 7);
     assert!(matches!(bench.frames(newer)[..], [Frame::SessionAck(_)]), "no conflict");
-    assert!(matches!(bench.frames(older)[..], [Frame::SessionClose { code: 0, .. }]));
+    assert!(matches!(bench.frames(older)[..], [Frame::SessionClose { code: SessionCode(0), .. }]));
 }
 
 #[test]
@@ -282,7 +282,10 @@ fn a_reload_ends_what_has_lost_its_right() {
     let changes = bench.hub.reload(bench.now, config.clone()).unwrap();
     assert_eq!(changes, ["service urn:s changed"]);
     bench.settle();
-    assert!(matches!(bench.frames(consumer)[..], [Frame::Connected { .. }, Frame::SessionClose { code: 0x15, .. }]));
+    assert!(matches!(
+        bench.frames(consumer)[..],
+        [Frame::Connected { .. }, Frame::SessionClose { code: SessionCode(0x15), .. }]
+    ));
     let [served] = bench.opened(provider)[..] else { panic!("one stream") };
     assert_eq!(bench.reset_code(provider, served), Some(0x21));
     assert_eq!((bench.hub.status().providers, bench.hub.status().consumers), (1, 0));
@@ -318,14 +321,17 @@ fn a_drain_notifies_every_session_and_ends_with_the_last() {
     let (new, old) = (bench.session(Role::Provider, "p"), bench.dial(b"sc01-consumer", "c"));
     bench.hub.shutdown(bench.now);
     bench.settle();
-    assert_eq!(bench.frames(new), [Frame::SessionShutdown { flags: 0, deadline_ms: 30_000 }]);
+    assert_eq!(bench.frames(new), [Frame::SessionShutdown { flags: Flags::NONE, deadline_ms: 30_000 }]);
     assert!(bench.hands[old].events.contains(&quic::Event::Datagram(Bytes::from_static(b"notify_shutdown"))));
     let late = bench.dial(b"sc02-consumer", "c2");
     assert!(
-        matches!(bench.hands[late].events.back(), Some(quic::Event::Closed(CloseReason::Transport { code: 0x02, .. }))),
+        matches!(
+            bench.hands[late].events.back(),
+            Some(quic::Event::Closed(CloseReason::Transport { code: SessionCode(0x02), .. }))
+        ),
         "no new session"
     );
-    bench.send(new, &Frame::SessionClose { code: 0, text: String::new() });
+    bench.send(new, &Frame::SessionClose { code: SessionCode(0), text: String::new() });
     let now = bench.now;
     let it = &mut bench.hands[old];
     it.quic.close(now, it.session, 0, "done");

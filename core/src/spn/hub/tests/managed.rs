@@ -1,7 +1,7 @@
 //! Providers that the hub starts and stops, with a test in the place of the cluster manager (MNG).
 
 use super::*;
-use crate::spn::{record::TerminateReason, wire::code};
+use crate::spn::{record::TerminateReason, wire::{frame::Flags, code::SessionCode}};
 
 fn availability(change: impl FnOnce(&mut Availability)) -> Option<Availability> {
     let mut availability =
@@ -120,7 +120,7 @@ fn a_connection_waits_for_the_provider_that_it_has_called_for() {
     bench.wait(seconds(59));
     assert_eq!(bench.asked(true), [""; 0]);
     bench.wait(seconds(1));
-    assert!(bench.frames(provider).contains(&Frame::SessionClose { code: 0, text: code::text(0).to_owned() }));
+    assert!(bench.frames(provider).contains(&Frame::SessionClose { code: SessionCode(0), text: 0.text().to_owned() }));
     assert_eq!(bench.asked(true), ["stop"]);
     assert!(bench.frames(consumer).contains(&Frame::ProviderStopped));
     assert_eq!(bench.managed().unwrap(), "Stopped");
@@ -140,7 +140,7 @@ fn a_connection_waits_for_a_provider_that_is_not_the_hubs_to_start_now() {
     assert_eq!(bench.asked(true), ["start"]);
     let provider = bench.session(Role::Provider, "p");
     let consumer = bench.session(Role::Consumer, "c");
-    bench.send(provider, &Frame::SessionClose { code: 0, text: String::new() });
+    bench.send(provider, &Frame::SessionClose { code: SessionCode(0), text: String::new() });
     bench.connect(consumer, 7, b"hello");
     assert_eq!((bench.asked(true), bench.managed().unwrap()), (vec![], "Stopped".to_owned()));
     let back = bench.session(Role::Provider, "p");
@@ -177,7 +177,7 @@ fn the_word_and_the_frame_ask_for_a_start_once_in_ten_seconds() {
         assert_eq!(bench.asked(true), expected);
         // It came and went.
         let provider = bench.session(Role::Provider, "p");
-        bench.send(provider, &Frame::SessionClose { code: 0, text: String::new() });
+        bench.send(provider, &Frame::SessionClose { code: SessionCode(0), text: String::new() });
         assert_eq!(bench.managed().unwrap(), "Stopped");
     }
     bench.wait(seconds(10));
@@ -228,7 +228,14 @@ fn one_that_is_to_be_resumed_keeps_its_provider() {
             || bench.was_stopped(provider, served, 0x27)
     );
     let conn = ConnKey([7; 16]);
-    let request = crate::spn::wire::frame::ResumeReq { conn, generation: 1, received: 5, sent: 0, flags: 0, code: 0 };
+    let request = crate::spn::wire::frame::ResumeReq {
+        conn,
+        generation: 1,
+        received: 5,
+        sent: 0,
+        flags: Flags::NONE,
+        code: SessionCode(0),
+    };
     bench.send(provider, &Frame::ResumeReq(request));
     bench.wait(seconds(149));
     assert_eq!(bench.asked(true), [""; 0], "the consumer may yet come back");
@@ -244,7 +251,12 @@ fn a_provider_without_reason_to_stay_is_stopped_whoever_has_started_it() {
     bench.wait(seconds(60));
     assert_eq!(bench.asked(true), ["stop"]);
     for provider in [first, second] {
-        assert!(bench.frames(provider).iter().any(|frame| matches!(frame, Frame::SessionClose { code: 0, .. })));
+        assert!(
+            bench
+                .frames(provider)
+                .iter()
+                .any(|frame| matches!(frame, Frame::SessionClose { code: SessionCode(0), .. }))
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::spn::{
     record::DisconnectReason,
-    wire::frame::{ResumeReq, flag},
+    wire::{code::StreamCode, frame::{Flags, ResumeReq}},
 };
 
 /// A provider, a consumer, and a connection between them with its two streams.
@@ -33,7 +33,7 @@ fn joined(consumer: Protocol, provider: Protocol) -> (Bench, (usize, StreamId), 
     };
     assert_eq!(payload, b"hello");
     if consumer == Protocol::Sc02 {
-        assert_eq!(bench.frames(c), [Frame::Connected { conn: ConnKey([1; 16]), flags: 0 }]);
+        assert_eq!(bench.frames(c), [Frame::Connected { conn: ConnKey([1; 16]), flags: Flags::NONE }]);
     }
     (bench, (c, up), (p, down))
 }
@@ -76,7 +76,7 @@ fn half_closes_and_totals_in_all_pairs() {
 }
 
 /// How a consumer sees the end of what is not all: a deployed one would open another stream for the same client if it saw a reset.
-fn cut_short(consumer: Protocol, code: u64) -> ReadOutcome {
+fn cut_short(consumer: Protocol, code: StreamCode) -> ReadOutcome {
     if consumer == Protocol::Sc01 { ReadOutcome::Finished } else { ReadOutcome::Reset(code) }
 }
 
@@ -86,7 +86,7 @@ fn codes_are_copied_between_equals_and_translated_from_sc01() {
         for code in [7, 0x27] {
             let (mut bench, (c, up), (p, down)) = joined(consumer, provider);
             let it = &mut bench.hands[p];
-            it.quic.reset(it.session, down, code);
+            it.quic.reset(it.session, down, code.0);
             bench.settle();
             let expected = match (provider, consumer) {
                 (Protocol::Sc01, Protocol::Sc02) => 0x20,
@@ -164,20 +164,20 @@ fn a_lost_session_resets_the_partner_at_once() {
 fn close_request_is_forwarded_and_answered() {
     let (mut bench, (c, up), (p, down)) = joined(Protocol::Sc02, Protocol::Sc02);
     let conn = ConnKey([1; 16]);
-    bench.send(c, &Frame::CloseReq { conn, code: 0x20 });
-    assert_eq!(bench.frames(p), [Frame::CloseReq { conn, code: 0x20 }]);
+    bench.send(c, &Frame::CloseReq { conn, code: StreamCode(0x20) });
+    assert_eq!(bench.frames(p), [Frame::CloseReq { conn, code: StreamCode(0x20) }]);
     bench.send(p, &Frame::CloseAck { conn });
     assert_eq!(bench.reset_code(p, down), Some(0x20));
     assert_eq!(bench.reset_code(c, up), Some(0x20));
     assert_eq!(end(&bench).2, DisconnectReason::ClosedByPeer);
-    bench.send(c, &Frame::CloseReq { conn, code: 0 });
+    bench.send(c, &Frame::CloseReq { conn, code: StreamCode(0) });
     assert_eq!(bench.frames(c), [Frame::CloseAck { conn }], "for a connection that is not there");
 }
 
 #[test]
 fn close_request_towards_sc01_is_a_reset() {
     let (mut bench, (c, _), (p, down)) = joined(Protocol::Sc02, Protocol::Sc01);
-    bench.send(c, &Frame::CloseReq { conn: ConnKey([1; 16]), code: 0x20 });
+    bench.send(c, &Frame::CloseReq { conn: ConnKey([1; 16]), code: StreamCode(0x20) });
     assert_eq!(bench.reset_code(p, down), Some(0x20));
 }
 
@@ -196,7 +196,7 @@ fn preambles_that_are_none() {
     assert_eq!(bench.reset_code(c, slow), None);
     bench.wait(Duration::from_secs(2));
     assert_eq!(bench.reset_code(c, slow), Some(0x27), "it may try again");
-    let resume = Preamble::Resume { conn: ConnKey([3; 16]), flags: 0, generation: 1, offset: 0, received: 0 };
+    let resume = Preamble::Resume { conn: ConnKey([3; 16]), flags: Flags::NONE, generation: 1, offset: 0, received: 0 };
     let resume = bench.stream(c, &resume.to_bytes());
     assert_eq!(bench.reset_code(c, resume), Some(0x27));
     assert_eq!(bench.hub.status().consumers, 1, "the session lives");
@@ -233,7 +233,7 @@ fn a_connection_id_belongs_to_its_consumer() {
     let other = bench.session(Role::Consumer, "c2");
     let stolen = bench.connect(other, 1, b"x");
     assert_eq!(bench.reset_code(other, stolen), Some(0x15));
-    bench.send(other, &Frame::CloseReq { conn: ConnKey([1; 16]), code: 0x20 });
+    bench.send(other, &Frame::CloseReq { conn: ConnKey([1; 16]), code: StreamCode(0x20) });
     assert_eq!(bench.frames(other), [Frame::CloseAck { conn: ConnKey([1; 16]) }]);
     assert_eq!(bench.hub.status().connections, 1, "and is not forwarded");
 }
@@ -307,7 +307,7 @@ fn connections_that_wait_for_a_provider_hold_up_no_neighbour() {
     assert!(total > 3_000_000, "{total} bytes");
     let conn = ConnKey([9; 16]);
     bench.frames(c);
-    bench.send(c, &Frame::CloseReq { conn, code: 0 });
+    bench.send(c, &Frame::CloseReq { conn, code: StreamCode(0) });
     assert_eq!(bench.frames(c), [Frame::CloseAck { conn }], "nor the control stream");
     // What waits ends with its consumer, and takes its window along.
     assert!(bench.exchange().links.budget().parked() > 0);
@@ -493,7 +493,7 @@ fn answers_that_nobody_reads_are_bounded() {
     // Each asks for an answer, and none is read.
     let mut asks = Vec::new();
     for _ in 0..2000 {
-        Frame::CloseReq { conn: ConnKey([9; 16]), code: 0 }.encode(&mut asks);
+        Frame::CloseReq { conn: ConnKey([9; 16]), code: StreamCode(0) }.encode(&mut asks);
     }
     for _ in 0..100 {
         let stream = bench.hands[p].control.as_ref().unwrap().stream();
@@ -515,13 +515,13 @@ fn answers_that_nobody_reads_are_bounded() {
 /// A provider whose own questions have filled its control stream with answers that it does not read.
 fn deaf_provider(change: Change) -> (Bench, usize) {
     let mut bench = Bench::new(change);
-    bench.flags = flag::RESUMABLE;
+    bench.flags = Flags::RESUMABLE;
     let p = bench.session(Role::Provider, "p");
     let it = &mut bench.hands[p];
     it.quic.set_max_streams(it.session, 1000);
     let mut asks = Vec::new();
     for _ in 0..2000 {
-        Frame::CloseReq { conn: ConnKey([255; 16]), code: 0 }.encode(&mut asks);
+        Frame::CloseReq { conn: ConnKey([255; 16]), code: StreamCode(0) }.encode(&mut asks);
     }
     for _ in 0..50 {
         let stream = bench.hands[p].control.as_ref().unwrap().stream();
@@ -548,7 +548,7 @@ fn a_session_that_reads_nothing_pays_for_nobody_but_itself() {
     let c = bench.session(Role::Consumer, "c");
     for key in 0..90 {
         bench.connect(c, key, b"x");
-        bench.send(c, &Frame::CloseReq { conn: ConnKey([key; 16]), code: 0x20 });
+        bench.send(c, &Frame::CloseReq { conn: ConnKey([key; 16]), code: StreamCode(0x20) });
     }
     let last = bench.connect(c, 200, b"last");
     assert_eq!(
@@ -567,8 +567,14 @@ fn a_consumer_that_asks_to_resume_for_ever_fills_no_providers_control_stream() {
     let (mut bench, p) = deaf_provider(|config| {
         (config.limits.control_backlog, config.limits.control_rate) = (100, u32::MAX);
     });
-    let values =
-        |key: u8, received| ResumeReq { conn: ConnKey([key; 16]), generation: 0, received, sent: 0, flags: 0, code: 0 };
+    let values = |key: u8, received| ResumeReq {
+        conn: ConnKey([key; 16]),
+        generation: 0,
+        received,
+        sent: 0,
+        flags: Flags::NONE,
+        code: StreamCode(0),
+    };
     // It has asked, and reads nothing of the answers: they were queued behind what it has left unread.
     let handle = bench.exchange().links.iter().next().unwrap().0;
     let now = bench.now;

@@ -4,14 +4,14 @@ use super::*;
 use crate::spn::{
     Tag,
     record::DisconnectReason,
-    wire::frame::{AckEntry, ResumeAck, ResumeReq, flag},
+    wire::{code::StreamCode, frame::{AckEntry, Flags, ResumeAck, ResumeReq}},
 };
 
 const KEY: ConnKey = ConnKey([7; 16]);
 const PAUSE_REQ: Frame = Frame::PauseReq { conn: KEY };
 
 fn bench(change: Change) -> Bench {
-    Bench { flags: flag::RESUMABLE, ..Bench::new(change) }
+    Bench { flags: Flags::RESUMABLE, ..Bench::new(change) }
 }
 
 /// A provider and a consumer that can resume, and a connection on which both have spoken.
@@ -39,12 +39,12 @@ impl Pair {
         let up = bench.connect(c, 7, b"hello");
         let down = bench.opened(p)[0];
         assert_eq!(bench.read(p, down).0, [&[1], &[7; 16][..], &[1], b"hello"].concat(), "CONNECT, resumable");
-        assert_eq!(bench.frames(c), [Frame::Connected { conn: KEY, flags: 1 }]);
+        assert_eq!(bench.frames(c), [Frame::Connected { conn: KEY, flags: Flags(1) }]);
         Self { bench, c, p, up, down }
     }
 
     /// Each hand has its stream reset and stopped with this code.
-    fn assert_cut(&mut self, hand: usize, stream: StreamId, code: u64) {
+    fn assert_cut(&mut self, hand: usize, stream: StreamId, code: StreamCode) {
         assert_eq!(self.bench.reset_code(hand, stream), Some(code));
         assert!(self.bench.was_stopped(hand, stream, code));
     }
@@ -60,7 +60,7 @@ impl Pair {
     }
 }
 
-fn request(generation: u64, received: u64, sent: u64, flags: u8, code: u64) -> ResumeReq {
+fn request(generation: u64, received: u64, sent: u64, flags: Flags, code: StreamCode) -> ResumeReq {
     ResumeReq { conn: KEY, generation, received, sent, flags, code }
 }
 
@@ -68,16 +68,16 @@ fn ask(bench: &mut Bench, hand: usize, generation: u64, received: u64, sent: u64
     bench.send(hand, &Frame::ResumeReq(request(generation, received, sent, 0, 0)));
 }
 
-fn answer(status: u64, generation: u64, received: u64, flags: u8) -> Frame {
+fn answer(status: StreamCode, generation: u64, received: u64, flags: Flags) -> Frame {
     Frame::ResumeAck(ResumeAck { conn: KEY, status, generation, received, flags })
 }
 
-fn report(received: u64, flags: u8) -> Frame {
+fn report(received: u64, flags: Flags) -> Frame {
     Frame::DataAck(vec![AckEntry { conn: KEY, received, flags }])
 }
 
 fn resume(generation: u32, offset: u64, received: u64) -> Bytes {
-    Preamble::Resume { conn: KEY, flags: 0, generation, offset, received }.to_bytes()
+    Preamble::Resume { conn: KEY, flags: Flags::NONE, generation, offset, received }.to_bytes()
 }
 
 fn ends(bench: &Bench) -> Vec<DisconnectReason> {
@@ -99,7 +99,7 @@ fn resumable_when_all_three_say_so() {
         bench.stream(c, &Preamble::Connect { conn: KEY, flags: connect }.to_bytes());
         let down = bench.opened(p)[0];
         assert_eq!(bench.read(p, down).0[17], 0);
-        assert_eq!(bench.frames(c), [Frame::Connected { conn: KEY, flags: 0 }]);
+        assert_eq!(bench.frames(c), [Frame::Connected { conn: KEY, flags: Flags::NONE }]);
     }
 }
 
@@ -237,14 +237,14 @@ fn an_abort_is_reported_to_each_end_that_asks() {
     let (c, p) = (pair.c, pair.p);
     ask(&mut pair.bench, p, 0, 5, 2);
     let bench = &mut pair.bench;
-    bench.send(c, &Frame::ResumeReq(request(0, 2, 5, flag::ABORTED, 0x20)));
+    bench.send(c, &Frame::ResumeReq(request(0, 2, 5, Flags::ABORTED, 0x20)));
     assert_eq!((bench.frames(c), bench.frames(p)), (vec![answer(0, 0, 5, 0)], vec![answer(0x20, 0, 2, 4)]));
     assert_eq!(bench.exchange().pairings.len(), 0);
     // The other way round, and through CLOSE_REQ.
     ask(bench, p, 0, 5, 2);
-    bench.send(c, &Frame::CloseReq { conn: KEY, code: 0x20 });
+    bench.send(c, &Frame::CloseReq { conn: KEY, code: StreamCode(0x20) });
     assert_eq!(bench.frames(c), [Frame::CloseAck { conn: KEY }]);
-    assert_eq!(bench.frames(p), [Frame::CloseReq { conn: KEY, code: 0x20 }]);
+    assert_eq!(bench.frames(p), [Frame::CloseReq { conn: KEY, code: StreamCode(0x20) }]);
     assert_eq!(bench.exchange().pairings.len(), 0);
 }
 
@@ -270,10 +270,10 @@ fn identities_see_their_own() {
         assert_eq!(bench.frames(stranger), [answer(0x15, 0, 0, 0)]);
         bench.send(stranger, &report(3, 2));
         bench.send(stranger, &Frame::PauseAck { conn: KEY });
-        bench.send(stranger, &Frame::CloseReq { conn: KEY, code: 0x20 });
+        bench.send(stranger, &Frame::CloseReq { conn: KEY, code: StreamCode(0x20) });
         assert_eq!(bench.frames(stranger), [Frame::CloseAck { conn: KEY }]);
     }
-    for bytes in [resume(9, 0, 0), Preamble::Connect { conn: KEY, flags: 1 }.to_bytes()] {
+    for bytes in [resume(9, 0, 0), Preamble::Connect { conn: KEY, flags: Flags(1) }.to_bytes()] {
         let stream = bench.stream(c2, &bytes);
         assert_eq!(bench.reset_code(c2, stream), Some(0x15));
     }
@@ -286,7 +286,7 @@ fn identities_see_their_own() {
     bench.wait(Duration::from_secs(30));
     ask(bench, p2, 9, 0, 0);
     assert_eq!(bench.frames(p2), [answer(0x15, 0, 0, 0)]);
-    bench.send(p2, &Frame::CloseReq { conn: KEY, code: 0x20 });
+    bench.send(p2, &Frame::CloseReq { conn: KEY, code: StreamCode(0x20) });
     assert_eq!(bench.exchange().pairings.len(), 1);
 }
 
@@ -346,7 +346,7 @@ fn a_shutdown_pauses_what_can_be_resumed() {
     let mut pair = Pair::new();
     let (c, p) = (pair.c, pair.p);
     let stay = ConnKey([9; 16]);
-    pair.bench.stream(c, &Preamble::Connect { conn: stay, flags: 0 }.to_bytes());
+    pair.bench.stream(c, &Preamble::Connect { conn: stay, flags: Flags::NONE }.to_bytes());
     ask(&mut pair.bench, p, 0, 5, 2);
     pair.assert_cut(c, pair.up, 0x27);
     let now = pair.bench.now;
@@ -357,7 +357,7 @@ fn a_shutdown_pauses_what_can_be_resumed() {
     bench.frames(c);
     bench.hub.shutdown(now);
     bench.settle();
-    let shutdown = Frame::SessionShutdown { flags: 1, deadline_ms: 30_000 };
+    let shutdown = Frame::SessionShutdown { flags: Flags(1), deadline_ms: 30_000 };
     let pause = Frame::PauseReq { conn: paused };
     assert_eq!(bench.frames(c), [shutdown.clone(), pause.clone()]);
     assert_eq!(bench.frames(p), [shutdown, pause, answer(0x27, 0, 0, 0)], "what waits is sent elsewhere");
@@ -397,7 +397,7 @@ fn a_service_is_paused_and_goes_on() {
     assert_eq!((status.is_paused, status.providers, status.connections), (true, 1, 0));
     assert!(bench.hub.unpause(now, "urn:s"));
     bench.settle();
-    let connected = Frame::Connected { conn: ConnKey([8; 16]), flags: 1 };
+    let connected = Frame::Connected { conn: ConnKey([8; 16]), flags: Flags(1) };
     assert_eq!(bench.frames(c), [connected, answer(0, 0, 5, 0)]);
     assert_eq!((bench.frames(p), bench.opened(p).len()), (vec![answer(0, 0, 2, 0)], 2));
     bench.stream(c, &resume(1, 5, 2));
@@ -412,7 +412,7 @@ fn ask_for(bench: &mut Bench, hand: usize, generation: u64, received: u64, sent:
 #[test]
 fn ends_that_ask_are_sent_the_tag_of_their_partner() {
     let mut bench = bench(|_| {});
-    bench.flags |= flag::PARTNERS;
+    bench.flags |= Flags::PARTNERS;
     let p = bench.session(Role::Provider, "p");
     let c = bench.session(Role::Consumer, "c");
     bench.connect(c, 7, b"hello");
@@ -421,7 +421,7 @@ fn ends_that_ask_are_sent_the_tag_of_their_partner() {
     assert_eq!(bench.read(p, down).0, said, "OWNER, CONNECT");
     assert_eq!(
         bench.frames(c),
-        [Frame::Connected { conn: KEY, flags: 1 }, Frame::Partner { conn: KEY, partner: Tag::of("p") }]
+        [Frame::Connected { conn: KEY, flags: Flags(1) }, Frame::Partner { conn: KEY, partner: Tag::of("p") }]
     );
     // The next leg says it again, and the provider's answer is what it was.
     ask_for(&mut bench, p, 0, 5, 2, "c");
@@ -440,10 +440,10 @@ fn ends_that_ask_are_sent_the_tag_of_their_partner() {
     });
     assert_eq!(totals, Some((1, 6)), "without preambles");
     // Nothing is to be kept of a connection that cannot be resumed.
-    bench.stream(c, &Preamble::Connect { conn: ConnKey([8; 16]), flags: 0 }.to_bytes());
+    bench.stream(c, &Preamble::Connect { conn: ConnKey([8; 16]), flags: Flags::NONE }.to_bytes());
     let down = *bench.opened(p).last().unwrap();
     assert_eq!(bench.read(p, down).0, [&[1], &[8; 16][..], &[0]].concat());
-    assert_eq!(bench.frames(c), [Frame::Connected { conn: ConnKey([8; 16]), flags: 0 }]);
+    assert_eq!(bench.frames(c), [Frame::Connected { conn: ConnKey([8; 16]), flags: Flags::NONE }]);
 }
 
 /// A hub that has restarted, and so knows nothing of the connection, which began between `c` and `p`.
@@ -463,12 +463,12 @@ fn who_knows_the_id_of_a_connection_does_not_have_it() {
         }
         assert_eq!((bench.frames(thief), bench.frames(p)), (vec![answer(0x15, 0, 0, 0)], vec![]));
         // It does without the answer, has a connection of that name begun, or has it ended.
-        for bytes in [resume(9, 5, 0), Preamble::Connect { conn: KEY, flags: 1 }.to_bytes()] {
+        for bytes in [resume(9, 5, 0), Preamble::Connect { conn: KEY, flags: Flags(1) }.to_bytes()] {
             let stream = bench.stream(thief, &bytes);
             assert_eq!(bench.reset_code(thief, stream), Some(0x15));
         }
-        bench.send(thief, &Frame::CloseReq { conn: KEY, code: 0x20 });
-        bench.send(thief, &Frame::ResumeReq(request(9, 0, 5, flag::ABORTED, 0x20)));
+        bench.send(thief, &Frame::CloseReq { conn: KEY, code: StreamCode(0x20) });
+        bench.send(thief, &Frame::ResumeReq(request(9, 0, 5, Flags::ABORTED, 0x20)));
         assert_eq!(bench.frames(thief), [Frame::CloseAck { conn: KEY }, answer(0x15, 0, 0, 0)]);
         assert_eq!((bench.opened(p).len(), bench.frames(p)), (0, vec![]));
         // The owner goes on.
@@ -492,7 +492,7 @@ fn a_right_that_was_withdrawn_is_nobodys_gain() {
     config.services[0].consumers = vec!["c2".to_owned()];
     bench.hub.reload(now, config).unwrap();
     bench.settle();
-    assert!(matches!(bench.frames(c)[..], [Frame::SessionClose { code: 0x15, .. }]));
+    assert!(matches!(bench.frames(c)[..], [Frame::SessionClose { code: StreamCode(0x15), .. }]));
     ask_for(&mut bench, c, 0, 2, 9, "p");
     ask_for(&mut bench, thief, 0, 2, 9, "p");
     assert_eq!(bench.frames(c), [], "it has no session any more");
@@ -554,7 +554,7 @@ fn a_leg_that_waits_is_given_up_for_the_next_one() {
     assert_eq!(pair.bench.opened(p).len(), 4);
     // its provider leaves,
     let (mut pair, up) = out_of_credit();
-    pair.bench.send(pair.p, &Frame::SessionClose { code: 0x27, text: String::new() });
+    pair.bench.send(pair.p, &Frame::SessionClose { code: StreamCode(0x27), text: String::new() });
     assert_eq!(pair.bench.reset_code(pair.c, up), Some(0x27));
     pair.bench.hub.check().unwrap();
     // there is never any,
@@ -570,10 +570,10 @@ fn a_leg_that_waits_is_given_up_for_the_next_one() {
     // or its consumer wants it no more, and informs its provider.
     let (mut pair, up) = out_of_credit();
     let (c, p) = (pair.c, pair.p);
-    pair.bench.send(c, &Frame::CloseReq { conn: KEY, code: 0x20 });
+    pair.bench.send(c, &Frame::CloseReq { conn: KEY, code: StreamCode(0x20) });
     assert_eq!(pair.bench.reset_code(c, up), Some(0x20));
     assert_eq!(pair.bench.frames(c), [Frame::CloseAck { conn: KEY }]);
-    pair.bench.send(c, &Frame::ResumeReq(request(1, 2, 5, flag::ABORTED, 0x20)));
+    pair.bench.send(c, &Frame::ResumeReq(request(1, 2, 5, Flags::ABORTED, 0x20)));
     assert_eq!(pair.bench.frames(p), [answer(0x20, 1, 2, 4)]);
     pair.bench.hub.check().unwrap();
 }

@@ -1,20 +1,20 @@
 //! Who may have a connection of which nothing was heard (SEK).
 
 use super::*;
-use crate::spn::wire::frame::{ResumeReq, flag};
+use crate::spn::wire::{code::StreamCode, frame::{Flags, ResumeReq}};
 
 const KEY: ConnKey = ConnKey([7; 16]);
 
 /// Endpoints that know SEEK.
 fn bench() -> Bench {
-    Bench { flags: flag::RESUMABLE | flag::SEEKS, ..Bench::new(|_| {}) }
+    Bench { flags: Flags::RESUMABLE | Flags::SEEKS, ..Bench::new(|_| {}) }
 }
 
-fn listed(number: u64, flags: u8, instances: &[usize]) -> Frame {
+fn listed(number: u64, flags: Flags, instances: &[usize]) -> Frame {
     list(number, flags, instances, &[])
 }
 
-fn list(number: u64, flags: u8, instances: &[usize], retiring: &[usize]) -> Frame {
+fn list(number: u64, flags: Flags, instances: &[usize], retiring: &[usize]) -> Frame {
     let ids = |hands: &[usize]| hands.iter().map(|hand| [*hand as u8; 16]).collect();
     Frame::Providers { number, flags, instances: ids(instances), retiring: ids(retiring) }
 }
@@ -37,7 +37,7 @@ fn a_consumer_knows_every_provider_that_may_get_its_connections() {
     bench.connect(c, 1, b"early");
     assert_eq!(bench.opened(p).len(), 0, "it has not said that it knows");
     // A consumer that does not know SEEK is not held up by one that has not answered.
-    bench.flags = flag::RESUMABLE;
+    bench.flags = Flags::RESUMABLE;
     let plain = bench.session(Role::Consumer, "c2");
     bench.connect(plain, 2, b"plain");
     assert_eq!(bench.opened(p).len(), 1);
@@ -45,14 +45,14 @@ fn a_consumer_knows_every_provider_that_may_get_its_connections() {
     assert_eq!(bench.opened(p).len(), 2);
     // Another one comes: it has the fewest, and gets none before it is known. It cannot be asked, and that is said.
     let p2 = bench.session(Role::Provider, "p2");
-    assert_eq!(bench.frames(c).last(), Some(&listed(2, flag::OTHERS, &[p])));
+    assert_eq!(bench.frames(c).last(), Some(&listed(2, Flags::OTHERS, &[p])));
     bench.connect(c, 3, b"x");
     assert_eq!((bench.opened(p).len(), bench.opened(p2).len()), (3, 0));
     // More than there is counts as all there is.
     bench.send(c, &Frame::ProvidersAck { number: 9 });
     bench.connect(c, 4, b"x");
     assert_eq!((bench.opened(p).len(), bench.opened(p2).len()), (3, 1));
-    bench.send(p2, &Frame::SessionClose { code: 0, text: String::new() });
+    bench.send(p2, &Frame::SessionClose { code: StreamCode(0), text: String::new() });
     assert_eq!(bench.frames(c).last(), Some(&listed(3, 0, &[p])));
     bench.hub.check().unwrap();
 }
@@ -69,7 +69,17 @@ fn a_provider_that_retires_gets_nothing_and_can_be_asked() {
     bench.connect(c, 1, b"new");
     assert_eq!(bench.opened(p).len(), 0);
     // What it may have got before is sought there.
-    bench.send(c, &Frame::ResumeReq(ResumeReq { conn: KEY, generation: 0, received: 0, sent: 5, flags: 0, code: 0 }));
+    bench.send(
+        c,
+        &Frame::ResumeReq(ResumeReq {
+            conn: KEY,
+            generation: 0,
+            received: 0,
+            sent: 5,
+            flags: Flags::NONE,
+            code: StreamCode(0),
+        }),
+    );
     let seek = Frame::Seek { conn: KEY, instance: [p as u8; 16] };
     bench.send(c, &seek);
     assert_eq!(bench.frames(p).last(), Some(&seek));
@@ -98,7 +108,7 @@ fn a_provider_is_asked_once_and_only_for_what_is_to_be_resumed() {
     assert_eq!(bench.frames(p), [], "it has not asked to resume it");
     bench.send(p, &absent);
     assert_eq!(bench.frames(c), [], "the search has ended");
-    let request = ResumeReq { conn: KEY, generation: 0, received: 0, sent: 5, flags: 0, code: 0 };
+    let request = ResumeReq { conn: KEY, generation: 0, received: 0, sent: 5, flags: Flags::NONE, code: StreamCode(0) };
     bench.send(c, &Frame::ResumeReq(request));
     bench.send(c, &seek);
     bench.send(c, &seek);
@@ -107,6 +117,6 @@ fn a_provider_is_asked_once_and_only_for_what_is_to_be_resumed() {
     bench.send(p, &absent);
     let notified = Frame::Absent { conn: KEY, instance: [p as u8; 16] };
     assert_eq!(bench.frames(c), [notified], "under its own name");
-    bench.send(c, &Frame::CloseReq { conn: KEY, code: 0x28 });
+    bench.send(c, &Frame::CloseReq { conn: KEY, code: StreamCode(0x28) });
     assert_eq!(bench.exchange().pairings.len(), 0);
 }

@@ -1,11 +1,13 @@
 //! Frames to bytes, and bytes to frames.
 
 use super::{
-    AckEntry, Frame, FrameError, MAX_LIST, MAX_PAYLOAD, ResumeAck, ResumeReq, SessionAck, SessionOpen, VERSION,
+    AckEntry, Flags, Frame, FrameError, MAX_LIST, MAX_PAYLOAD, ResumeAck, ResumeReq, SessionAck, SessionOpen, VERSION,
     fields::{Reader, put_string, put_varint, take_varint},
-    flag,
 };
-use crate::spn::{Role, Tag};
+use crate::spn::{
+    Role, Tag,
+    wire::code::{SessionCode, StreamCode},
+};
 
 mod kind {
     pub(super) const SESSION_OPEN: u64 = 0x01;
@@ -40,8 +42,8 @@ impl ResumeReq {
         put_varint(out, self.generation);
         put_varint(out, self.received);
         put_varint(out, self.sent);
-        out.push(self.flags);
-        put_varint(out, self.code);
+        out.push(self.flags.0);
+        put_varint(out, self.code.0);
     }
 }
 
@@ -67,9 +69,9 @@ impl Frame {
                 out.extend_from_slice(&open.instance);
                 put_varint(out, open.weight.into());
                 if open.hubs.is_empty() {
-                    out.push(open.flags & !flag::HUBS);
+                    out.push(open.flags.without(Flags::HUBS).0);
                 } else {
-                    out.push(open.flags | flag::HUBS);
+                    out.push((open.flags | Flags::HUBS).0);
                     let hubs = open.hubs.iter().take(MAX_LIST as usize);
                     put_varint(out, hubs.len() as u64);
                     out.extend(hubs.flatten());
@@ -94,24 +96,24 @@ impl Frame {
                 kind::SESSION_ACK
             }
             Self::SessionReject { code, retry_after_ms, text } => {
-                put_varint(out, *code);
+                put_varint(out, code.0);
                 put_varint(out, *retry_after_ms);
                 put_string(out, text);
                 kind::SESSION_REJECT
             }
             Self::SessionShutdown { flags, deadline_ms } => {
-                out.push(*flags);
+                out.push(flags.0);
                 put_varint(out, *deadline_ms);
                 kind::SESSION_SHUTDOWN
             }
             Self::SessionClose { code, text } => {
-                put_varint(out, *code);
+                put_varint(out, code.0);
                 put_string(out, text);
                 kind::SESSION_CLOSE
             }
             Self::CloseReq { conn, code } => {
                 out.extend_from_slice(&conn.0);
-                put_varint(out, *code);
+                put_varint(out, code.0);
                 kind::CLOSE_REQ
             }
             Self::CloseAck { conn } => {
@@ -137,10 +139,10 @@ impl Frame {
             }
             Self::ResumeAck(ack) => {
                 out.extend_from_slice(&ack.conn.0);
-                put_varint(out, ack.status);
+                put_varint(out, ack.status.0);
                 put_varint(out, ack.generation);
                 put_varint(out, ack.received);
-                out.push(ack.flags);
+                out.push(ack.flags.0);
                 kind::RESUME_ACK
             }
             Self::DataAck(entries) => {
@@ -149,13 +151,13 @@ impl Frame {
                 for entry in entries {
                     out.extend_from_slice(&entry.conn.0);
                     put_varint(out, entry.received);
-                    out.push(entry.flags);
+                    out.push(entry.flags.0);
                 }
                 kind::DATA_ACK
             }
             Self::Connected { conn, flags } => {
                 out.extend_from_slice(&conn.0);
-                out.push(*flags);
+                out.push(flags.0);
                 kind::CONNECTED
             }
             Self::Partner { conn, partner } => {
@@ -183,7 +185,7 @@ impl Frame {
             Self::ProviderStopped => kind::PROVIDER_STOPPED,
             Self::Providers { number, flags, instances, retiring } => {
                 put_varint(out, *number);
-                out.push(*flags);
+                out.push(flags.0);
                 for list in [instances].into_iter().chain((!retiring.is_empty()).then_some(retiring)) {
                     debug_assert!(list.len() <= MAX_LIST as usize, "a list has at most 256 entries");
                     put_varint(out, list.len() as u64);
@@ -224,8 +226,8 @@ impl Frame {
                     role => return Ok(Some(Self::SessionOpenRole { role })),
                 };
                 let (service, instance) = (r.string("service")?, r.id("instance")?);
-                let (weight, flags) = (r.weight()?, r.byte("flags")?);
-                let count = if flags & flag::HUBS == 0 { 0 } else { r.count()? };
+                let (weight, flags) = (r.weight()?, r.flags()?);
+                let count = if !flags.contains(Flags::HUBS) { 0 } else { r.count()? };
                 let hubs = (0..count).map(|_| r.id("hub instance")).collect::<Result<_, _>>()?;
                 Self::SessionOpen(SessionOpen { version, role, service, instance, weight, flags, hubs })
             }
@@ -237,15 +239,15 @@ impl Frame {
                 state: r.state(SessionAck::SPARE, "0 to 2")?,
             }),
             kind::SESSION_REJECT => Self::SessionReject {
-                code: r.varint("code")?,
+                code: r.varint("code").map(SessionCode)?,
                 retry_after_ms: r.varint("retry-after")?,
                 text: r.string("text")?,
             },
-            kind::SESSION_SHUTDOWN => {
-                Self::SessionShutdown { flags: r.byte("flags")?, deadline_ms: r.varint("deadline")? }
+            kind::SESSION_SHUTDOWN => Self::SessionShutdown { flags: r.flags()?, deadline_ms: r.varint("deadline")? },
+            kind::SESSION_CLOSE => {
+                Self::SessionClose { code: r.varint("code").map(SessionCode)?, text: r.string("text")? }
             }
-            kind::SESSION_CLOSE => Self::SessionClose { code: r.varint("code")?, text: r.string("text")? },
-            kind::CLOSE_REQ => Self::CloseReq { conn: r.conn()?, code: r.varint("code")? },
+            kind::CLOSE_REQ => Self::CloseReq { conn: r.conn()?, code: r.varint("code").map(StreamCode)? },
             kind::CLOSE_ACK => Self::CloseAck { conn: r.conn()? },
             kind::PAUSE_REQ => Self::PauseReq { conn: r.conn()? },
             kind::PAUSE_ACK => Self::PauseAck { conn: r.conn()? },
@@ -255,8 +257,8 @@ impl Frame {
                     generation: r.varint("generation")?,
                     received: r.varint("received offset")?,
                     sent: r.varint("sent offset")?,
-                    flags: r.byte("flags")?,
-                    code: r.varint("code")?,
+                    flags: r.flags()?,
+                    code: r.varint("code").map(StreamCode)?,
                 };
                 // An end of an earlier release stops here.
                 match r.id("partner") {
@@ -266,19 +268,19 @@ impl Frame {
             }
             kind::RESUME_ACK => Self::ResumeAck(ResumeAck {
                 conn: r.conn()?,
-                status: r.varint("status")?,
+                status: r.varint("status").map(StreamCode)?,
                 generation: r.varint("generation")?,
                 received: r.varint("received offset")?,
-                flags: r.byte("flags")?,
+                flags: r.flags()?,
             }),
             kind::DATA_ACK => {
                 let count = r.count()?;
                 let entry = |r: &mut Reader<'_>| {
-                    Ok(AckEntry { conn: r.conn()?, received: r.varint("received offset")?, flags: r.byte("flags")? })
+                    Ok(AckEntry { conn: r.conn()?, received: r.varint("received offset")?, flags: r.flags()? })
                 };
                 Self::DataAck((0..count).map(|_| entry(&mut r)).collect::<Result<_, _>>()?)
             }
-            kind::CONNECTED => Self::Connected { conn: r.conn()?, flags: r.byte("flags")? },
+            kind::CONNECTED => Self::Connected { conn: r.conn()?, flags: r.flags()? },
             kind::PARTNER => Self::Partner { conn: r.conn()?, partner: r.id("partner").map(Tag)? },
             kind::SET_WEIGHT => Self::SetWeight { weight: r.weight()? },
             kind::SET_WEIGHT_ACK => {
@@ -290,7 +292,7 @@ impl Frame {
             kind::PROVIDER_START => Self::ProviderStart,
             kind::PROVIDER_STOPPED => Self::ProviderStopped,
             kind::PROVIDERS => {
-                let (number, flags, instances) = (r.varint("number")?, r.byte("flags")?, r.instances()?);
+                let (number, flags, instances) = (r.varint("number")?, r.flags()?, r.instances()?);
                 let retiring = if r.rest.is_empty() { Vec::new() } else { r.instances()? };
                 Self::Providers { number, flags, instances, retiring }
             }

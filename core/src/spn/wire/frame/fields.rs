@@ -1,6 +1,6 @@
 //! The fields of frames: varints (RFC 9000 §16), strings, ids, lists.
 
-use super::{FrameError, MAX_LIST, MAX_STRING};
+use super::{Flags, FrameError, MAX_LIST, MAX_STRING};
 use crate::spn::ConnKey;
 
 /// Takes the fields of a payload, one after the other.
@@ -26,6 +26,10 @@ impl Reader<'_> {
         let (&byte, rest) = self.rest.split_first().ok_or(self.short(field))?;
         self.rest = rest;
         Ok(byte)
+    }
+
+    pub(super) fn flags(&mut self) -> Result<Flags, FrameError> {
+        self.byte("flags").map(Flags)
     }
 
     pub(super) fn id(&mut self, field: &'static str) -> Result<[u8; 16], FrameError> {

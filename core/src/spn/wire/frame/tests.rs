@@ -30,7 +30,7 @@ fn frames() -> impl Strategy<Value = Frame> {
             proptest::collection::vec(any::<[u8; 16]>(), 0..9)
         )
             .prop_map(|(role, service, instance, weight, flags, hubs)| {
-                let flags = if hubs.is_empty() { flags & !flag::HUBS } else { flags | flag::HUBS };
+                let flags = if hubs.is_empty() { flags & !Flags::HUBS } else { flags | Flags::HUBS };
                 Frame::SessionOpen(SessionOpen { version: VERSION, role, service, instance, weight, flags, hubs })
             }),
         (2..1u64 << 62).prop_map(|version| Frame::SessionOpenVersion { version }),
@@ -95,7 +95,7 @@ fn layout_of_session_open() {
         service: "urn:x".into(),
         instance: [7; 16],
         weight: 100,
-        flags: 0,
+        flags: Flags::NONE,
         hubs: Vec::new(),
     };
     Frame::SessionOpen(open.clone()).encode(&mut bytes);
@@ -126,7 +126,8 @@ fn unknown_types_even_and_odd() {
 
 #[test]
 fn who_does_not_know_its_partner_names_none() {
-    let values = ResumeReq { conn: ConnKey([7; 16]), generation: 1, received: 2, sent: 3, flags: 1, code: 0 };
+    let values =
+        ResumeReq { conn: ConnKey([7; 16]), generation: 1, received: 2, sent: 3, flags: Flags(1), code: StreamCode(0) };
     let mut bytes = Vec::new();
     values.clone().frame(Some(Tag([9; 16]))).encode(&mut bytes);
     assert_eq!(bytes, [&[0x19, 37][..], &[7; 16], &[1, 2, 3, 1, 0], &[9; 16]].concat());
@@ -163,8 +164,8 @@ fn a_weight_may_come_without_the_streams_before_it() {
 #[test]
 fn long_texts_are_cut_between_characters() {
     let mut bytes = Vec::new();
-    Frame::SessionClose { code: 0, text: "é".repeat(600) + "x" }.encode(&mut bytes);
-    assert_eq!(decode(&bytes), Ok(Some(Frame::SessionClose { code: 0, text: "é".repeat(512) })));
+    Frame::SessionClose { code: StreamCode(0), text: "é".repeat(600) + "x" }.encode(&mut bytes);
+    assert_eq!(decode(&bytes), Ok(Some(Frame::SessionClose { code: StreamCode(0), text: "é".repeat(512) })));
 }
 
 proptest! {

@@ -18,7 +18,7 @@ use crate::spn::{
         machines::connection::Connection,
         ports::{Due, Ports},
     },
-    wire::frame::{AckEntry, flag},
+    wire::frame::{AckEntry, Flags},
 };
 
 /// A place for a connection.
@@ -205,11 +205,11 @@ impl Conns {
         now: Instant,
         id: ConnId,
         received: u64,
-        flags: u8,
+        flags: Flags,
         ports: &mut Ports,
     ) -> Option<Result<Progressed, Mismatch>> {
         let ledger = self.get_mut(id)?.ledger.as_mut()?;
-        let is_over = flags & flag::OVER != 0;
+        let is_over = flags.contains(Flags::OVER);
         let before = ledger.acknowledged();
         let outcome = ledger.acknowledge(received);
         ledger.note_acknowledged(now, before);

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::Conn;
+use crate::spn::wire::code::StreamCode;
 
 /// Without reports of a partner, nobody says what has been delivered: then what was written so long ago counts as delivered, and four round
 /// trips at least,
@@ -16,7 +17,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// A connection that is to be reset.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parting {
-    code: u64,
+    code: StreamCode,
     /// Then at the latest.
     until: Instant,
 }
@@ -34,14 +35,14 @@ enum Delivery {
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::spn::endpoint) enum Reset {
     /// Now, with this code.
-    Now(u64),
+    Now(StreamCode),
     /// Not before that time, unless its partner reports.
     At(Instant),
 }
 
 impl Conn {
     /// It is to be reset, but not before the partner has what was written, or that time.
-    pub(in crate::spn::endpoint) fn part(&mut self, code: u64, until: Instant) {
+    pub(in crate::spn::endpoint) fn part(&mut self, code: StreamCode, until: Instant) {
         self.parting.get_or_insert(Parting { code, until });
     }
 
@@ -51,7 +52,7 @@ impl Conn {
     }
 
     /// The code with which it is to be reset, if it is and the partner has what was written.
-    pub(in crate::spn::endpoint) fn delivered(&self) -> Option<u64> {
+    pub(in crate::spn::endpoint) fn delivered(&self) -> Option<StreamCode> {
         let Parting { code, .. } = self.parting?;
         matches!(self.delivery(), Delivery::Done).then_some(code)
     }

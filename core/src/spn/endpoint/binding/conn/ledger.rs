@@ -12,8 +12,8 @@ use crate::spn::{
     endpoint::{config::Limits, policy::retain::Retain},
     flow::kept::{Kept, OF_READS},
     wire::{
-        code,
-        frame::{ResumeReq, flag},
+        code::StreamCode,
+        frame::{Flags, ResumeReq},
         preamble::Preamble,
     },
 };
@@ -205,10 +205,10 @@ impl Ledger {
     }
 
     /// The values of a report, which is on its way now.
-    pub(in crate::spn::endpoint) fn report(&mut self) -> (u64, u8) {
+    pub(in crate::spn::endpoint) fn report(&mut self) -> (u64, Flags) {
         self.reported = self.received;
         self.is_over_reported = self.over;
-        (self.received, if self.over { flag::OVER } else { 0 })
+        (self.received, Flags::OVER.only_if(self.over))
     }
 
     /// A report may have died with its session: it is to be repeated.
@@ -218,8 +218,8 @@ impl Ledger {
     }
 
     /// The flags of RESUME_REQ and RESUME.
-    fn flags(&self) -> u8 {
-        (if self.finished { flag::FINISHED } else { 0 }) | if self.over { flag::OVER } else { 0 }
+    fn flags(&self) -> Flags {
+        (Flags::FINISHED.only_if(self.finished)) | Flags::OVER.only_if(self.over)
     }
 
     /// What RESUME_REQ says of this end.
@@ -230,7 +230,7 @@ impl Ledger {
             received: self.received,
             sent: self.sent,
             flags: self.flags(),
-            code: code::OK,
+            code: StreamCode::OK,
         }
     }
 
@@ -299,11 +299,11 @@ mod tests {
         assert_eq!((ledger.report(), ledger.wants_report()), ((REPORT_BYTES, 0), None));
         ledger.end();
         assert_eq!(ledger.wants_report(), Some(true));
-        assert_eq!((ledger.report(), ledger.wants_report()), ((REPORT_BYTES, flag::OVER), None));
+        assert_eq!((ledger.report(), ledger.wants_report()), ((REPORT_BYTES, Flags::OVER), None));
         ledger.doubt_reports();
         assert_eq!(ledger.wants_report(), Some(true));
         ledger.finish();
-        assert_eq!(ledger.flags(), flag::FINISHED | flag::OVER);
+        assert_eq!(ledger.flags(), Flags::FINISHED | Flags::OVER);
     }
 
     /// What happens to one direction of a connection.

@@ -4,19 +4,20 @@ use crate::spn::endpoint::{
     config::{ConnId, Notice},
     ports::Ports,
 };
+use crate::spn::wire::code::StreamCode;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writing {
     Open,
     Finished,
-    Stopped(u64),
+    Stopped(StreamCode),
 }
 
 /// Why the host may not write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::spn::endpoint) enum NoWrite {
     Finished,
-    Stopped(u64),
+    Stopped(StreamCode),
 }
 
 /// The host's side of a connection.
@@ -34,7 +35,7 @@ pub(in crate::spn::endpoint) struct Local {
     /// CLOSE_REQ went out, or an abort was left for the partner.
     is_cut: bool,
     /// The reset that the host was shown.
-    reset: Option<u64>,
+    reset: Option<StreamCode>,
 }
 
 impl Local {
@@ -99,7 +100,7 @@ impl Local {
     }
 
     /// Its bytes are wanted no more. The host hears of it.
-    pub(in crate::spn::endpoint) fn stop(&mut self, code: u64, ports: &mut Ports) {
+    pub(in crate::spn::endpoint) fn stop(&mut self, code: StreamCode, ports: &mut Ports) {
         self.writing = Writing::Stopped(code);
         ports.notify(Notice::Stopped(self.id, code));
     }
@@ -124,7 +125,7 @@ impl Local {
     }
 
     /// It is broken off, and the host will be shown a reset.
-    pub(in crate::spn::endpoint) fn reset(&mut self, code: u64) {
+    pub(in crate::spn::endpoint) fn reset(&mut self, code: StreamCode) {
         self.reset = Some(code);
     }
 

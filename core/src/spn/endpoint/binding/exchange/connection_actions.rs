@@ -18,7 +18,8 @@ use crate::spn::{
         ports::Due,
     },
     wire::{
-        frame::{Frame, flag},
+        code::StreamCode,
+        frame::{Flags, Frame},
         preamble::Preamble,
     },
 };
@@ -143,7 +144,7 @@ impl Exchange {
         if carrier.protocol == Protocol::Sc02 {
             self.parts.conns.bind(id, key);
             if let Some(conn) = self.parts.conns.get_mut(id) {
-                let flags = if resume { flag::RESUMABLE } else { 0 };
+                let flags = Flags::RESUMABLE.only_if(resume);
                 conn.output.push(Preamble::Connect { conn: key, flags }.to_bytes());
             }
             if resume {
@@ -158,7 +159,7 @@ impl Exchange {
         }
     }
 
-    pub(in crate::spn::endpoint) fn on_reset(&mut self, cx: &mut Context<'_>, id: ConnId, code: u64) {
+    pub(in crate::spn::endpoint) fn on_reset(&mut self, cx: &mut Context<'_>, id: ConnId, code: StreamCode) {
         if let Some(conn) = self.parts.conns.get_mut(id) {
             conn.halves.end_receiving();
             self.conn_event(cx, id, Event::StreamReset { code });
@@ -179,7 +180,7 @@ impl Exchange {
             self.parts.leave_tombstone(cx, id);
         }
         let Some(conn) = self.parts.conns.get(id) else { return };
-        let is_broken = conn.local.is_broken() || conn.machine().abort_code() != 0;
+        let is_broken = conn.local.is_broken() || conn.machine().abort_code() != StreamCode::OK;
         if let Some(key) = conn.key()
             && !cx.setup.is_consumer()
             && is_broken
@@ -204,7 +205,7 @@ impl Exchange {
         cx: &mut Context<'_>,
         id: ConnId,
         received: u64,
-        flags: u8,
+        flags: Flags,
     ) -> bool {
         match self.parts.conns.acknowledge(cx.now, id, received, flags, cx.ports) {
             None => return self.parts.conns.get(id).is_some(),

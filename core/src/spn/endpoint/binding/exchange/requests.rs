@@ -13,7 +13,7 @@ use crate::spn::{
         policy::seek::{Instance, Prospect},
         ports::Due,
     },
-    wire::{code, frame::Frame},
+    wire::{code::StreamCode, frame::Frame},
 };
 
 impl Parts {
@@ -125,7 +125,7 @@ impl Parts {
         conn.claim.forget();
         if let Some(key) = conn.key() {
             for link in &conn.asked {
-                let request = Frame::CloseReq { conn: key, code: code::NOT_STARTED };
+                let request = Frame::CloseReq { conn: key, code: StreamCode::NOT_STARTED };
                 self.links.send(*link, &request, cx.ports);
             }
         }
@@ -152,7 +152,7 @@ impl Parts {
     }
 
     /// It was broken off without a stream: the partner hears of it through whatever session there is or comes.
-    pub(super) fn leave_abort(&mut self, cx: &mut Context<'_>, id: ConnId, code: u64) {
+    pub(super) fn leave_abort(&mut self, cx: &mut Context<'_>, id: ConnId, code: StreamCode) {
         let Self { links, conns, tombstones, .. } = self;
         let Some(conn) = conns.get(id) else { return };
         let Some(request) = conn.request() else { return };

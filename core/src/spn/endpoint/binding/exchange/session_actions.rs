@@ -19,7 +19,7 @@ use crate::spn::{
         policy::silence::Sight,
         ports::Work,
     },
-    wire::code,
+    wire::code::{SessionCode, StreamCode},
 };
 
 /// The least time between the beginnings of two sessions with an address.
@@ -129,7 +129,7 @@ impl Parts {
         for conn in self.links.desert(id) {
             let machine = self.conns.get(conn).map(Conn::machine);
             if machine.is_some_and(|machine| machine.is_resumable() && machine.can_resume()) {
-                cx.ports.post_conn(conn, connection::Event::StreamReset { code: code::PAUSED });
+                cx.ports.post_conn(conn, connection::Event::StreamReset { code: StreamCode::PAUSED });
             }
         }
     }
@@ -146,9 +146,9 @@ impl Parts {
         let resumes = cx.setup.config().resume;
         // Of these two, no connection comes back.
         let event = if resumes && is_disowned {
-            connection::Event::StreamReset { code: code::NOT_ENTITLED }
+            connection::Event::StreamReset { code: StreamCode::NOT_ENTITLED }
         } else if resumes && cx.phase.is_out_of_time(cx.now) {
-            connection::Event::StreamReset { code: code::PARTNER_LOST }
+            connection::Event::StreamReset { code: StreamCode::PARTNER_LOST }
         } else {
             connection::Event::SessionLost
         };

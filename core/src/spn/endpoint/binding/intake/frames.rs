@@ -4,7 +4,7 @@ use super::Intake;
 use crate::spn::{
     endpoint::{binding::link::links::Request, carrier::LinkId, context::Context, machines::connection::Event},
     wire::{
-        code,
+        code::SessionCode,
         frame::{Frame, MAX_LIST},
     },
 };
@@ -20,7 +20,7 @@ impl Intake {
         for (id, flushed) in self.parts().links.flush(cx.ports) {
             match flushed {
                 Ok(()) => self.read_control(cx, id),
-                Err(error) => self.parts().links.violation(id, code::CONTROL_LOST, error.to_string(), cx.ports),
+                Err(error) => self.parts().links.violation(id, SessionCode::CONTROL_LOST, error.to_string(), cx.ports),
             }
             self.settle(cx);
         }

@@ -13,7 +13,7 @@ use crate::{
             context::Context,
             machines::{connection::Event, session},
         },
-        wire::{code, frame::flag, preamble::Preamble},
+        wire::{code::StreamCode, frame::Flags, preamble::Preamble},
     },
 };
 
@@ -72,39 +72,39 @@ impl Intake {
         stream: StreamId,
         preamble: &Preamble,
         rest: Bytes,
-    ) -> Result<(), u64> {
+    ) -> Result<(), StreamCode> {
         let &Preamble::Resume { conn: key, flags, generation, offset, received } = preamble else {
-            return Err(code::MALFORMED);
+            return Err(StreamCode::MALFORMED);
         };
-        let id = self.parts().conns.by_key(&key).ok_or(code::RESUME_PARTNER_MISSING)?;
-        let conn = self.parts().conns.get_mut(id).ok_or(code::RESUME_PARTNER_MISSING)?;
+        let id = self.parts().conns.by_key(&key).ok_or(StreamCode::RESUME_PARTNER_MISSING)?;
+        let conn = self.parts().conns.get_mut(id).ok_or(StreamCode::RESUME_PARTNER_MISSING)?;
         let can_resume = conn.machine().can_resume();
         let carrier = conn.carrier();
-        let ledger = conn.ledger.as_mut().ok_or(code::RESUME_PARTNER_MISSING)?;
+        let ledger = conn.ledger.as_mut().ok_or(StreamCode::RESUME_PARTNER_MISSING)?;
         if generation <= ledger.generation() || !can_resume {
-            return Err(code::PAUSED);
+            return Err(StreamCode::PAUSED);
         }
         if ledger.take_leg(generation, offset).is_err() {
             self.exchange.conn_event(cx, id, Event::Mismatch);
-            return Err(code::CONN_IN_USE);
+            return Err(StreamCode::CONN_IN_USE);
         }
         if let Some(Carrier { handle, stream, .. }) = carrier {
-            cx.ports.quic.reset(handle, stream, code::PAUSED);
-            cx.ports.quic.stop(handle, stream, code::PAUSED);
+            cx.ports.quic.reset(handle, stream, StreamCode::PAUSED.0);
+            cx.ports.quic.stop(handle, stream, StreamCode::PAUSED.0);
         }
         self.parts().leave(cx, id);
         // Its report is taken before anything is sent again; it may be the last that was missing.
-        if !self.exchange.acknowledge(cx, id, received, 0) {
-            return Err(code::CONN_IN_USE);
+        if !self.exchange.acknowledge(cx, id, received, Flags::NONE) {
+            return Err(StreamCode::CONN_IN_USE);
         }
-        let wire = self.parts().links.wire_mut(link).ok_or(code::PAUSED)?;
+        let wire = self.parts().links.wire_mut(link).ok_or(StreamCode::PAUSED)?;
         wire.streams_mut().add(stream, id);
         let carrier = wire.carrier(stream);
         self.exchange.link_event(cx, link, session::Event::ConnectionOpened);
         if let Some(conn) = self.parts().conns.get_mut(id) {
             conn.input.begin(rest, false);
         }
-        let is_over = flags & flag::OVER != 0;
+        let is_over = flags.contains(Flags::OVER);
         if is_over {
             self.parts().conns.release(id, cx.ports);
         }
@@ -127,7 +127,7 @@ impl Intake {
             Answer::None => return true,
             Answer::Awaited => return false,
             Answer::Come(preamble) => self.on_answer(cx, id, &preamble),
-            Answer::Reset(code) => self.exchange.on_reset(cx, id, code),
+            Answer::Reset(code) => self.exchange.on_reset(cx, id, StreamCode(code)),
             Answer::Wrong => self.exchange.conn_event(cx, id, Event::Mismatch),
         }
         self.parts().conns.get(id).is_some_and(|conn| !conn.input.is_answer_awaited())

@@ -19,6 +19,7 @@ use crate::{
             machines::connection::Event,
             ports::Due,
         },
+        wire::code::StreamCode,
     },
 };
 
@@ -90,7 +91,7 @@ impl Intake {
                 self.after_end(cx, id, outcome)
             }
             ReadOutcome::Reset(code) => {
-                self.exchange.on_reset(cx, id, code);
+                self.exchange.on_reset(cx, id, StreamCode(code));
                 self.after_end(cx, id, outcome)
             }
         }
@@ -105,7 +106,7 @@ impl Intake {
             }
             Some(_) => outcome,
             // The machine may have seen more in it than a clean end; the notice that was just queued says what.
-            None => cx.ports.last_reset(id).map_or(outcome, ReadOutcome::Reset),
+            None => cx.ports.last_reset(id).map_or(outcome, |code| ReadOutcome::Reset(code.0)),
         }
     }
 
@@ -128,7 +129,7 @@ impl Intake {
         match conn.local.may_write() {
             Ok(()) => conn.local.want_write(true),
             Err(NoWrite::Finished) => return WriteOutcome::Gone,
-            Err(NoWrite::Stopped(code)) => return WriteOutcome::Stopped(code),
+            Err(NoWrite::Stopped(code)) => return WriteOutcome::Stopped(code.0),
         }
         let Some(carrier) = conn.carrier() else { return NO_ROOM };
         if !conn.flush(cx.ports) {
@@ -171,7 +172,7 @@ impl Intake {
             }
             WriteOutcome::Blocked { .. } | WriteOutcome::Gone => outcome,
             WriteOutcome::Stopped(code) => {
-                self.exchange.conn_event(cx, id, Event::StreamStopped { code });
+                self.exchange.conn_event(cx, id, Event::StreamStopped { code: StreamCode(code) });
                 match self.parts().conns.get(id) {
                     Some(conn) if conn.carrier().is_none() => NO_ROOM,
                     Some(_) | None => outcome,
@@ -212,7 +213,7 @@ impl Intake {
     }
 
     /// The host reads no more.
-    pub(in crate::spn::endpoint) fn stop_reading(&mut self, cx: &mut Context<'_>, id: ConnId, code: u64) {
+    pub(in crate::spn::endpoint) fn stop_reading(&mut self, cx: &mut Context<'_>, id: ConnId, code: StreamCode) {
         self.open_provider(cx, id);
         if let Some(conn) = self.parts().conns.get_mut(id) {
             conn.end_receiving();
@@ -223,13 +224,13 @@ impl Intake {
     }
 
     /// The host breaks the connection off.
-    pub(in crate::spn::endpoint) fn reset(&mut self, cx: &mut Context<'_>, id: ConnId, code: u64) {
+    pub(in crate::spn::endpoint) fn reset(&mut self, cx: &mut Context<'_>, id: ConnId, code: StreamCode) {
         self.exchange.conn_event(cx, id, Event::LocalAbort { code });
         self.settle(cx);
     }
 
     /// The host breaks the connection off, but not before the partner has what was written.
-    pub(in crate::spn::endpoint) fn reset_delivered(&mut self, cx: &mut Context<'_>, id: ConnId, code: u64) {
+    pub(in crate::spn::endpoint) fn reset_delivered(&mut self, cx: &mut Context<'_>, id: ConnId, code: StreamCode) {
         if let Some(conn) = self.parts().conns.get_mut(id) {
             conn.part(code, cx.now + cx.setup.config().limits.parting);
             self.part(cx, id);

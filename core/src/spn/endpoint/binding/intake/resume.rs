@@ -9,8 +9,8 @@ use crate::spn::{
         binding::link::streams::StrayPause, carrier::LinkId, context::Context, machines::connection::Event, ports::Due,
     },
     wire::{
-        code,
-        frame::{AckEntry, Frame, ResumeAck, flag},
+        code::StreamCode,
+        frame::{AckEntry, Flags, Frame, ResumeAck},
     },
 };
 
@@ -30,9 +30,9 @@ impl Intake {
     }
 
     /// CONNECTED.
-    pub(super) fn on_connected(&mut self, cx: &mut Context<'_>, link: LinkId, key: ConnKey, flags: u8) {
+    pub(super) fn on_connected(&mut self, cx: &mut Context<'_>, link: LinkId, key: ConnKey, flags: Flags) {
         if let Some(id) = self.parts().conns.on_link(link, &key) {
-            let resumable = flags & flag::RESUMABLE != 0;
+            let resumable = flags.contains(Flags::RESUMABLE);
             self.exchange.conn_event(cx, id, Event::Confirmed { resumable });
             if resumable {
                 self.parts().conns.note_progress(cx.now, id, cx.ports);
@@ -86,8 +86,8 @@ impl Intake {
         let ResumeAck { conn: key, status, generation, received, flags } = ack;
         let Some(id) = self.parts().conns.by_key(&key) else {
             // The partner has the values of its tombstone now.
-            if !self.parts().tombstones.acknowledge(&key) && status == code::OK {
-                let unknown = Frame::CloseReq { conn: key, code: code::RESUME_PARTNER_MISSING };
+            if !self.parts().tombstones.acknowledge(&key) && status == StreamCode::OK {
+                let unknown = Frame::CloseReq { conn: key, code: StreamCode::RESUME_PARTNER_MISSING };
                 self.parts().links.send(link, &unknown, cx.ports);
             }
             return;
@@ -98,22 +98,22 @@ impl Intake {
         let is_paused = conn.machine().is_paused();
         match status {
             // The partner has lost the stream on which this end still is.
-            code::OK if consumer && !is_paused => {
+            StreamCode::OK if consumer && !is_paused => {
                 if generation >= u64::from(ledger.generation()) {
-                    self.exchange.conn_event(cx, id, Event::StreamReset { code: code::PAUSED });
+                    self.exchange.conn_event(cx, id, Event::StreamReset { code: StreamCode::PAUSED });
                 }
             }
-            code::OK => {
+            StreamCode::OK => {
                 self.exchange.note_heard(cx, id);
                 if self.exchange.acknowledge(cx, id, received, flags) && consumer && is_paused {
                     self.open_leg(cx, link, id);
                 }
             }
-            code if flags & flag::ABORTED != 0 => self.exchange.conn_event(cx, id, Event::ResumeAborted { code }),
-            code::RESUME_PARTNER_MISSING | code::TOO_MANY_SESSIONS => {
+            code if flags.contains(Flags::ABORTED) => self.exchange.conn_event(cx, id, Event::ResumeAborted { code }),
+            StreamCode::RESUME_PARTNER_MISSING | StreamCode::TOO_MANY_SESSIONS => {
                 self.exchange.conn_event(cx, id, Event::ResumeRefused)
             }
-            code::NOT_ENTITLED | code::PAUSED => self.parts().unask(cx, id, link),
+            StreamCode::NOT_ENTITLED | StreamCode::PAUSED => self.parts().unask(cx, id, link),
             code => self.exchange.conn_event(cx, id, Event::ResumeAborted { code }),
         }
     }
@@ -126,7 +126,7 @@ impl Intake {
         if let Some(id) = self.parts().conns.by_key(&key) {
             // Its stream is no good any more; without one, it has asked for the next everywhere.
             if self.parts().conns.get(id).is_some_and(|conn| conn.ledger.is_some() && !conn.machine().is_paused()) {
-                self.exchange.conn_event(cx, id, Event::StreamReset { code: code::PAUSED });
+                self.exchange.conn_event(cx, id, Event::StreamReset { code: StreamCode::PAUSED });
             }
             return;
         }

@@ -14,7 +14,7 @@ use crate::{
             policy::spent::Reason,
             ports::Due,
         },
-        wire::{code, frame::flag, preamble::Preamble},
+        wire::{code::StreamCode, frame::Flags, preamble::Preamble},
     },
 };
 
@@ -29,7 +29,7 @@ impl Intake {
     /// The hub opened a stream.
     pub(super) fn on_stream_opened(&mut self, cx: &mut Context<'_>, id: LinkId, stream: StreamId) {
         if cx.setup.is_consumer() {
-            return self.refuse(cx, id, stream, code::MALFORMED);
+            return self.refuse(cx, id, stream, StreamCode::MALFORMED);
         }
         let Some(wire) = self.parts().links.wire_mut(id) else { return };
         // Before SESSION_ACK it has overtaken it: streams do not keep order among each other. QUIC's credit bounds how many.
@@ -67,7 +67,7 @@ impl Intake {
                 return match outcome {
                     ReadOutcome::More | ReadOutcome::Blocked => {}
                     ReadOutcome::Finished | ReadOutcome::Reset(_) | ReadOutcome::Gone => {
-                        self.refuse(cx, id, stream, code::MALFORMED);
+                        self.refuse(cx, id, stream, StreamCode::MALFORMED);
                     }
                 };
             };
@@ -85,7 +85,7 @@ impl Intake {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "stream refused");
-                    return self.refuse(cx, id, stream, code::MALFORMED);
+                    return self.refuse(cx, id, stream, StreamCode::MALFORMED);
                 }
             }
         }
@@ -105,8 +105,8 @@ impl Intake {
             (Some(_), _) => false,
             (None, ReadOutcome::Finished) => true,
             (None, ReadOutcome::More | ReadOutcome::Blocked) => return,
-            (None, ReadOutcome::Reset(code)) => return self.refuse(cx, id, stream, code),
-            (None, ReadOutcome::Gone) => return self.refuse(cx, id, stream, code::PEER_ABORTED),
+            (None, ReadOutcome::Reset(code)) => return self.refuse(cx, id, stream, StreamCode(code)),
+            (None, ReadOutcome::Gone) => return self.refuse(cx, id, stream, StreamCode::PEER_ABORTED),
         };
         self.call(cx, id, stream, None, first.unwrap_or_default(), ends);
     }
@@ -124,24 +124,26 @@ impl Intake {
         wire.streams_mut().close_opening(stream);
         let has_left = wire.has_left();
         match *preamble {
-            Preamble::Connect { .. } if has_left => self.refuse(cx, id, stream, code::NOT_STARTED),
+            Preamble::Connect { .. } if has_left => self.refuse(cx, id, stream, StreamCode::NOT_STARTED),
             Preamble::Connect { conn: key, flags } => match self.parts().spent.reason(&key) {
-                Some(Reason::Refused) => self.refuse(cx, id, stream, code::NOT_STARTED),
-                Some(Reason::Broken) => self.refuse(cx, id, stream, code::CONN_IN_USE),
-                None if self.parts().conns.by_key(&key).is_some() => self.refuse(cx, id, stream, code::CONN_IN_USE),
+                Some(Reason::Refused) => self.refuse(cx, id, stream, StreamCode::NOT_STARTED),
+                Some(Reason::Broken) => self.refuse(cx, id, stream, StreamCode::CONN_IN_USE),
+                None if self.parts().conns.by_key(&key).is_some() => {
+                    self.refuse(cx, id, stream, StreamCode::CONN_IN_USE)
+                }
                 None => {
-                    let is_resumable = cx.setup.config().resume && flags & flag::RESUMABLE != 0;
+                    let is_resumable = cx.setup.config().resume && flags.contains(Flags::RESUMABLE);
                     self.call(cx, id, stream, Some(Call { key, is_resumable, owner }), rest, false);
                 }
             },
-            Preamble::Resume { .. } if has_left => self.refuse(cx, id, stream, code::PAUSED),
+            Preamble::Resume { .. } if has_left => self.refuse(cx, id, stream, StreamCode::PAUSED),
             Preamble::Resume { conn, .. } if self.parts().is_of_another(conn, owner) => {
-                self.refuse(cx, id, stream, code::NOT_ENTITLED);
+                self.refuse(cx, id, stream, StreamCode::NOT_ENTITLED);
             }
             // The connection has ended here, and a hub still holds an older request of this end.
             Preamble::Resume { conn, .. } if self.parts().tombstones.has(&conn) => {
                 self.parts().repeat_tombstone(cx, conn);
-                self.refuse(cx, id, stream, code::PAUSED);
+                self.refuse(cx, id, stream, StreamCode::PAUSED);
             }
             Preamble::Resume { .. } => {
                 if let Err(code) = self.take_leg(cx, id, stream, preamble, rest) {
@@ -168,7 +170,7 @@ impl Intake {
         ends: bool,
     ) {
         if self.parts().conns.len() >= cx.setup.config().limits.connections {
-            return self.refuse(cx, id, stream, code::CONNECTION_LIMIT);
+            return self.refuse(cx, id, stream, StreamCode::CONNECTION_LIMIT);
         }
         let conn = self.parts().conns.add(cx.setup.connection(), false);
         let Some(wire) = self.parts().links.wire_mut(id) else { return };
@@ -193,12 +195,12 @@ impl Intake {
     /// The preamble has had its time. The windows of a busy session may have held it up: its partner may try again (DAT-5).
     pub(in crate::spn::endpoint) fn expire_preamble(&mut self, cx: &mut Context<'_>, id: LinkId, stream: StreamId) {
         if self.parts().links.wire_mut(id).is_some_and(|wire| wire.streams_mut().opening(stream).is_some()) {
-            self.refuse(cx, id, stream, code::PAUSED);
+            self.refuse(cx, id, stream, StreamCode::PAUSED);
             self.parts().links.note_weight(id, cx.ports);
         }
     }
 
-    fn refuse(&mut self, cx: &mut Context<'_>, id: LinkId, stream: StreamId, code: u64) {
+    fn refuse(&mut self, cx: &mut Context<'_>, id: LinkId, stream: StreamId, code: StreamCode) {
         if let Some(wire) = self.parts().links.wire_mut(id) {
             wire.refuse(stream, code, cx.ports);
         }

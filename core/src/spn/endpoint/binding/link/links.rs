@@ -22,7 +22,7 @@ use crate::{
             ports::{Due, Ports},
             setup::Setup,
         },
-        wire::{code, frame::Frame},
+        wire::{code::SessionCode, frame::Frame},
     },
 };
 
@@ -258,7 +258,7 @@ impl Links {
                 Action::SendNotifyShutdown => self.send_datagram(id, b"notify_shutdown", ports),
                 Action::SendSessionClose { code } => {
                     link.leave();
-                    self.send(id, &Frame::SessionClose { code, text: code::text(code).to_owned() }, ports);
+                    self.send(id, &Frame::SessionClose { code, text: code.text().to_owned() }, ports);
                 }
                 Action::Close { code } => self.close(now, id, code, ports),
                 Action::CallReserve => self.call_reserve(id, ports),
@@ -305,12 +305,12 @@ impl Links {
     }
 
     /// Closes the QUIC connection of a session, if it has one.
-    fn close(&mut self, now: Instant, id: LinkId, code: u64, ports: &mut Ports) {
+    fn close(&mut self, now: Instant, id: LinkId, code: SessionCode, ports: &mut Ports) {
         if let Some(handle) = self.drop_wire(id, ports) {
-            ports.quic.close(now, handle, code, code::text(code));
+            ports.quic.close(now, handle, code.0, code.text());
         }
         if let Some(link) = self.links.get_mut(&id) {
-            link.explain(|| code::text(code).to_owned());
+            link.explain(|| code.text().to_owned());
         }
     }
 
@@ -328,7 +328,8 @@ impl Links {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.explain(|| reason.to_string());
         let Some(wire) = &mut link.wire else { return };
-        wire.is_disowned |= matches!(reason, CloseReason::Peer { code: code::NOT_ENTITLED, .. });
+        wire.is_disowned |=
+            matches!(reason, CloseReason::Peer { code, .. } if SessionCode(*code) == SessionCode::NOT_ENTITLED);
         self.turns.cancel(id);
         self.by_handle.remove(&wire.handle());
         ports.post_link(id, Event::Lost);
@@ -349,7 +350,7 @@ impl Links {
     pub(in crate::spn::endpoint) fn end(&mut self, now: Instant, id: LinkId, ports: &mut Ports) -> Option<Ended> {
         self.turns.end(id);
         self.call_reserve(id, ports);
-        self.close(now, id, code::OK, ports);
+        self.close(now, id, SessionCode::OK, ports);
         let Link { remote, begun, reason, .. } = self.links.remove(&id)?;
         ports.notify(Notice::SessionEnded { remote, reason });
         Some(Ended { remote, begun })

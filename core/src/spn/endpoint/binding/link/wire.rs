@@ -15,7 +15,9 @@ use crate::{
             ports::Ports,
         },
         wire::{
+            code::{SessionCode, StreamCode},
             control::{Control, ControlError},
+            frame::Flags,
             frame::{Frame, SessionAck},
         },
     },
@@ -169,10 +171,10 @@ impl Wire {
     }
 
     /// Refuses a stream that is no connection yet.
-    pub(in crate::spn::endpoint) fn refuse(&mut self, stream: StreamId, code: u64, ports: &mut Ports) {
+    pub(in crate::spn::endpoint) fn refuse(&mut self, stream: StreamId, code: StreamCode, ports: &mut Ports) {
         self.streams.close_opening(stream);
-        ports.quic.reset(self.handle, stream, code);
-        ports.quic.stop(self.handle, stream, code);
+        ports.quic.reset(self.handle, stream, code.0);
+        ports.quic.stop(self.handle, stream, code.0);
     }
 
     /// Lets the hub open more streams if it may soon need them; see [`Streams`].
@@ -237,7 +239,7 @@ impl Wire {
     pub(super) fn list(
         &mut self,
         number: u64,
-        flags: u8,
+        flags: Flags,
         instances: Vec<Instance>,
         retiring: Vec<Instance>,
         ports: &mut Ports,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Action, Connection, ConnectionTimer, Event, Sending, State};
-use crate::spn::wire::code;
+use crate::spn::wire::code::StreamCode;
 
 impl Connection {
     pub(super) fn disconnecting(&mut self, event: Event) -> State {
@@ -40,12 +40,12 @@ impl Connection {
                 state
             }
             Event::StreamClosed => {
-                self.cut(code::OK);
+                self.cut(StreamCode::OK);
                 self.end()
             }
             // A hub answers so when it has no partner to inform: the end is left for the partner.
             Event::CloseAck => {
-                self.cut(code::OK);
+                self.cut(StreamCode::OK);
                 self.leave_closing()
             }
             Event::SessionLost => self.leave_closing(),
@@ -75,9 +75,9 @@ impl Connection {
     }
 
     /// CLOSE_REQ.
-    pub(super) fn follow_close(&mut self, now: Instant, code: u64) -> State {
+    pub(super) fn follow_close(&mut self, now: Instant, code: StreamCode) -> State {
         self.parts.act(Action::SendCloseAck);
-        if code == code::OK {
+        if code == StreamCode::OK {
             if self.flow.sending == Sending::Open {
                 self.parts.act(Action::LocalStopped { code });
             }
@@ -90,14 +90,14 @@ impl Connection {
     }
 
     /// Ends both directions on the local side's wish. FIN and RESET_STREAM are all that `sc01` has for it.
-    pub(super) fn abort(&mut self, now: Instant, code: u64) -> State {
+    pub(super) fn abort(&mut self, now: Instant, code: StreamCode) -> State {
         if !self.is_sc02() {
             self.cut(code);
             return self.end();
         }
         self.closing = code;
         self.parts.act(Action::SendCloseReq { code });
-        if code == code::OK {
+        if code == StreamCode::OK {
             self.finish();
             self.stop(code);
         } else {
@@ -130,21 +130,21 @@ impl Connection {
     }
 
     /// Resets what is still open of our half.
-    pub(super) fn reset(&mut self, code: u64) {
+    pub(super) fn reset(&mut self, code: StreamCode) {
         if matches!(self.flow.sending, Sending::Open | Sending::Finished) {
             self.flow.sending = Sending::Stopped;
             self.parts.act(Action::ResetStream { code });
         }
     }
 
-    pub(super) fn stop(&mut self, code: u64) {
+    pub(super) fn stop(&mut self, code: StreamCode) {
         if self.flow.receiving {
             self.flow.receiving = false;
             self.parts.act(Action::StopStream { code });
         }
     }
 
-    pub(super) fn cut(&mut self, code: u64) {
+    pub(super) fn cut(&mut self, code: StreamCode) {
         self.reset(code);
         self.stop(code);
     }
@@ -153,7 +153,7 @@ impl Connection {
         if self.flow.is_over() { self.end() } else { state }
     }
 
-    pub(super) fn fail(&mut self, code: u64) -> State {
+    pub(super) fn fail(&mut self, code: StreamCode) -> State {
         self.parts.act(Action::LocalReset { code });
         self.end()
     }

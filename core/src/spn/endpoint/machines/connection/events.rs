@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::Timer, spn::Protocol};
+use crate::{machine::Timer, spn::Protocol, spn::wire::code::StreamCode};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,21 +26,21 @@ pub enum Event {
     /// The local side has finished sending.
     LocalFinish,
     /// The local side reads no more.
-    LocalStop { code: u64 },
+    LocalStop { code: StreamCode },
     /// The local side wants both directions to end.
-    LocalAbort { code: u64 },
+    LocalAbort { code: StreamCode },
     /// FIN: the other side's bytes are all read.
     StreamFinished,
     /// RESET_STREAM.
-    StreamReset { code: u64 },
+    StreamReset { code: StreamCode },
     /// STOP_SENDING.
-    StreamStopped { code: u64 },
+    StreamStopped { code: StreamCode },
     /// Our FIN is acknowledged.
     StreamAcked,
     /// Both halves of the stream are gone.
     StreamClosed,
     /// CLOSE_REQ.
-    CloseReq { code: u64 },
+    CloseReq { code: StreamCode },
     /// CLOSE_ACK.
     CloseAck,
     /// The session that carries it is lost.
@@ -62,7 +62,7 @@ pub enum Event {
     /// None of them has it.
     Absent,
     /// RESUME_ACK: the partner has broken it off.
-    ResumeAborted { code: u64 },
+    ResumeAborted { code: StreamCode },
     /// The next stream is there, with its RESUME.
     Resumed,
     /// The partner's RESUME has come on it.
@@ -89,11 +89,11 @@ pub enum Action {
     /// Finish the stream.
     FinishStream,
     /// RESET_STREAM.
-    ResetStream { code: u64 },
+    ResetStream { code: StreamCode },
     /// STOP_SENDING.
-    StopStream { code: u64 },
+    StopStream { code: StreamCode },
     /// Send CLOSE_REQ.
-    SendCloseReq { code: u64 },
+    SendCloseReq { code: StreamCode },
     /// Send CLOSE_ACK.
     SendCloseAck,
     /// Send PAUSE_ACK.
@@ -107,13 +107,13 @@ pub enum Action {
     /// Send again, behind RESUME, what is not acknowledged.
     SendKept,
     /// Without a stream, leave the abort for the partner on every session.
-    LeaveAbort { code: u64 },
+    LeaveAbort { code: StreamCode },
     /// Say `stream_closed` as soon as both halves of the stream are gone.
     AwaitStreamEnd,
     /// Show the local side a reset: both directions are over.
-    LocalReset { code: u64 },
+    LocalReset { code: StreamCode },
     /// Show the local side that its bytes are wanted no more.
-    LocalStopped { code: u64 },
+    LocalStopped { code: StreamCode },
     /// Final: forget it.
     Disconnected,
 }

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Connection, ConnectionTimer, Event, Sending, State};
-use crate::spn::{Role, wire::code};
+use crate::spn::{Role, wire::code::StreamCode};
 
 impl Connection {
     pub(super) fn start_pausing(&mut self, now: Instant) -> State {
@@ -51,16 +51,16 @@ impl Connection {
                 self.flow.receiving = false;
                 self.end_if_over(state)
             }
-            Event::StreamReset { code: code::PAUSED } | Event::StreamStopped { code: code::PAUSED } => {
-                self.break_stream(code::PAUSED);
+            Event::StreamReset { code: StreamCode::PAUSED } | Event::StreamStopped { code: StreamCode::PAUSED } => {
+                self.break_stream(StreamCode::PAUSED);
                 self.pause(now)
             }
             // No provider has had it: it may begin again.
-            Event::StreamReset { code: code::NOT_STARTED } if self.can_repeat() => {
+            Event::StreamReset { code: StreamCode::NOT_STARTED } if self.can_repeat() => {
                 self.flow.receiving = false;
                 self.parts.timers.stop(ConnectionTimer::Pausing);
                 self.parts.timers.set_after(ConnectionTimer::Total, now, self.config.total);
-                self.repeat(now, code::NOT_STARTED, Duration::ZERO)
+                self.repeat(now, StreamCode::NOT_STARTED, Duration::ZERO)
             }
             Event::StreamReset { code } => {
                 self.flow.receiving = false;
@@ -117,9 +117,11 @@ impl Connection {
                 state
             }
             // Its first stream came to nothing: it may begin again.
-            Event::ResumeAborted { code: code::NOT_STARTED } if asked && self.can_repeat() => self.begin_again(now),
+            Event::ResumeAborted { code: StreamCode::NOT_STARTED } if asked && self.can_repeat() => {
+                self.begin_again(now)
+            }
             Event::Absent if self.can_repeat() => self.begin_again(now),
-            Event::Absent => self.fail(code::NOT_STARTED),
+            Event::Absent => self.fail(StreamCode::NOT_STARTED),
             // The providers will say what became of it: they are waited for like any partner.
             Event::Sought => {
                 if !std::mem::replace(&mut self.flow.confirmed, true) {
@@ -150,8 +152,8 @@ impl Connection {
             Event::Resumed => self.resume(now),
             Event::SentOver => self.deliver(state),
             Event::Mismatch => {
-                self.parts.act(Action::LeaveAbort { code: code::CONN_IN_USE });
-                self.fail(code::CONN_IN_USE)
+                self.parts.act(Action::LeaveAbort { code: StreamCode::CONN_IN_USE });
+                self.fail(StreamCode::CONN_IN_USE)
             }
             Event::Connect
             | Event::Incoming { .. }
@@ -215,7 +217,7 @@ impl Connection {
     }
 
     /// Resets and stops what is still open of the stream; the directions stay what they are.
-    pub(super) fn break_stream(&mut self, code: u64) {
+    pub(super) fn break_stream(&mut self, code: StreamCode) {
         self.parts.act(Action::ResetStream { code });
         self.parts.act(Action::StopStream { code });
     }
@@ -249,21 +251,21 @@ impl Connection {
 
     /// The partner's offsets cannot be, and there is a stream.
     pub(super) fn reject_partner(&mut self, now: Instant) -> State {
-        self.closing = code::CONN_IN_USE;
-        self.parts.act(Action::SendCloseReq { code: code::CONN_IN_USE });
-        self.cut(code::CONN_IN_USE);
-        self.parts.act(Action::LocalReset { code: code::CONN_IN_USE });
+        self.closing = StreamCode::CONN_IN_USE;
+        self.parts.act(Action::SendCloseReq { code: StreamCode::CONN_IN_USE });
+        self.cut(StreamCode::CONN_IN_USE);
+        self.parts.act(Action::LocalReset { code: StreamCode::CONN_IN_USE });
         self.start_closing(now)
     }
 
     /// Connected, it has waited for too long, for its host or for its partner.
-    pub(super) fn break_off(&mut self, now: Instant, code: u64) -> State {
+    pub(super) fn break_off(&mut self, now: Instant, code: StreamCode) -> State {
         self.parts.act(Action::LocalReset { code });
         self.abort(now, code)
     }
 
     /// The same, without a stream or about to lose it.
-    pub(super) fn break_off_paused(&mut self, code: u64) -> State {
+    pub(super) fn break_off_paused(&mut self, code: StreamCode) -> State {
         self.break_stream(code);
         self.parts.act(Action::LeaveAbort { code });
         self.fail(code)
@@ -277,7 +279,7 @@ impl Connection {
         self.end()
     }
 
-    fn leave_abort(&mut self, code: u64) -> State {
+    fn leave_abort(&mut self, code: StreamCode) -> State {
         self.parts.act(Action::LeaveAbort { code });
         self.end()
     }
@@ -285,8 +287,8 @@ impl Connection {
     /// It was without a stream for too long. What is complete for the local side is no failure (RES-34).
     pub(super) fn give_up(&mut self) -> State {
         if self.flow.sending == Sending::Open || self.flow.receiving {
-            self.parts.act(Action::LeaveAbort { code: code::PAUSE_TIMEOUT });
-            self.fail(code::PAUSE_TIMEOUT)
+            self.parts.act(Action::LeaveAbort { code: StreamCode::PAUSE_TIMEOUT });
+            self.fail(StreamCode::PAUSE_TIMEOUT)
         } else {
             self.end()
         }

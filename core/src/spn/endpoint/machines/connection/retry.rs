@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Connection, ConnectionTimer, Sending, State};
-use crate::spn::{Role, wire::code};
+use crate::spn::{Role, wire::code::StreamCode};
 
 impl Connection {
     /// The stream is there: makes good on it what the local side and earlier tries have done.
@@ -32,7 +32,7 @@ impl Connection {
         } else if self.flow.resumable {
             self.pause(now)
         } else {
-            self.fail(code::PARTNER_LOST)
+            self.fail(StreamCode::PARTNER_LOST)
         }
     }
 
@@ -53,7 +53,7 @@ impl Connection {
         self.is_untouched(state) && !(self.flow.resumable && self.flow.confirmed)
     }
 
-    pub(super) fn repeat(&mut self, now: Instant, code: u64, pause: Duration) -> State {
+    pub(super) fn repeat(&mut self, now: Instant, code: StreamCode, pause: Duration) -> State {
         let before = self.flow.sending;
         self.cut(code);
         self.flow.sending = before;

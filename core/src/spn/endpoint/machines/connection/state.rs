@@ -1,6 +1,7 @@
 //! The states of an endpoint connection, and what has happened on its two directions.
 
 use crate::machine;
+use crate::spn::wire::code::StreamCode;
 
 /// The states of an endpoint connection.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,7 +62,7 @@ pub(super) struct Flow {
     /// The receiving direction is open.
     pub(super) receiving: bool,
     /// The local side wants no more, with this code.
-    pub(super) read_closed: Option<u64>,
+    pub(super) read_closed: Option<StreamCode>,
     /// Payload was sent, on any try.
     pub(super) sent: bool,
     /// All of it is held and can be sent again.

@@ -11,13 +11,13 @@ struct Bench {
 
 const SC01: Protocol = Protocol::Sc01;
 const SC02: Protocol = Protocol::Sc02;
-const ABORT: Event = Event::LocalAbort { code: code::PEER_ABORTED };
+const ABORT: Event = Event::LocalAbort { code: StreamCode::PEER_ABORTED };
 
-const fn reset(code: u64) -> Event {
+const fn reset(code: StreamCode) -> Event {
     Event::StreamReset { code }
 }
 
-const fn stopped(code: u64) -> Event {
+const fn stopped(code: StreamCode) -> Event {
     Event::StreamStopped { code }
 }
 
@@ -104,14 +104,14 @@ fn a_provider_begins_with_a_stream() {
 #[test]
 fn looking_up_ends_after_10_s() {
     let mut bench = Bench::after(&[Event::Connect]);
-    let over = [Action::LocalReset { code: code::NOT_STARTED }, Action::Disconnected];
+    let over = [Action::LocalReset { code: StreamCode::NOT_STARTED }, Action::Disconnected];
     bench.fire("lookup", 10_000, "Disconnected", &over);
 }
 
 #[test]
 fn a_provider_that_does_not_dial_is_given_up() {
     let mut bench = Bench::after(&[Event::Incoming { protocol: SC02 }]);
-    let code = code::PEER_ABORTED;
+    let code = StreamCode::PEER_ABORTED;
     let over =
         [Action::ResetStream { code }, Action::StopStream { code }, Action::LocalReset { code }, Action::Disconnected];
     bench.fire("dial", 60_000, "Disconnected", &over);
@@ -120,11 +120,11 @@ fn a_provider_that_does_not_dial_is_given_up() {
 #[test]
 fn what_the_local_side_does_early_is_made_good() {
     let mut bench = Bench::after(&[Event::Connect]);
-    bench.expect(&[Event::LocalFinish, Event::LocalStop { code: 7 }], "LookingUpSession", &[]);
+    bench.expect(&[Event::LocalFinish, Event::LocalStop { code: StreamCode(7) }], "LookingUpSession", &[]);
     bench.expect(
         &[Event::SessionFound { protocol: SC02 }, Event::Opened],
         "Connected",
-        &[Action::FinishStream, Action::StopStream { code: 7 }],
+        &[Action::FinishStream, Action::StopStream { code: StreamCode(7) }],
     );
     bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
 
@@ -154,25 +154,31 @@ fn it_ends_when_both_directions_have() {
 fn stop_sending_ends_only_that_direction() {
     for protocol in [SC01, SC02] {
         let mut bench = Bench::provider(protocol);
-        let said = [Action::ResetStream { code: 0x20 }, Action::LocalStopped { code: 0x20 }];
+        let said = [Action::ResetStream { code: StreamCode(0x20) }, Action::LocalStopped { code: StreamCode(0x20) }];
         bench.expect(&[stopped(0x20)], "Connected", &said);
         bench.expect(&[Event::LocalFinish], "Connected", &[]);
         bench.expect(&[Event::StreamFinished], "Disconnected", &[Action::Disconnected]);
 
         // The local side reads no more: the other direction lives on.
         let mut bench = Bench::provider(protocol);
-        bench.expect(&[Event::LocalStop { code: 9 }], "Connected", &[Action::StopStream { code: 9 }]);
+        bench.expect(
+            &[Event::LocalStop { code: StreamCode(9) }],
+            "Connected",
+            &[Action::StopStream { code: StreamCode(9) }],
+        );
         bench.expect(&[Event::LocalFinish], "Connected", &[Action::FinishStream]);
         bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
     }
     // After the local end, nobody is to hear of it.
     let mut bench = Bench::provider(SC02);
-    bench.expect(&[Event::LocalFinish, stopped(0)], "Connected", &[Action::ResetStream { code: 0 }]);
+    bench.expect(&[Event::LocalFinish, stopped(0)], "Connected", &[Action::ResetStream { code: StreamCode(0) }]);
 }
 
 #[test]
 fn reset_ends_the_connection() {
-    for (protocol, code) in [(SC01, 1), (SC01, code::PAUSED), (SC01, code::NOT_STARTED), (SC02, code::PARTNER_LOST)] {
+    for (protocol, code) in
+        [(SC01, 1), (SC01, StreamCode::PAUSED), (SC01, StreamCode::NOT_STARTED), (SC02, StreamCode::PARTNER_LOST)]
+    {
         let over = [Action::ResetStream { code }, Action::LocalReset { code }, Action::Disconnected];
         Bench::consumer(protocol).expect(&[Event::BytesSent, reset(code)], "Disconnected", &over);
         Bench::provider(protocol).expect(&[reset(code)], "Disconnected", &over);
@@ -182,7 +188,7 @@ fn reset_ends_the_connection() {
     bench.expect(
         &[Event::LocalFinish, Event::StreamAcked, reset(0x20)],
         "Disconnected",
-        &[Action::LocalReset { code: 0x20 }, Action::Disconnected],
+        &[Action::LocalReset { code: StreamCode(0x20) }, Action::Disconnected],
     );
 }
 
@@ -192,27 +198,27 @@ fn a_refused_connection_is_tried_again_with_its_bytes() {
     bench.feed(Event::BytesSent);
     bench.feed(Event::LocalFinish);
     bench.feed(Event::StreamAcked);
-    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &[Action::ForgetStream]);
+    bench.expect(&[reset(StreamCode::NOT_STARTED)], "LookingUpSession", &[Action::ForgetStream]);
     bench.fire("again", 100, "LookingUpSession", &[Action::LookUp]);
     bench.expect(&[Event::SessionFound { protocol: SC02 }], "Connecting", &[Action::OpenStream]);
     bench.expect(&[Event::Opened], "Connected", &[Action::SendHeld, Action::FinishStream]);
     // The pauses grow.
-    let drop = Action::ResetStream { code: code::NOT_STARTED };
-    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &[drop.clone(), Action::ForgetStream]);
+    let drop = Action::ResetStream { code: StreamCode::NOT_STARTED };
+    bench.expect(&[reset(StreamCode::NOT_STARTED)], "LookingUpSession", &[drop.clone(), Action::ForgetStream]);
     bench.fire("again", 200, "LookingUpSession", &[Action::LookUp]);
 
     // STOP_SENDING may come first; the local side hears nothing of it.
     let mut bench = Bench::consumer(SC02);
     bench.expect(
-        &[stopped(code::NOT_STARTED)],
+        &[stopped(StreamCode::NOT_STARTED)],
         "LookingUpSession",
-        &[drop, Action::StopStream { code: code::NOT_STARTED }, Action::ForgetStream],
+        &[drop, Action::StopStream { code: StreamCode::NOT_STARTED }, Action::ForgetStream],
     );
 }
 
 #[test]
 fn what_cannot_be_said_again_is_not_tried_again() {
-    let code = code::NOT_STARTED;
+    let code = StreamCode::NOT_STARTED;
     let over = [Action::ResetStream { code }, Action::LocalReset { code }, Action::Disconnected];
     let stopped_before = [Action::LocalReset { code }, Action::Disconnected];
     for (events, actions) in [
@@ -233,25 +239,25 @@ fn what_cannot_be_said_again_is_not_tried_again() {
 fn tries_end_60_s_after_the_first() {
     let mut bench = Bench::consumer(SC02);
     bench.now += Duration::from_secs(55);
-    let refused = [Action::ResetStream { code: code::NOT_STARTED }, Action::ForgetStream];
-    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &refused);
+    let refused = [Action::ResetStream { code: StreamCode::NOT_STARTED }, Action::ForgetStream];
+    bench.expect(&[reset(StreamCode::NOT_STARTED)], "LookingUpSession", &refused);
     bench.fire("again", 100, "LookingUpSession", &[Action::LookUp]);
-    let over = [Action::LocalReset { code: code::NOT_STARTED }, Action::Disconnected];
+    let over = [Action::LocalReset { code: StreamCode::NOT_STARTED }, Action::Disconnected];
     bench.fire("total", 4_900, "Disconnected", &over);
 
     let mut bench = Bench::consumer(SC02);
     bench.fire("total", 60_000, "Connected", &[]);
     bench.expect(
-        &[reset(code::NOT_STARTED)],
+        &[reset(StreamCode::NOT_STARTED)],
         "Disconnected",
-        &[Action::ResetStream { code: code::NOT_STARTED }, over[0].clone(), Action::Disconnected],
+        &[Action::ResetStream { code: StreamCode::NOT_STARTED }, over[0].clone(), Action::Disconnected],
     );
 }
 
 #[test]
 fn a_lost_session_is_replaced_while_no_byte_has_moved() {
     for protocol in [SC01, SC02] {
-        let over = [Action::LocalReset { code: code::PARTNER_LOST }, Action::Disconnected];
+        let over = [Action::LocalReset { code: StreamCode::PARTNER_LOST }, Action::Disconnected];
         let mut connecting = Bench::after(&[Event::Connect, Event::SessionFound { protocol }]);
         connecting.expect(&[Event::SessionLost], "LookingUpSession", &[Action::ForgetStream, Action::LookUp]);
         let mut untouched = Bench::consumer(protocol);
@@ -265,7 +271,7 @@ fn a_lost_session_is_replaced_while_no_byte_has_moved() {
     // What a refused try had sent may be sent again; it was not, yet.
     let mut bench = Bench::consumer(SC02);
     bench.feed(Event::BytesSent);
-    bench.feed(reset(code::NOT_STARTED));
+    bench.feed(reset(StreamCode::NOT_STARTED));
     bench.fire("again", 100, "LookingUpSession", &[Action::LookUp]);
     bench.feed(Event::SessionFound { protocol: SC02 });
     bench.expect(&[Event::SessionLost], "LookingUpSession", &[Action::ForgetStream, Action::LookUp]);
@@ -273,7 +279,7 @@ fn a_lost_session_is_replaced_while_no_byte_has_moved() {
 
 #[test]
 fn reset_0x27_is_a_lost_session() {
-    let code = code::PAUSED;
+    let code = StreamCode::PAUSED;
     let again = [Action::ResetStream { code }, Action::ForgetStream, Action::LookUp];
     let mut bench = Bench::consumer(SC02);
     bench.expect(&[reset(code)], "LookingUpSession", &again);
@@ -284,7 +290,7 @@ fn reset_0x27_is_a_lost_session() {
         &[
             Action::ResetStream { code },
             Action::StopStream { code },
-            Action::LocalReset { code: code::PARTNER_LOST },
+            Action::LocalReset { code: StreamCode::PARTNER_LOST },
             Action::Disconnected,
         ],
     );
@@ -292,7 +298,7 @@ fn reset_0x27_is_a_lost_session() {
 
 #[test]
 fn abort_is_close_req_with_resets_on_sc02() {
-    let code = code::PEER_ABORTED;
+    let code = StreamCode::PEER_ABORTED;
     let closing = [
         Action::SendCloseReq { code },
         Action::ResetStream { code },
@@ -308,19 +314,23 @@ fn abort_is_close_req_with_resets_on_sc02() {
         bench.expect(&[ABORT], "Disconnecting", &closing);
         let mut patient = Bench { machine: bench.machine.clone(), now: bench.now };
         bench.expect(&[Event::StreamClosed], "Disconnected", &[Action::Disconnected]);
-        patient.expect(&[Event::CloseReq { code: 0 }], "Disconnecting", &[Action::SendCloseAck]);
+        patient.expect(&[Event::CloseReq { code: StreamCode(0) }], "Disconnecting", &[Action::SendCloseAck]);
         patient.fire("closing", 5_000, "Disconnected", &[Action::Disconnected]);
     }
 }
 
 #[test]
 fn abort_is_a_reset_on_sc01() {
-    let code = code::PEER_ABORTED;
+    let code = StreamCode::PEER_ABORTED;
     let over = |code| [Action::ResetStream { code }, Action::StopStream { code }, Action::Disconnected];
     Bench::consumer(SC01).expect(&[ABORT], "Disconnected", &over(code));
     Bench::provider(SC01).expect(&[ABORT], "Disconnected", &over(code));
     // A dial that failed has a code of its own.
-    Bench::after(&[Event::Incoming { protocol: SC01 }]).expect(&[ABORT], "Disconnected", &over(code::DIAL_FAILED));
+    Bench::after(&[Event::Incoming { protocol: SC01 }]).expect(
+        &[ABORT],
+        "Disconnected",
+        &over(StreamCode::DIAL_FAILED),
+    );
 }
 
 #[test]
@@ -328,12 +338,12 @@ fn an_orderly_close_waits_for_the_ends() {
     let mut bench = Bench::consumer(SC02);
     bench.feed(Event::BytesSent);
     bench.expect(
-        &[Event::LocalAbort { code: 0 }],
+        &[Event::LocalAbort { code: StreamCode(0) }],
         "Disconnecting",
         &[
-            Action::SendCloseReq { code: 0 },
+            Action::SendCloseReq { code: StreamCode(0) },
             Action::FinishStream,
-            Action::StopStream { code: 0 },
+            Action::StopStream { code: StreamCode(0) },
             Action::AwaitStreamEnd,
         ],
     );
@@ -343,7 +353,7 @@ fn an_orderly_close_waits_for_the_ends() {
 #[test]
 fn close_req_is_answered() {
     let ack = Action::SendCloseAck;
-    let code = code::PEER_ABORTED;
+    let code = StreamCode::PEER_ABORTED;
     // While connecting, it is over at once.
     let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }]);
     bench.expect(
@@ -374,9 +384,9 @@ fn close_req_is_answered() {
     // Without, what has been written is delivered, and the hub ends the stream.
     let mut bench = Bench::provider(SC02);
     bench.expect(
-        &[Event::CloseReq { code: 0 }],
+        &[Event::CloseReq { code: StreamCode(0) }],
         "Disconnecting",
-        &[ack, Action::LocalStopped { code: 0 }, Action::FinishStream, Action::AwaitStreamEnd],
+        &[ack, Action::LocalStopped { code: StreamCode(0) }, Action::FinishStream, Action::AwaitStreamEnd],
     );
     bench.expect(&[Event::StreamFinished], "Disconnecting", &[]);
     bench.expect(&[Event::StreamAcked], "Disconnected", &[Action::Disconnected]);
@@ -391,12 +401,12 @@ fn a_session_lost_while_disconnecting_ends_it() {
 
 #[test]
 fn an_empty_end_from_an_sc01_hub_is_a_failure() {
-    let code = code::PARTNER_LOST;
+    let code = StreamCode::PARTNER_LOST;
     // Nothing sent: safe to try again, once.
     let mut bench = Bench::consumer(SC01);
     bench.feed(Event::LocalFinish);
     bench.feed(Event::StreamAcked);
-    let drop = Action::StopStream { code: 0 };
+    let drop = Action::StopStream { code: StreamCode(0) };
     bench.expect(&[Event::StreamFinished], "LookingUpSession", &[drop, Action::ForgetStream, Action::LookUp]);
     bench.expect(&[Event::SessionFound { protocol: SC01 }, Event::Opened], "Connected", &[Action::FinishStream]);
     let over =
@@ -405,8 +415,13 @@ fn an_empty_end_from_an_sc01_hub_is_a_failure() {
     // The same when the hub refuses our end before it shows its own.
     let mut bench = Bench::consumer(SC01);
     bench.feed(Event::LocalFinish);
-    bench.expect(&[Event::StreamStopped { code: 0 }], "Connected", &[]);
-    let cut = [Action::ResetStream { code: 0 }, Action::StopStream { code: 0 }, Action::ForgetStream, Action::LookUp];
+    bench.expect(&[Event::StreamStopped { code: StreamCode(0) }], "Connected", &[]);
+    let cut = [
+        Action::ResetStream { code: StreamCode(0) },
+        Action::StopStream { code: StreamCode(0) },
+        Action::ForgetStream,
+        Action::LookUp,
+    ];
     bench.expect(&[Event::StreamFinished], "LookingUpSession", &cut);
     // Something sent: a reset, never a clean end.
     Bench::consumer(SC01).expect(&[Event::BytesSent, Event::StreamFinished], "Disconnected", &over);
@@ -449,7 +464,7 @@ fn a_lost_session_is_a_pause_when_both_ends_can_resume() {
 
 #[test]
 fn a_pause_ends_after_120_s() {
-    let code = code::PAUSE_TIMEOUT;
+    let code = StreamCode::PAUSE_TIMEOUT;
     let over = [Action::LeaveAbort { code }, Action::LocalReset { code }, Action::Disconnected];
     let asked = [Action::LeaveStream, Action::AskResume];
     let mut bench = resumable(Role::Consumer);
@@ -500,7 +515,7 @@ fn requests_that_are_refused_are_repeated_later_and_later() {
 
 #[test]
 fn the_hub_may_ask_for_a_pause() {
-    let code = code::PAUSED;
+    let code = StreamCode::PAUSED;
     let left = [Action::ResetStream { code }, Action::StopStream { code }, Action::LeaveStream, Action::AskResume];
     let mut bench = resumable(Role::Provider);
     bench.expect(&[Event::PauseReq], "Pausing", &[Action::SendPauseAck]);
@@ -516,13 +531,13 @@ fn the_hub_may_ask_for_a_pause() {
     // No provider has had it: as if it had never been opened.
     let mut bench = Bench::after(&[Event::Connect, Event::SessionFound { protocol: SC02 }, Event::Resumable]);
     bench.expect(&[Event::Opened, Event::PauseReq], "Pausing", &[Action::SendPauseAck]);
-    let dropped = [Action::ResetStream { code: code::NOT_STARTED }, Action::ForgetStream, Action::LookUp];
-    bench.expect(&[reset(code::NOT_STARTED)], "LookingUpSession", &dropped);
+    let dropped = [Action::ResetStream { code: StreamCode::NOT_STARTED }, Action::ForgetStream, Action::LookUp];
+    bench.expect(&[reset(StreamCode::NOT_STARTED)], "LookingUpSession", &dropped);
 }
 
 #[test]
 fn an_abort_without_a_stream_is_left_for_the_partner() {
-    let code = code::PEER_ABORTED;
+    let code = StreamCode::PEER_ABORTED;
     let mut bench = resumable(Role::Consumer);
     bench.feed(Event::SessionLost);
     bench.expect(&[ABORT], "Disconnected", &[Action::LeaveAbort { code }, Action::Disconnected]);
@@ -547,7 +562,7 @@ fn connected_says_that_a_provider_cannot_resume() {
 
 #[test]
 fn offsets_that_cannot_be_break_it() {
-    let code = code::CONN_IN_USE;
+    let code = StreamCode::CONN_IN_USE;
     resumable(Role::Consumer).expect(
         &[Event::Mismatch],
         "Disconnecting",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Closing, Config, Event, Live, Session, SessionTimer, State};
 use crate::{
     machine::{Describe, Inspect as _},
-    spn::{Protocol, Role, wire::code},
+    spn::{Protocol, Role, wire::code::SessionCode},
 };
 
 impl Describe for Session {
@@ -49,15 +49,15 @@ impl Describe for Session {
             Event::Connected { protocol: Protocol::Sc02 },
             Event::SessionAck { standby: false },
             Event::SessionAck { standby: true },
-            Event::SessionReject { code: code::NO_PROVIDER, retry_after: Duration::from_secs(1) },
+            Event::SessionReject { code: SessionCode::NO_PROVIDER, retry_after: Duration::from_secs(1) },
             Event::SessionShutdown { deadline: Duration::ZERO },
-            Event::SessionClose { code: code::NOT_ENTITLED },
+            Event::SessionClose { code: SessionCode::NOT_ENTITLED },
             Event::SessionState { standby: false },
             Event::SessionState { standby: true },
             Event::ProviderStopped,
             Event::SetWeightAck { weight: 0 },
             Event::SetWeightAck { weight: 50 },
-            Event::Violation { code: code::MALFORMED },
+            Event::Violation { code: SessionCode::MALFORMED },
             Event::Lost,
             Event::AddressLost,
             Event::SetWeight { weight: 0 },

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Closing, Live, Session, SessionTimer, State};
-use crate::spn::{Protocol, Role, wire::code};
+use crate::spn::{Protocol, Role, wire::code::SessionCode};
 
 impl Session {
     /// The session of a retired provider, or of an endpoint that ends, of which nobody wants anything.
@@ -115,7 +115,7 @@ impl Session {
                 if live.retiring {
                     self.parts.act(Action::SendDrained);
                 }
-                let code = if live.moving { code::PAUSED } else { code::OK };
+                let code = if live.moving { SessionCode::PAUSED } else { SessionCode::OK };
                 self.parts.act(Action::SendSessionClose { code });
                 self.parts.timers.set_after(SessionTimer::Linger, now, self.config.close);
                 State::Closing(Closing { left: true, ..closing })
@@ -124,12 +124,12 @@ impl Session {
             Protocol::Sc01 if self.parts.timers.is_set(SessionTimer::Linger) => {
                 State::Closing(Closing { left: true, ..closing })
             }
-            Protocol::Sc01 => self.force(now, live, code::OK),
+            Protocol::Sc01 => self.force(now, live, SessionCode::OK),
         }
     }
 
     /// Ends a session that is leaving, at once.
-    pub(super) fn force(&mut self, now: Instant, live: Live, code: u64) -> State {
+    pub(super) fn force(&mut self, now: Instant, live: Live, code: SessionCode) -> State {
         self.lose(live);
         self.parts.act(Action::Close { code });
         self.over(now, live)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     machine::{self, Timer},
-    spn::{Protocol, Role},
+    spn::{Protocol, Role, wire::code::SessionCode},
 };
 
 /// What happened.
@@ -22,7 +22,7 @@ pub enum Event {
     SessionAck { standby: bool },
     /// SESSION_REJECT: why, and how long not to try again.
     SessionReject {
-        code: u64,
+        code: SessionCode,
         #[serde(rename = "retry_after_ms", with = "machine::ms")]
         retry_after: Duration,
     },
@@ -32,7 +32,7 @@ pub enum Event {
         deadline: Duration,
     },
     /// SESSION_CLOSE.
-    SessionClose { code: u64 },
+    SessionClose { code: SessionCode },
     /// SESSION_STATE, or the control datagrams `notify_standby` and `notify_active`.
     SessionState { standby: bool },
     /// PROVIDER_STOPPED or the control datagram `notify_provider_stopped`: the next connection announces itself again.
@@ -40,7 +40,7 @@ pub enum Event {
     /// SET_WEIGHT_ACK: the weight now in force.
     SetWeightAck { weight: u16 },
     /// The hub broke the protocol, as the codec saw; the code is what it is closed with.
-    Violation { code: u64 },
+    Violation { code: SessionCode },
     /// QUIC was closed by the hub, lost, or never established.
     Lost,
     /// DNS lists the address no more.
@@ -87,11 +87,11 @@ pub enum Action {
     /// Send the control datagram `notify_shutdown`.
     SendNotifyShutdown,
     /// Send SESSION_CLOSE.
-    SendSessionClose { code: u64 },
+    SendSessionClose { code: SessionCode },
     /// The connections on it have lost their session.
     SessionLost,
     /// Close QUIC with this code; what that QUIC connection says from now on is of no interest.
-    Close { code: u64 },
+    Close { code: SessionCode },
     /// The session is there no more: let the addresses be tried that are in reserve for its hub.
     CallReserve,
     /// The next try comes after that time.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Session, SessionTimer, State};
-use crate::spn::wire::code;
+use crate::spn::wire::code::SessionCode;
 
 impl Session {
     pub(super) fn dial(&mut self, now: Instant) -> State {
@@ -13,7 +13,7 @@ impl Session {
         State::SessionConnecting { asked: None }
     }
 
-    pub(super) fn close_and_try_again(&mut self, now: Instant, code: u64, at_least: Duration) -> State {
+    pub(super) fn close_and_try_again(&mut self, now: Instant, code: SessionCode, at_least: Duration) -> State {
         self.parts.act(Action::Close { code });
         self.try_again(now, at_least)
     }
@@ -33,7 +33,7 @@ impl Session {
     }
 
     /// Ends an Established session that is wanted still.
-    pub(super) fn break_off(&mut self, now: Instant, code: u64) -> State {
+    pub(super) fn break_off(&mut self, now: Instant, code: SessionCode) -> State {
         self.parts.act(Action::SessionLost);
         self.parts.act(Action::Close { code });
         self.wait(now, Duration::ZERO)
@@ -78,12 +78,12 @@ impl Session {
     }
 
     pub(super) fn abort_to_reserve(&mut self, now: Instant) -> State {
-        self.parts.act(Action::Close { code: code::OK });
+        self.parts.act(Action::Close { code: SessionCode::OK });
         self.reserve(now)
     }
 
     pub(super) fn abort(&mut self, state: State) -> State {
-        self.parts.act(Action::Close { code: code::OK });
+        self.parts.act(Action::Close { code: SessionCode::OK });
         self.end(state)
     }
 

@@ -126,7 +126,7 @@ fn what_is_not_established_ends_at_once() {
             for event in before {
                 bench.feed(event.clone());
             }
-            let close = dialled.then_some(Action::Close { code: 0 });
+            let close = dialled.then_some(Action::Close { code: SessionCode(0) });
             let actions: Vec<_> = close.into_iter().chain([action.clone()]).collect();
             bench.expect(std::slice::from_ref(&event), state, &actions);
         }
@@ -141,7 +141,7 @@ fn a_handshake_without_answer_is_given_up_after_20_s() {
     bench.feed(CONSUMER);
     let (waited, actions) = bench.fire("handshake");
     assert_eq!(waited, 20_000);
-    assert!(matches!(actions[..], [Action::Close { code: 0 }, Action::Waiting { .. }]), "{actions:?}");
+    assert!(matches!(actions[..], [Action::Close { code: SessionCode(0) }, Action::Waiting { .. }]), "{actions:?}");
     assert_eq!(bench.machine.state(), "Waiting");
 }
 
@@ -152,19 +152,25 @@ fn a_missing_session_ack_is_given_up_after_10_s() {
     bench.feed(SC02);
     let (waited, actions) = bench.fire("ack");
     assert_eq!(waited, 10_000);
-    assert!(matches!(actions[..], [Action::Close { code: code::OPEN_TIMEOUT }, Action::Waiting { .. }]), "{actions:?}");
+    assert!(
+        matches!(actions[..], [Action::Close { code: SessionCode::OPEN_TIMEOUT }, Action::Waiting { .. }]),
+        "{actions:?}"
+    );
 }
 
 #[test]
 fn what_comes_instead_of_session_ack() {
     for (event, closed_with) in [
-        (Event::SessionReject { code: code::NOT_ENTITLED, retry_after: Duration::ZERO }, code::NOT_ENTITLED),
-        (Event::SessionClose { code: code::HUB_REMOVED }, code::HUB_REMOVED),
-        (Event::SessionShutdown { deadline: Duration::from_millis(1) }, code::OK),
-        (Event::SessionState { standby: true }, code::MALFORMED),
-        (Event::ProviderStopped, code::MALFORMED),
-        (Event::SetWeightAck { weight: 1 }, code::MALFORMED),
-        (Event::Violation { code: code::CONTROL_LOST }, code::CONTROL_LOST),
+        (
+            Event::SessionReject { code: SessionCode::NOT_ENTITLED, retry_after: Duration::ZERO },
+            SessionCode::NOT_ENTITLED,
+        ),
+        (Event::SessionClose { code: SessionCode::HUB_REMOVED }, SessionCode::HUB_REMOVED),
+        (Event::SessionShutdown { deadline: Duration::from_millis(1) }, SessionCode::OK),
+        (Event::SessionState { standby: true }, SessionCode::MALFORMED),
+        (Event::ProviderStopped, SessionCode::MALFORMED),
+        (Event::SetWeightAck { weight: 1 }, SessionCode::MALFORMED),
+        (Event::Violation { code: SessionCode::CONTROL_LOST }, SessionCode::CONTROL_LOST),
     ] {
         let mut bench = Bench::new(Config::default());
         bench.feed(CONSUMER);
@@ -232,9 +238,11 @@ fn retry_after_counts_when_it_is_longer() {
         let mut bench = Bench::new(Config::default());
         bench.feed(CONSUMER);
         bench.feed(SC02);
-        let actions = bench
-            .feed(Event::SessionReject { code: code::NO_PROVIDER, retry_after: Duration::from_millis(retry_after_ms) });
-        let [Action::Close { code: code::NO_PROVIDER }, Action::Waiting { retry }] = actions[..] else {
+        let actions = bench.feed(Event::SessionReject {
+            code: SessionCode::NO_PROVIDER,
+            retry_after: Duration::from_millis(retry_after_ms),
+        });
+        let [Action::Close { code: SessionCode::NO_PROVIDER }, Action::Waiting { retry }] = actions[..] else {
             panic!("{actions:?}")
         };
         assert!((least..=most).contains(&ms(retry)), "{retry:?}");
@@ -310,7 +318,7 @@ fn weight_0_retires_without_deadline() {
     bench.expect(
         &[Event::ConnectionEnded],
         "Closing",
-        &[Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve],
+        &[Action::Hide, Action::SendDrained, Action::SendSessionClose { code: SessionCode(0) }, Action::CallReserve],
     );
     bench.expect(&[Event::Lost], "Closed", &[Action::Closed]);
 }
@@ -332,7 +340,7 @@ fn an_empty_provider_retires_when_the_hub_has_heard() {
     bench.expect(
         &[Event::SetWeightAck { weight: 0 }],
         "Closing",
-        &[Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve],
+        &[Action::Hide, Action::SendDrained, Action::SendSessionClose { code: SessionCode(0) }, Action::CallReserve],
     );
 }
 
@@ -345,7 +353,7 @@ fn weight_0_on_sc01_is_a_control_datagram_and_a_close_100_ms_later() {
         "Closing",
         &[Action::SendNotifyShutdown, Action::Hide, Action::CallReserve],
     );
-    assert_eq!(bench.fire("linger"), (100, vec![Action::Close { code: 0 }, Action::Closed]));
+    assert_eq!(bench.fire("linger"), (100, vec![Action::Close { code: SessionCode(0) }, Action::Closed]));
     assert_eq!(bench.machine.state(), "Closed");
 }
 
@@ -363,11 +371,15 @@ fn local_shutdown_drains() {
     bench.feed(Event::ConnectionOpened);
     bench.expect(&[Event::LocalShutdown], "Closing", &[]);
     bench.expect(&[Event::ConnectionEnded], "Closing", &[]);
-    bench.expect(&[Event::ConnectionEnded], "Closing", &[Action::SendSessionClose { code: 0 }, Action::CallReserve]);
+    bench.expect(
+        &[Event::ConnectionEnded],
+        "Closing",
+        &[Action::SendSessionClose { code: SessionCode(0) }, Action::CallReserve],
+    );
     // The hub closes QUIC; if it does not, we do.
     let mut impatient = Bench { machine: bench.machine.clone(), now: bench.now };
     bench.expect(&[Event::Lost], "Closed", &[Action::Closed]);
-    assert_eq!(impatient.fire("linger"), (3_000, vec![Action::Close { code: 0 }, Action::Closed]));
+    assert_eq!(impatient.fire("linger"), (3_000, vec![Action::Close { code: SessionCode(0) }, Action::Closed]));
 
     // Provider, sc02: weight 0, and what was on its way is served.
     let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
@@ -376,7 +388,7 @@ fn local_shutdown_drains() {
     bench.expect(
         &[Event::ConnectionEnded],
         "Closing",
-        &[Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve],
+        &[Action::SendDrained, Action::SendSessionClose { code: SessionCode(0) }, Action::CallReserve],
     );
 
     // sc01: the control datagram, and the close not before 100 ms.
@@ -385,9 +397,9 @@ fn local_shutdown_drains() {
     bench.expect(&[Event::LocalShutdown], "Closing", &[Action::SendNotifyShutdown, Action::Hide, Action::CallReserve]);
     let mut late = Bench { machine: bench.machine.clone(), now: bench.now };
     bench.expect(&[Event::ConnectionEnded], "Closing", &[]);
-    assert_eq!(bench.fire("linger"), (100, vec![Action::Close { code: 0 }, Action::Closed]));
+    assert_eq!(bench.fire("linger"), (100, vec![Action::Close { code: SessionCode(0) }, Action::Closed]));
     assert_eq!(late.fire("linger"), (100, vec![]));
-    late.expect(&[Event::ConnectionEnded], "Closed", &[Action::Close { code: 0 }, Action::Closed]);
+    late.expect(&[Event::ConnectionEnded], "Closed", &[Action::Close { code: SessionCode(0) }, Action::Closed]);
 }
 
 #[test]
@@ -399,7 +411,7 @@ fn a_second_signal_forces_it() {
         bench.expect(
             &[Event::LocalShutdown],
             "Closed",
-            &[Action::SessionLost, Action::Close { code: 0 }, Action::Closed],
+            &[Action::SessionLost, Action::Close { code: SessionCode(0) }, Action::Closed],
         );
         // The hub's shutdown is no signal of ours.
         let mut bench = Bench::established(CONSUMER, protocol);
@@ -409,7 +421,7 @@ fn a_second_signal_forces_it() {
         bench.expect(
             &[Event::LocalShutdown],
             "Closed",
-            &[Action::SessionLost, Action::Close { code: 0 }, Action::Closed],
+            &[Action::SessionLost, Action::Close { code: SessionCode(0) }, Action::Closed],
         );
     }
 }
@@ -425,15 +437,22 @@ fn the_hubs_shutdown_sets_the_deadline() {
             &[Action::Hide, Action::CallReserve],
         );
         bench.expect(&[Event::SessionShutdown { deadline: Duration::from_millis(1) }], "Closing", &[]);
-        assert_eq!(bench.fire("closing"), (expected, vec![Action::SessionLost, Action::SendSessionClose { code: 0 }]));
+        assert_eq!(
+            bench.fire("closing"),
+            (expected, vec![Action::SessionLost, Action::SendSessionClose { code: SessionCode(0) }])
+        );
         bench.expect(&[Event::ConnectionEnded], "Closing", &[]);
-        bench.expect(&[Event::SessionClose { code: 0 }], "Closed", &[Action::Close { code: 0 }, Action::Closed]);
+        bench.expect(
+            &[Event::SessionClose { code: SessionCode(0) }],
+            "Closed",
+            &[Action::Close { code: SessionCode(0) }, Action::Closed],
+        );
     }
     let mut empty = Bench::established(PROVIDER, Protocol::Sc02);
     empty.expect(
         &[Event::SessionShutdown { deadline: Duration::from_millis(5) }],
         "Closing",
-        &[Action::Hide, Action::SendSessionClose { code: 0 }, Action::CallReserve],
+        &[Action::Hide, Action::SendSessionClose { code: SessionCode(0) }, Action::CallReserve],
     );
 }
 
@@ -447,7 +466,10 @@ fn notify_shutdown_is_answered() {
         &[Action::RefuseStreams, Action::SendNotifyShutdown, Action::Hide, Action::CallReserve],
     );
     assert_eq!(bench.fire("linger"), (100, vec![]));
-    assert_eq!(bench.fire("closing"), (29_900, vec![Action::SessionLost, Action::Close { code: 0 }, Action::Closed]));
+    assert_eq!(
+        bench.fire("closing"),
+        (29_900, vec![Action::SessionLost, Action::Close { code: SessionCode(0) }, Action::Closed])
+    );
 }
 
 #[test]
@@ -455,7 +477,7 @@ fn a_lost_address_is_left_with_what_can_be_resumed_and_drained_of_the_rest() {
     let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
     bench.feed(Event::ConnectionOpened);
     bench.expect(&[Event::AddressLost], "Closing", &[Action::MoveAway, Action::Hide, Action::CallReserve]);
-    bench.expect(&[Event::ConnectionEnded], "Closing", &[Action::SendSessionClose { code: code::PAUSED }]);
+    bench.expect(&[Event::ConnectionEnded], "Closing", &[Action::SendSessionClose { code: SessionCode::PAUSED }]);
     let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
     bench.feed(Event::ConnectionOpened);
     bench.feed(Event::AddressLost);
@@ -471,7 +493,8 @@ fn a_retired_provider_is_there_for_as_long_as_something_waits_for_it() {
     bench.feed(needed(true));
     bench.expect(std::slice::from_ref(&retire), "Established", &[Action::SendSetWeight { weight: 0 }]);
     bench.expect(&[Event::SetWeightAck { weight: 0 }], "Established", &[]);
-    let leaves = [Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve];
+    let leaves =
+        [Action::Hide, Action::SendDrained, Action::SendSessionClose { code: SessionCode(0) }, Action::CallReserve];
     bench.expect(&[needed(false)], "Closing", &leaves);
     // Waiting: it dials for what is needed, and not when nothing is.
     let mut bench = Bench::established(PROVIDER, Protocol::Sc02);
@@ -499,9 +522,14 @@ fn an_endpoint_that_ends_is_there_for_as_long_as_something_waits_for_it() {
     let needed = |needed| Event::Needed { needed };
     let leaves = |role: &Event| match role {
         Event::Connect { role: Role::Provider } => {
-            vec![Action::Hide, Action::SendDrained, Action::SendSessionClose { code: 0 }, Action::CallReserve]
+            vec![
+                Action::Hide,
+                Action::SendDrained,
+                Action::SendSessionClose { code: SessionCode(0) },
+                Action::CallReserve,
+            ]
         }
-        _ => vec![Action::Hide, Action::SendSessionClose { code: 0 }, Action::CallReserve],
+        _ => vec![Action::Hide, Action::SendSessionClose { code: SessionCode(0) }, Action::CallReserve],
     };
     for role in [PROVIDER, CONSUMER] {
         // Established: what has lost another session may come, and no more when this hub goes, too.
@@ -533,7 +561,7 @@ fn an_endpoint_that_ends_is_there_for_as_long_as_something_waits_for_it() {
         assert_eq!(bench.fire("retry").1, [Action::Dial]);
         // `sc01` cannot help, and would bring new connections.
         let said = bench.feed(SC01);
-        assert!(matches!(said[..], [Action::Close { code: 0 }, Action::Waiting { .. }]), "{said:?}");
+        assert!(matches!(said[..], [Action::Close { code: SessionCode(0) }, Action::Waiting { .. }]), "{said:?}");
         bench.fire("retry");
         let weight = if role == PROVIDER { 0 } else { 100 };
         bench.expect(&[SC02], "SessionConnecting", &[Action::SendSessionOpen { weight }]);
@@ -542,7 +570,7 @@ fn an_endpoint_that_ends_is_there_for_as_long_as_something_waits_for_it() {
         let mut other = Bench { machine: bench.machine.clone(), now: bench.now };
         other.expect(&[Event::ConnectionEnded], "Closing", &leaves(&role));
         let mut other = Bench { machine: bench.machine.clone(), now: bench.now };
-        let forced = [Action::SessionLost, Action::Close { code: 0 }, Action::Closed];
+        let forced = [Action::SessionLost, Action::Close { code: SessionCode(0) }, Action::Closed];
         other.expect(&[Event::LocalShutdown], "Closed", &forced);
         // Lost again: it goes on, but not beyond its time.
         let mut other = Bench { machine: bench.machine.clone(), now: bench.now };
@@ -571,10 +599,10 @@ fn an_endpoint_that_ends_is_there_for_as_long_as_something_waits_for_it() {
 #[test]
 fn an_established_session_breaks() {
     for (event, closed_with) in [
-        (Event::SessionClose { code: code::NOT_ENTITLED }, code::NOT_ENTITLED),
-        (Event::Violation { code: code::CONTROL_LOST }, code::CONTROL_LOST),
-        (ACK, code::MALFORMED),
-        (Event::SessionReject { code: 1, retry_after: Duration::ZERO }, code::MALFORMED),
+        (Event::SessionClose { code: SessionCode::NOT_ENTITLED }, SessionCode::NOT_ENTITLED),
+        (Event::Violation { code: SessionCode::CONTROL_LOST }, SessionCode::CONTROL_LOST),
+        (ACK, SessionCode::MALFORMED),
+        (Event::SessionReject { code: SessionCode(1), retry_after: Duration::ZERO }, SessionCode::MALFORMED),
     ] {
         let mut bench = Bench::established(CONSUMER, Protocol::Sc02);
         let actions = bench.feed(event.clone());
@@ -591,7 +619,7 @@ fn an_established_session_breaks() {
 
 #[test]
 fn an_address_whose_hub_has_a_session_elsewhere_is_in_reserve() {
-    let aborted = [Action::Close { code: 0 }, Action::Reserved];
+    let aborted = [Action::Close { code: SessionCode(0) }, Action::Reserved];
     Bench::new(Config::default()).expect(&[PROVIDER, SC02, Event::Elsewhere], "Reserve", &aborted);
     Bench::new(Config::default()).expect(&[PROVIDER, Event::Elsewhere], "Reserve", &aborted);
     let mut bench = Bench::new(Config::default());
@@ -621,12 +649,12 @@ fn a_surplus_session_ends_in_good_order_and_goes_into_reserve() {
         bench
     };
     let mut bench = surplus();
-    let left = [Action::SendDrained, Action::SendSessionClose { code: code::PAUSED }];
+    let left = [Action::SendDrained, Action::SendSessionClose { code: SessionCode::PAUSED }];
     bench.expect(&[Event::SetWeightAck { weight: 0 }, Event::ConnectionEnded], "Closing", &left);
     bench.expect(&[Event::Lost], "Reserve", &[Action::Reserved]);
     // The hub was faster.
-    let lost = [Action::SessionLost, Action::Close { code: 0 }, Action::Reserved];
-    surplus().expect(&[Event::SessionClose { code: 0 }], "Reserve", &lost);
+    let lost = [Action::SessionLost, Action::Close { code: SessionCode(0) }, Action::Reserved];
+    surplus().expect(&[Event::SessionClose { code: SessionCode(0) }], "Reserve", &lost);
     // It is not kept where it is not wanted.
     for event in [Event::AddressLost, Event::LocalShutdown, Event::SetWeight { weight: 0 }] {
         surplus().expect(&[event, Event::Lost], "Closed", &[Action::SessionLost, Action::Closed]);

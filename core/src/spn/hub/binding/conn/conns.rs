@@ -20,7 +20,7 @@ use crate::{
                 pairing::{Admission, Owners},
             },
         },
-        wire::code,
+        wire::code::StreamCode,
     },
 };
 
@@ -91,8 +91,8 @@ impl Conns {
         consumer: Leg,
         key: ConnKey,
         origin: Origin,
-    ) -> Result<u64, u64> {
-        let link = links.get_mut(consumer.session).ok_or(code::INTERNAL)?;
+    ) -> Result<u64, StreamCode> {
+        let link = links.get_mut(consumer.session).ok_or(StreamCode::INTERNAL)?;
         if link.connections().len() >= cx.config.limits.connections_per_session as usize {
             return Err(origin.over_limit());
         }
@@ -131,7 +131,7 @@ impl Conns {
     }
 
     /// A code from one end, as the other end is to see it.
-    pub(crate) fn passed_on(&self, links: &Links, id: u64, from: Side, code: u64) -> u64 {
+    pub(crate) fn passed_on(&self, links: &Links, id: u64, from: Side, code: StreamCode) -> StreamCode {
         self.get(id).map_or(code, |connection| connection.passed_on(links, from, code))
     }
 
@@ -280,7 +280,7 @@ mod tests {
             (Some(id), Some((id, Side::Consumer)))
         );
         assert!(links.get(consumer).unwrap().connections().contains(&id));
-        assert_eq!(connections.add(&around.cx(), &mut links, leg, key(8), origin), Err(code::CONNECTION_LIMIT));
+        assert_eq!(connections.add(&around.cx(), &mut links, leg, key(8), origin), Err(StreamCode::CONNECTION_LIMIT));
         assert!(connections.remove(&mut links, id).is_some() && connections.remove(&mut links, id).is_none());
         assert_eq!((connections.len(), connections.contains_key(KEY)), (0, false));
         assert!(links.get(consumer).unwrap().connections().is_empty());

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use crate::quic::{Endpoint, Handle, ReadOutcome, StreamId, WriteOutcome};
+use crate::spn::wire::code::StreamCode;
 
 /// Chunks moved at once.
 const BATCH: usize = 32;
@@ -34,9 +35,9 @@ pub(crate) enum Found {
     /// Everything has been moved, and the source finished.
     Fin,
     /// The source aborted with this code.
-    Reset(u64),
+    Reset(StreamCode),
     /// The target wants no more, with this code.
-    Stop(u64),
+    Stop(StreamCode),
     /// A session went away; its own event says so.
     Gone,
 }
@@ -117,7 +118,7 @@ impl Direction {
                         self.held.drain(..chunks);
                         return self.blocked(quic, from);
                     }
-                    WriteOutcome::Stopped(code) => return Found::Stop(code),
+                    WriteOutcome::Stopped(code) => return Found::Stop(StreamCode(code)),
                     WriteOutcome::Gone => return Found::Gone,
                 }
             }
@@ -137,7 +138,7 @@ impl Direction {
                 ReadOutcome::Blocked if self.held.is_empty() => return Found::Wait { stalled: false },
                 ReadOutcome::Blocked => {}
                 ReadOutcome::Finished => self.ended = true,
-                ReadOutcome::Reset(code) => return Found::Reset(code),
+                ReadOutcome::Reset(code) => return Found::Reset(StreamCode(code)),
                 ReadOutcome::Gone => return Found::Gone,
             }
         }
@@ -147,7 +148,7 @@ impl Direction {
     /// A blocked direction does not read, so it has to look for the source's reset.
     fn blocked(&self, quic: &mut Endpoint, from: Leg) -> Found {
         match quic.received_reset(from.session, from.stream) {
-            Some(code) if !self.ended => Found::Reset(code),
+            Some(code) if !self.ended => Found::Reset(StreamCode(code)),
             _ => Found::Wait { stalled: true },
         }
     }

@@ -24,8 +24,8 @@ use crate::{
             policy::roster::Choice,
         },
         wire::{
-            code,
-            frame::{Frame, flag},
+            code::StreamCode,
+            frame::{Flags, Frame},
         },
     },
 };
@@ -49,9 +49,9 @@ impl Exchange {
         consumer: Leg,
         key: ConnKey,
         resumable: bool,
-    ) -> Result<u64, u64> {
+    ) -> Result<u64, StreamCode> {
         if !self.is_listening {
-            return Err(code::NOT_STARTED);
+            return Err(StreamCode::NOT_STARTED);
         }
         if self.connections.contains_key(key) || self.pairings.contains(key) {
             return Err(self.refuse_connect(cx, consumer.session, key));
@@ -59,7 +59,7 @@ impl Exchange {
         let can_resume = self.links.get(consumer.session).is_some_and(|link| link.party.can_resume);
         let origin = Origin::New { offers_resume: resumable && can_resume };
         let id = self.connections.add(cx, &mut self.links, consumer, key, origin)?;
-        let service = self.connections.get(id).ok_or(code::INTERNAL)?.service();
+        let service = self.connections.get(id).ok_or(StreamCode::INTERNAL)?.service();
         self.connections.handle_event(cx, id, Event::ConnectStream);
         if let Some(entry) = self.services.get_mut(service) {
             entry.add_waiting(id);
@@ -77,7 +77,7 @@ impl Exchange {
         consumer: Leg,
         provider: Handle,
         (key, origin): (ConnKey, Origin),
-    ) -> Result<u64, u64> {
+    ) -> Result<u64, StreamCode> {
         let id = self.connections.add(cx, &mut self.links, consumer, key, origin)?;
         if let Some(stream) = cx.quic.open(provider) {
             self.board_provider(cx, id, Leg { session: provider, stream });
@@ -188,7 +188,7 @@ impl Exchange {
     }
 
     /// STOP_SENDING has come from one side.
-    pub(crate) fn stopped(&mut self, cx: &mut Context<'_>, id: u64, side: Side, code: u64) {
+    pub(crate) fn stopped(&mut self, cx: &mut Context<'_>, id: u64, side: Side, code: StreamCode) {
         let code = self.connections.passed_on(&self.links, id, side, code);
         self.connection_event(cx, id, Event::Stop { side, code });
     }
@@ -260,7 +260,7 @@ impl Exchange {
                 }
                 Action::RefuseResume { to, code } => {
                     if let Some(leg) = leg(to) {
-                        let flags = if code == code::NOT_STARTED { 0 } else { flag::ABORTED };
+                        let flags = Flags::ABORTED.only_if(code != StreamCode::NOT_STARTED);
                         self.pairing_event(cx, key, pairing::Event::LegAnswered { side: to });
                         self.links.refuse_resume(leg.session, key, code, flags);
                     }

@@ -17,7 +17,8 @@ use crate::{
             },
         },
         wire::{
-            code,
+            code::StreamCode,
+            frame::Flags,
             frame::{Frame, ResumeAck},
             preamble::Preamble,
         },
@@ -33,12 +34,12 @@ pub(crate) struct Offered {
 
 impl Exchange {
     /// A consumer's stream begins with CONNECT of a connection that is known. Returns the code that refuses it.
-    pub(super) fn refuse_connect(&mut self, cx: &mut Context<'_>, session: Handle, key: ConnKey) -> u64 {
-        let Some(link) = self.links.get(session) else { return code::NOT_ENTITLED };
+    pub(super) fn refuse_connect(&mut self, cx: &mut Context<'_>, session: Handle, key: ConnKey) -> StreamCode {
+        let Some(link) = self.links.get(session) else { return StreamCode::NOT_ENTITLED };
         let (end, admission) =
             (link.party.end(), self.connections.admission(&self.links, self.is_listening, session, key));
         let event = Event::ConnectStream { session: session.into(), end, admission };
-        self.decide_stream(cx, key, event, None).err().unwrap_or(code::CONN_IN_USE)
+        self.decide_stream(cx, key, event, None).err().unwrap_or(StreamCode::CONN_IN_USE)
     }
 
     /// A consumer's stream asks for a connection. Returns the connection that it is now, or the code that refuses it.
@@ -48,8 +49,8 @@ impl Exchange {
         key: ConnKey,
         event: Event,
         offered: Option<&Offered>,
-    ) -> Result<u64, u64> {
-        let mut decision = Err(code::INTERNAL);
+    ) -> Result<u64, StreamCode> {
+        let mut decision = Err(StreamCode::INTERNAL);
         for action in self.begin(cx, key, event) {
             decision = self.perform_pairing_action(cx, key, action, offered).unwrap_or(decision);
         }
@@ -96,7 +97,7 @@ impl Exchange {
         key: ConnKey,
         action: Action,
         offered: Option<&Offered>,
-    ) -> Option<Result<u64, u64>> {
+    ) -> Option<Result<u64, StreamCode>> {
         match action {
             Action::Park { session } => self.links.park(cx, session.into(), key),
             Action::Unpark { sessions } => self.links.unpark(sessions.into_iter().map(Handle::from), key),
@@ -105,7 +106,9 @@ impl Exchange {
                 self.links.send_latest(cx, session.into(), key, Frame::ResumeAck(ack));
             }
             Action::Refuse { sessions, code } => {
-                sessions.into_iter().for_each(|session| self.links.refuse_resume(session.into(), key, code, 0));
+                sessions
+                    .into_iter()
+                    .for_each(|session| self.links.refuse_resume(session.into(), key, code, Flags::NONE));
             }
             Action::LoseLeg { side } => self.leg_event(cx, key, connection::Event::ResumeReq { side }),
             Action::SupersedeLeg => self.leg_event(cx, key, connection::Event::Superseded),

@@ -19,8 +19,8 @@ use crate::{
             },
         },
         wire::{
-            code,
-            frame::{Frame, flag},
+            code::SessionCode,
+            frame::{Flags, Frame},
         },
     },
 };
@@ -71,16 +71,16 @@ impl Exchange {
                 }
                 Action::SendReject { code, retry_after } => {
                     self.services.turn_away(cx, &mut self.links, session, code);
-                    let text = code::text(code).to_owned();
+                    let text = code.text().to_owned();
                     self.links
                         .send(session, &Frame::SessionReject { code, retry_after_ms: wire_ms(retry_after), text });
                 }
                 Action::SendClose { code } => {
-                    self.links.send(session, &Frame::SessionClose { code, text: code::text(code).to_owned() });
+                    self.links.send(session, &Frame::SessionClose { code, text: code.text().to_owned() });
                 }
                 Action::SendShutdown { deadline, resumable } => {
                     let can_resume = self.links.get(session).is_some_and(|link| link.party.can_resume);
-                    let flags = if resumable && can_resume { flag::RESUMABLE } else { 0 };
+                    let flags = Flags::RESUMABLE.only_if(resumable && can_resume);
                     self.links.send(session, &Frame::SessionShutdown { flags, deadline_ms: wire_ms(deadline) });
                 }
                 Action::SendNotifyShutdown => cx.quic.send_datagram(session, Bytes::from_static(NOTIFY_SHUTDOWN)),
@@ -97,8 +97,8 @@ impl Exchange {
                 }
                 Action::Close { code } => {
                     self.services.turn_away(cx, &mut self.links, session, code);
-                    let reason = if code == code::OK { "server shutting down" } else { code::text(code) };
-                    cx.quic.close(cx.now, session, code, reason);
+                    let reason = if code == SessionCode::OK { "server shutting down" } else { code.text() };
+                    cx.quic.close(cx.now, session, code.0, reason);
                 }
             }
         }

@@ -20,7 +20,7 @@ use crate::{
             machines::{connection, managed, session::Event},
         },
         wire::{
-            code,
+            code::SessionCode,
             frame::{Frame, SessionAck, SessionOpen},
         },
     },
@@ -33,17 +33,17 @@ impl Intake {
         party.peer = peer;
         // TLS agreed on one of ours, so there is always a role.
         let Some((role, protocol)) = Role::from_alpn(alpn) else {
-            let refused = Event::LegacyRefused { code: code::ROLE_UNSUPPORTED };
+            let refused = Event::LegacyRefused { code: SessionCode::ROLE_UNSUPPORTED };
             return self.exchange.session_event(cx, session, refused);
         };
         (party.role, party.protocol) = (role, protocol);
         let event = match protocol {
             Protocol::Sc02 => Event::ExtendedHandshake,
-            Protocol::Sc01 if party.names().is_empty() => Event::LegacyRefused { code: code::NO_IDENTITY },
+            Protocol::Sc01 if party.names().is_empty() => Event::LegacyRefused { code: SessionCode::NO_IDENTITY },
             Protocol::Sc01 => match self.admit(cx, session, "", None) {
                 Ok(Vacancy::Free) => Event::LegacyAdmitted,
                 Ok(Vacancy::Occupied) => Event::LegacyOccupied,
-                Ok(Vacancy::Early) => Event::LegacyRefused { code: code::NO_PROVIDER },
+                Ok(Vacancy::Early) => Event::LegacyRefused { code: SessionCode::NO_PROVIDER },
                 Err(code) => Event::LegacyRefused { code },
             },
         };
@@ -63,7 +63,7 @@ impl Intake {
         }
         link.party.take_flags(open);
         let event = if open.role != link.party.role {
-            Event::OpenRefused { code: code::ROLE_MISMATCH }
+            Event::OpenRefused { code: SessionCode::ROLE_MISMATCH }
         } else {
             match self.admit(cx, session, &open.service, Some(open.instance)) {
                 Ok(Vacancy::Free) => Event::OpenAdmitted { weight: open.weight },
@@ -82,21 +82,21 @@ impl Intake {
         session: Handle,
         urn: &str,
         instance: Option<[u8; 16]>,
-    ) -> Result<Vacancy, u64> {
+    ) -> Result<Vacancy, SessionCode> {
         let parts = self.exchange.parts();
-        let link = parts.links.get_mut(session).ok_or(code::INTERNAL)?;
+        let link = parts.links.get_mut(session).ok_or(SessionCode::INTERNAL)?;
         parts.services.identify(cx, link, urn, instance)?;
         if link.party.role == Role::Provider && instance.is_some() {
             let older = parts.services.older_of_process(parts.links, session);
             self.exchange.each_session_event(cx, older, Event::Replaced);
         }
         let parts = self.exchange.parts();
-        let link = parts.links.get(session).ok_or(code::INTERNAL)?;
+        let link = parts.links.get(session).ok_or(SessionCode::INTERNAL)?;
         parts.services.admit(parts.cluster, session, link)
     }
 
     /// A violation: `detail` is for the diagnostic.
-    pub(super) fn violation(&mut self, cx: &mut Context<'_>, session: Handle, code: u64, detail: String) {
+    pub(super) fn violation(&mut self, cx: &mut Context<'_>, session: Handle, code: SessionCode, detail: String) {
         if let Some(link) = self.exchange.parts().links.get_mut(session) {
             link.set_detail(detail);
         }

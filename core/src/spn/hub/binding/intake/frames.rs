@@ -10,7 +10,10 @@ use crate::{
             context::{Context, Due},
             machines::{connection, pairing, session},
         },
-        wire::{code, frame::Frame},
+        wire::{
+            code::{SessionCode, StreamCode},
+            frame::Frame,
+        },
     },
 };
 
@@ -42,11 +45,11 @@ impl Intake {
             Frame::SessionOpen(open) => self.session_open(cx, session, &open),
             Frame::SessionOpenVersion { version } => {
                 link.set_detail(format!("SESSION_OPEN of version {version}, expected 1"));
-                self.exchange.session_event(cx, session, session::Event::OpenRefused { code: code::MALFORMED });
+                self.exchange.session_event(cx, session, session::Event::OpenRefused { code: SessionCode::MALFORMED });
             }
             Frame::SessionOpenRole { role } => {
                 let detail = format!("SESSION_OPEN with role {role}, expected 1 (provider) or 2 (consumer)");
-                self.violation(cx, session, code::MALFORMED, detail);
+                self.violation(cx, session, SessionCode::MALFORMED, detail);
             }
             Frame::SessionClose { code, .. } => {
                 link.settle();
@@ -104,12 +107,12 @@ impl Intake {
             | Frame::SessionState { .. }
             | Frame::ProviderStopped => {
                 let detail = format!("{} before SESSION_ACK, or in the wrong direction", frame.name());
-                self.violation(cx, session, code::MALFORMED, detail);
+                self.violation(cx, session, SessionCode::MALFORMED, detail);
             }
         }
     }
 
-    fn close_req(&mut self, cx: &mut Context<'_>, session: Handle, conn: ConnKey, code: u64) {
+    fn close_req(&mut self, cx: &mut Context<'_>, session: Handle, conn: ConnKey, code: StreamCode) {
         let parts = self.exchange.parts();
         let Some((id, side)) = parts.connections.own(parts.links, session, conn) else {
             return self.close_request(cx, session, conn, code);

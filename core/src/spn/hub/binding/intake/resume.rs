@@ -17,8 +17,8 @@ use crate::{
             },
         },
         wire::{
-            code,
-            frame::{AckEntry, ResumeReq, flag},
+            code::StreamCode,
+            frame::{AckEntry, Flags, ResumeReq},
             preamble::Preamble,
         },
     },
@@ -61,12 +61,17 @@ impl Intake {
     }
 
     /// A consumer's stream begins with RESUME. The code refuses it.
-    pub(super) fn resume(&mut self, cx: &mut Context<'_>, consumer: Leg, preamble: Preamble) -> Result<u64, u64> {
-        let &Preamble::Resume { conn: key, generation, .. } = &preamble else { return Err(code::MALFORMED) };
+    pub(super) fn resume(
+        &mut self,
+        cx: &mut Context<'_>,
+        consumer: Leg,
+        preamble: Preamble,
+    ) -> Result<u64, StreamCode> {
+        let &Preamble::Resume { conn: key, generation, .. } = &preamble else { return Err(StreamCode::MALFORMED) };
         let generation = u64::from(generation);
         let is_listening = self.exchange.is_listening();
         let parts = self.exchange.parts();
-        let Some(link) = parts.links.get(consumer.session) else { return Err(code::NOT_ENTITLED) };
+        let Some(link) = parts.links.get(consumer.session) else { return Err(StreamCode::NOT_ENTITLED) };
         let event = Event::ResumeStream {
             session: consumer.session.into(),
             end: link.party.end(),
@@ -78,7 +83,7 @@ impl Intake {
     }
 
     /// CLOSE_REQ for a connection that has no leg of this session.
-    pub(super) fn close_request(&mut self, cx: &mut Context<'_>, session: Handle, key: ConnKey, code: u64) {
+    pub(super) fn close_request(&mut self, cx: &mut Context<'_>, session: Handle, key: ConnKey, code: StreamCode) {
         let Some(link) = self.exchange.parts().links.get(session) else { return };
         let (service, end) = (link.party.service, link.party.end());
         self.exchange.begin_pairing(cx, key, Event::CloseReq { session: session.into(), end, code });
@@ -98,7 +103,7 @@ impl Intake {
             if side == Side::Provider && connection.answered() {
                 self.exchange.connection_event(cx, id, connection::Event::Answered);
             }
-            let is_over = entry.flags & flag::OVER != 0;
+            let is_over = entry.flags.contains(Flags::OVER);
             self.exchange.parts().links.send_report(to.session, entry);
             if is_over {
                 self.exchange.connection_event(cx, id, connection::Event::Reported { side });

@@ -19,9 +19,9 @@ use crate::{
             machines::connection::Event,
         },
         wire::{
-            code,
+            code::{SessionCode, StreamCode},
             control::Control,
-            frame::flag,
+            frame::Flags,
             preamble::{Collector, Preamble},
         },
     },
@@ -49,12 +49,12 @@ impl Intake {
             // `sc01` has no request to wait for: a held provider opens none, and a consumer is admitted at once.
             if protocol == Protocol::Sc02 {
                 let detail = format!("stream {}", stream.index());
-                self.violation(cx, session, code::DATA_BEFORE_ACK, detail);
+                self.violation(cx, session, SessionCode::DATA_BEFORE_ACK, detail);
             }
             return;
         }
         match (role, protocol) {
-            (Role::Provider, _) => links.refuse_stream(cx, session, stream, code::MALFORMED),
+            (Role::Provider, _) => links.refuse_stream(cx, session, stream, StreamCode::MALFORMED),
             (Role::Consumer, Protocol::Sc01) => {
                 link.streams_mut().insert(stream, DataStream::Silent);
                 self.read_silent(cx, session, stream);
@@ -71,7 +71,7 @@ impl Intake {
     pub(super) fn preamble_timeout(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId) {
         let links = self.exchange.parts().links;
         if links.get_mut(session).is_some_and(|link| link.streams_mut().collector(stream).is_some()) {
-            links.refuse_stream(cx, session, stream, code::PAUSED);
+            links.refuse_stream(cx, session, stream, StreamCode::PAUSED);
         }
     }
 
@@ -82,7 +82,7 @@ impl Intake {
             (None, ReadOutcome::Finished) => true,
             (None, ReadOutcome::More | ReadOutcome::Blocked | ReadOutcome::Gone) => return,
             (None, ReadOutcome::Reset(code)) => {
-                return self.exchange.parts().links.refuse_stream(cx, session, stream, code);
+                return self.exchange.parts().links.refuse_stream(cx, session, stream, StreamCode(code));
             }
         };
         // It has none of its own.
@@ -99,7 +99,7 @@ impl Intake {
             let Some(mut chunk) = chunk else {
                 match outcome {
                     ReadOutcome::Finished | ReadOutcome::Reset(_) => {
-                        links.refuse_stream(cx, session, stream, code::MALFORMED);
+                        links.refuse_stream(cx, session, stream, StreamCode::MALFORMED);
                     }
                     ReadOutcome::More | ReadOutcome::Blocked | ReadOutcome::Gone => {}
                 }
@@ -117,19 +117,19 @@ impl Intake {
                     let leg = Leg { session, stream };
                     let begun = match preamble {
                         Preamble::Connect { conn, flags } => {
-                            self.exchange.connect(cx, leg, conn, flags & flag::RESUMABLE != 0)
+                            self.exchange.connect(cx, leg, conn, flags.contains(Flags::RESUMABLE))
                         }
                         Preamble::Resume { .. } => self.resume(cx, leg, preamble),
                     };
                     return self.begun(cx, leg, begun, chunk, false);
                 }
-                Err(_) => return links.refuse_stream(cx, session, stream, code::MALFORMED),
+                Err(_) => return links.refuse_stream(cx, session, stream, StreamCode::MALFORMED),
             }
         }
     }
 
     /// A stream has become a connection, or is refused. `chunk` came together with its preamble; `is_end`: and nothing follows.
-    fn begun(&mut self, cx: &mut Context<'_>, leg: Leg, begun: Result<u64, u64>, chunk: Bytes, is_end: bool) {
+    fn begun(&mut self, cx: &mut Context<'_>, leg: Leg, begun: Result<u64, StreamCode>, chunk: Bytes, is_end: bool) {
         let parts = self.exchange.parts();
         match begun {
             Ok(id) => parts.connections.first_bytes(cx, id, chunk, is_end),
@@ -172,7 +172,7 @@ impl Intake {
                 if !is_held {
                     parts.connections.ready(id, side);
                 } else if let Some(code) = cx.quic.received_reset(session, stream) {
-                    self.exchange.connection_event(cx, id, Event::Reset { side, code });
+                    self.exchange.connection_event(cx, id, Event::Reset { side, code: StreamCode(code) });
                 } else {
                     parts.connections.stall_while_held(cx, id);
                 }
@@ -193,11 +193,11 @@ impl Intake {
     }
 
     /// STOP_SENDING counts at any time, also while the writer is blocked.
-    pub(super) fn stopped(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId, code: u64) {
+    pub(super) fn stopped(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId, code: StreamCode) {
         let Some(link) = self.exchange.parts().links.get(session) else { return };
         if link.control().is_on(stream) {
             let detail = "the control stream was stopped".to_owned();
-            return self.violation(cx, session, code::CONTROL_LOST, detail);
+            return self.violation(cx, session, SessionCode::CONTROL_LOST, detail);
         }
         match link.streams().get(stream) {
             Some(&DataStream::Relayed(id)) => {
@@ -205,7 +205,7 @@ impl Intake {
                 self.exchange.stopped(cx, id, side, code);
             }
             // A connection that is over, or not yet begun: free the stream (RFC 9000 §3.5).
-            Some(DataStream::Preamble(_) | DataStream::Silent) | None => cx.quic.reset(session, stream, code),
+            Some(DataStream::Preamble(_) | DataStream::Silent) | None => cx.quic.reset(session, stream, code.0),
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::{
     quic::{Endpoint, StreamId},
     spn::{
         ConnKey,
-        wire::{
-            code,
+        wire::{frame::Flags, 
+            code::SessionCode,
             control::{Control, ControlError},
             frame::{AckEntry, Frame, MAX_LIST},
         },
@@ -56,7 +56,7 @@ pub(crate) enum Next {
     Later(Instant),
     /// The stream is lost.
     Lost {
-        code: u64,
+        code: SessionCode,
         error: ControlError,
     },
 }
@@ -126,8 +126,8 @@ impl ControlLine {
                 Next::Frame(frame)
             }
             Ok(None) => Next::Nothing,
-            Err(error @ ControlError::Frame(_)) => Next::Lost { code: code::MALFORMED, error },
-            Err(error @ ControlError::Ended) => Next::Lost { code: code::CONTROL_LOST, error },
+            Err(error @ ControlError::Frame(_)) => Next::Lost { code: SessionCode::MALFORMED, error },
+            Err(error @ ControlError::Ended) => Next::Lost { code: SessionCode::CONTROL_LOST, error },
         }
     }
 
@@ -256,16 +256,16 @@ mod tests {
         }
         let _ = line.send_latest(usize::MAX, KEY, Frame::PauseReq { conn: KEY });
         assert_eq!(line.backlog(), before, "it stays choked until they are on their way");
-        let newest = vec![Frame::CloseReq { conn: KEY, code: 2 }, Frame::PauseReq { conn: KEY }];
+        let newest = vec![Frame::CloseReq { conn: KEY, code: SessionCode(2) }, Frame::PauseReq { conn: KEY }];
         assert_eq!(line.latest.get(&KEY), Some(&newest));
     }
 
     #[test]
     fn what_waits_is_flushed_in_order_and_reports_last() {
         let (mut line, mut quic) = line();
-        let _ = line.send_report(AckEntry { conn: KEY, received: 5, flags: 1 });
-        let _ = line.send_report(AckEntry { conn: KEY, received: 3, flags: 2 });
-        assert_eq!(line.reports.values().collect::<Vec<_>>(), [&AckEntry { conn: KEY, received: 5, flags: 3 }]);
+        let _ = line.send_report(AckEntry { conn: KEY, received: 5, flags: Flags(1) });
+        let _ = line.send_report(AckEntry { conn: KEY, received: 3, flags: Flags(2) });
+        assert_eq!(line.reports.values().collect::<Vec<_>>(), [&AckEntry { conn: KEY, received: 5, flags: Flags(3) }]);
         assert_eq!(line.flush(&mut quic), Ok(()));
         assert!(line.reports.is_empty() && line.send(&Frame::Drained), "it may be queued again");
     }

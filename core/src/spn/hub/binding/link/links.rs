@@ -18,7 +18,9 @@ use crate::{
             machines::session::{Action, Event},
         },
         wire::{
+            code::StreamCode,
             control::ControlError,
+            frame::Flags,
             frame::{AckEntry, Frame, ResumeAck},
         },
     },
@@ -188,7 +190,7 @@ impl Links {
         }
     }
 
-    pub(crate) fn refuse_stream(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId, code: u64) {
+    pub(crate) fn refuse_stream(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId, code: StreamCode) {
         if let Some(link) = self.get_mut(session) {
             link.streams_mut().remove(stream);
         }
@@ -201,18 +203,18 @@ impl Links {
     }
 
     /// Ends our direction of a stream before its time.
-    pub(crate) fn abort_stream(&self, cx: &mut Context<'_>, session: Handle, stream: StreamId, code: u64) {
+    pub(crate) fn abort_stream(&self, cx: &mut Context<'_>, session: Handle, stream: StreamId, code: StreamCode) {
         if self.is_legacy_consumer(session) {
-            cx.quic.finish_or_reset(session, stream, code);
+            cx.quic.finish_or_reset(session, stream, code.0);
         } else {
-            cx.quic.reset(session, stream, code);
+            cx.quic.reset(session, stream, code.0);
         }
     }
 
     /// Asks the peer to send no more on a stream.
-    pub(crate) fn stop_stream(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId, code: u64) {
+    pub(crate) fn stop_stream(&mut self, cx: &mut Context<'_>, session: Handle, stream: StreamId, code: StreamCode) {
         if !self.is_legacy_consumer(session) {
-            return cx.quic.stop(session, stream, code);
+            return cx.quic.stop(session, stream, code.0);
         }
         if let Some(link) = self.get_mut(session) {
             link.streams_mut().discard(stream);
@@ -247,7 +249,7 @@ impl Links {
     }
 
     /// RESUME_ACK without values.
-    pub(crate) fn refuse_resume(&mut self, session: Handle, conn: ConnKey, status: u64, flags: u8) {
+    pub(crate) fn refuse_resume(&mut self, session: Handle, conn: ConnKey, status: StreamCode, flags: Flags) {
         let ack = ResumeAck { conn, status, generation: 0, received: 0, flags };
         self.send(session, &Frame::ResumeAck(ack));
     }
@@ -346,7 +348,7 @@ mod tests {
         let flushed = links.flush(&mut around.cx(), session).unwrap();
         assert_eq!((flushed.is_free, flushed.service, flushed.result), (false, 0, Ok(())));
         assert!(links.get(session).unwrap().is_open(), "SESSION_ACK is on its way");
-        links.send_report(session, AckEntry { conn: KEY, received: 0, flags: 0 });
+        links.send_report(session, AckEntry { conn: KEY, received: 0, flags: Flags::NONE });
         assert_eq!(links.next_unflushed(), Some(session));
     }
 

@@ -3,7 +3,7 @@
 use super::{Config, Event, HubConnection, Loss, State};
 use crate::{
     machine::{Describe, Inspect as _, Machine as _},
-    spn::{Side, wire::code},
+    spn::{Side, wire::code::StreamCode},
 };
 
 impl Describe for HubConnection {
@@ -25,14 +25,14 @@ impl Describe for HubConnection {
                 E::SessionLost { side, loss: Loss::Away },
                 E::SessionLost { side, loss: Loss::Left },
                 E::Fin { side },
-                E::Reset { side, code: code::PEER_ABORTED },
-                E::Reset { side, code: code::PAUSED },
-                E::Stop { side, code: code::PEER_ABORTED },
-                E::Stop { side, code: code::PAUSED },
+                E::Reset { side, code: StreamCode::PEER_ABORTED },
+                E::Reset { side, code: StreamCode::PAUSED },
+                E::Stop { side, code: StreamCode::PEER_ABORTED },
+                E::Stop { side, code: StreamCode::PAUSED },
                 E::Reported { side },
-                E::CloseReq { side, code: code::OK, askable: true },
-                E::CloseReq { side, code: code::PEER_ABORTED, askable: true },
-                E::CloseReq { side, code: code::PEER_ABORTED, askable: false },
+                E::CloseReq { side, code: StreamCode::OK, askable: true },
+                E::CloseReq { side, code: StreamCode::PEER_ABORTED, askable: true },
+                E::CloseReq { side, code: StreamCode::PEER_ABORTED, askable: false },
                 E::CloseAck { side },
                 E::PauseAck { side },
                 E::ResumeReq { side },

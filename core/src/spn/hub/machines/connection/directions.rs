@@ -1,7 +1,7 @@
 //! How far the two directions of a connection have come, and what each side has reported.
 
 use super::{Action, HubConnection};
-use crate::spn::{Side, record::DisconnectReason};
+use crate::spn::{Side, record::DisconnectReason, wire::code::StreamCode};
 
 /// A value for each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,7 +78,7 @@ impl HubConnection {
         Flow { over: flow.over.with(side), ..flow }
     }
 
-    pub(super) fn pass_reset(&mut self, flow: Flow, side: Side, code: u64) -> Flow {
+    pub(super) fn pass_reset(&mut self, flow: Flow, side: Side, code: StreamCode) -> Flow {
         if flow.over.has(side) {
             return flow;
         }
@@ -86,7 +86,7 @@ impl HubConnection {
         Flow { over: flow.over.with(side), cut: Some(Cut::Reset), ..flow }
     }
 
-    pub(super) fn pass_stop(&mut self, flow: Flow, side: Side, code: u64) -> Flow {
+    pub(super) fn pass_stop(&mut self, flow: Flow, side: Side, code: StreamCode) -> Flow {
         if flow.over.has(side.other()) {
             return flow;
         }

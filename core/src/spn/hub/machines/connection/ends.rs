@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::{Action, Close, Flow, HubConnection, Loss, Pause, Sides, State, Timer};
-use crate::spn::{Side, record::DisconnectReason, wire::code};
+use crate::spn::{Side, record::DisconnectReason, wire::code::StreamCode};
 
 impl HubConnection {
-    pub(super) fn close_req(&mut self, now: Instant, flow: Flow, side: Side, code: u64, askable: bool) -> State {
+    pub(super) fn close_req(&mut self, now: Instant, flow: Flow, side: Side, code: StreamCode, askable: bool) -> State {
         if !askable {
             return self.close(flow, code);
         }
@@ -16,20 +16,20 @@ impl HubConnection {
     }
 
     /// CLOSE_REQ has been answered: the provider's stream ends first, then the consumer's.
-    pub(super) fn close(&mut self, flow: Flow, code: u64) -> State {
+    pub(super) fn close(&mut self, flow: Flow, code: StreamCode) -> State {
         for to in [Side::Provider, Side::Consumer] {
-            if code != code::OK {
+            if code != StreamCode::OK {
                 self.abort(flow, to, code);
             } else if !flow.over.has(to.other()) {
                 self.parts.act(Action::Finish { to });
             }
         }
-        self.end(Some(if code == code::OK { DisconnectReason::Closed } else { DisconnectReason::ClosedByPeer }))
+        self.end(Some(if code == StreamCode::OK { DisconnectReason::Closed } else { DisconnectReason::ClosedByPeer }))
     }
 
     /// The asked side has gone away without an answer.
     pub(super) fn leave_closing(&mut self, flow: Flow, asked_by: Side) -> State {
-        self.abort(flow, asked_by, code::PAUSED);
+        self.abort(flow, asked_by, StreamCode::PAUSED);
         self.parts.act(Action::SendCloseAck { to: asked_by });
         self.end(Some(DisconnectReason::Error))
     }
@@ -41,7 +41,7 @@ impl HubConnection {
             self.parts.act(Action::SendPauseReq { to: Side::Provider });
             return self.pause(now, Pause { flow, answered: Sides::only(side), gone: Some(side), reason });
         }
-        self.notify(flow, side.other(), code::PAUSED);
+        self.notify(flow, side.other(), StreamCode::PAUSED);
         self.end(Some(reason))
     }
 
@@ -55,7 +55,7 @@ impl HubConnection {
     pub(super) fn paused(&mut self, flow: Flow, gone: Option<Side>, reason: DisconnectReason) -> State {
         for side in [Side::Provider, Side::Consumer] {
             if gone != Some(side) {
-                self.abort(flow, side, code::PAUSED);
+                self.abort(flow, side, StreamCode::PAUSED);
             }
         }
         self.end(Some(reason))
@@ -63,24 +63,24 @@ impl HubConnection {
 
     /// The provider never saw it, or is assumed not to have seen it: the consumer may try another one.
     pub(super) fn never_had(&mut self, flow: Flow, reason: DisconnectReason) -> State {
-        self.notify(flow, Side::Consumer, code::NOT_STARTED);
+        self.notify(flow, Side::Consumer, StreamCode::NOT_STARTED);
         self.end(Some(reason))
     }
 
     /// A session is gone, and the connection with it.
     pub(super) fn lost(&mut self, flow: Flow, side: Side, loss: Loss) -> State {
-        let code = if loss == Loss::Unstarted { code::NOT_STARTED } else { code::PARTNER_LOST };
+        let code = if loss == Loss::Unstarted { StreamCode::NOT_STARTED } else { StreamCode::PARTNER_LOST };
         self.notify(flow, side.other(), code);
         self.end(Some(DisconnectReason::Error))
     }
 
     /// There is no provider's stream yet.
-    pub(super) fn end_consumer(&mut self, code: u64) -> State {
+    pub(super) fn end_consumer(&mut self, code: StreamCode) -> State {
         self.abort(Flow::default(), Side::Consumer, code);
         self.end(None)
     }
 
-    pub(super) fn end_both(&mut self, flow: Flow, code: u64, reason: DisconnectReason) -> State {
+    pub(super) fn end_both(&mut self, flow: Flow, code: StreamCode, reason: DisconnectReason) -> State {
         self.abort(flow, Side::Provider, code);
         self.abort(flow, Side::Consumer, code);
         self.end(Some(reason))
@@ -88,18 +88,18 @@ impl HubConnection {
 
     /// Aborts what is not over yet of the stream to this side, and makes sure that it is informed: STOP_SENDING for a direction that has come
     /// in whole, but could not be passed on, does not reach its source otherwise.
-    pub(super) fn notify(&mut self, flow: Flow, to: Side, code: u64) {
+    pub(super) fn notify(&mut self, flow: Flow, to: Side, code: StreamCode) {
         self.abort(flow, to, code);
         if self.resumable && flow.over.has(to.other()) {
             self.parts.act(match code {
-                code::PAUSED => Action::SendPauseReq { to },
+                StreamCode::PAUSED => Action::SendPauseReq { to },
                 code => Action::SendCloseReq { to, code },
             });
         }
     }
 
     /// Aborts what is not over yet of the stream to this side.
-    pub(super) fn abort(&mut self, flow: Flow, to: Side, code: u64) {
+    pub(super) fn abort(&mut self, flow: Flow, to: Side, code: StreamCode) {
         if !flow.over.has(to.other()) {
             self.parts.act(Action::Abort { to, code });
         }
@@ -116,6 +116,6 @@ impl HubConnection {
 }
 
 /// The code of a connection that one end has given up, whichever code it used.
-pub(super) fn aborted(code: u64) -> u64 {
-    if code == code::OK { code::PEER_ABORTED } else { code }
+pub(super) fn aborted(code: StreamCode) -> StreamCode {
+    if code == StreamCode::OK { StreamCode::PEER_ABORTED } else { code }
 }

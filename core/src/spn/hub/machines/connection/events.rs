@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     machine,
-    spn::{Side, record::DisconnectReason},
+    spn::{Side, record::DisconnectReason, wire::code::StreamCode},
 };
 
 /// What the loss of a session means for the partner.
@@ -60,14 +60,14 @@ pub enum Event {
         /// The source.
         side: Side,
         /// The code to pass on.
-        code: u64,
+        code: StreamCode,
     },
     /// This side wants no more of the other's direction.
     Stop {
         /// The reader that left.
         side: Side,
         /// The code to pass on.
-        code: u64,
+        code: StreamCode,
     },
     /// DATA_ACK that says that the other's direction is over for this side has been forwarded.
     Reported {
@@ -79,7 +79,7 @@ pub enum Event {
         /// Who asks.
         side: Side,
         /// Its code.
-        code: u64,
+        code: StreamCode,
         /// The other side has a control stream, and can be asked.
         askable: bool,
     },
@@ -120,21 +120,21 @@ pub enum Action {
         /// The reader.
         to: Side,
         /// With this code.
-        code: u64,
+        code: StreamCode,
     },
     /// Ask this side to end its direction (STOP_SENDING).
     StopSending {
         /// The source.
         to: Side,
         /// With this code.
-        code: u64,
+        code: StreamCode,
     },
     /// Send CLOSE_REQ.
     SendCloseReq {
         /// Who is asked.
         to: Side,
         /// With this code.
-        code: u64,
+        code: StreamCode,
     },
     /// Send CLOSE_ACK.
     SendCloseAck {
@@ -151,7 +151,7 @@ pub enum Action {
         /// Who had asked.
         to: Side,
         /// How it ends for this side. With any code but 0x28 the partner has aborted.
-        code: u64,
+        code: StreamCode,
     },
     /// Both streams have ended: write the end record. Reports are still forwarded.
     Finished {

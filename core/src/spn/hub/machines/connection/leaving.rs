@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{Action, Event, Flow, HubConnection, Loss, Sides, State, ends::aborted};
-use crate::spn::{Side, record::DisconnectReason, wire::code};
+use crate::spn::{Side, record::DisconnectReason, wire::code::StreamCode};
 
 /// A connection whose ends are to leave its streams: PAUSE_REQ is out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Pause {
 pub struct Close {
     pub(super) flow: Flow,
     pub(super) asked_by: Side,
-    pub(super) code: u64,
+    pub(super) code: StreamCode,
 }
 
 impl HubConnection {
@@ -31,8 +31,8 @@ impl HubConnection {
         match event {
             Event::PauseAck { side }
             | Event::ResumeReq { side }
-            | Event::Reset { side, code: code::PAUSED }
-            | Event::Stop { side, code: code::PAUSED } => {
+            | Event::Reset { side, code: StreamCode::PAUSED }
+            | Event::Stop { side, code: StreamCode::PAUSED } => {
                 self.answered(Pause { answered: answered.with(side), ..pause })
             }
             Event::Fin { side } if gone.is_none() => {
@@ -117,7 +117,7 @@ impl HubConnection {
                 if reported.both() { self.end(None) } else { State::Finishing { reported } }
             }
             Event::SessionLost { side, loss: Loss::Left | Loss::Drained } => {
-                self.parts.act(Action::SendCloseReq { to: side.other(), code: code::PARTNER_LOST });
+                self.parts.act(Action::SendCloseReq { to: side.other(), code: StreamCode::PARTNER_LOST });
                 self.end(None)
             }
             // There is no stream left to reset.
@@ -161,10 +161,10 @@ impl HubConnection {
                 State::Closing(close)
             }
             // The partner has not been informed of the end, and will ask for the next stream: after CLOSE_ACK the end that asked reports it there.
-            Event::Reset { side, code: code::PAUSED } | Event::Stop { side, code: code::PAUSED }
+            Event::Reset { side, code: StreamCode::PAUSED } | Event::Stop { side, code: StreamCode::PAUSED }
                 if self.resumable && side != asked_by =>
             {
-                self.abort(flow, side, code::PAUSED);
+                self.abort(flow, side, StreamCode::PAUSED);
                 self.leave_closing(flow, asked_by)
             }
             Event::SessionLost { side, loss: Loss::Away } if self.resumable && side != asked_by => {

@@ -37,11 +37,12 @@ use Side::{Consumer, Provider};
 const CHOOSING: &[Event] = &[E::ConnectStream];
 const CHOSEN: Event = E::ProviderChosen { resumable: false };
 const RELAYING: &[Event] = &[E::ConnectStream, CHOSEN];
-const CLOSING: &[Event] = &[E::ConnectStream, CHOSEN, E::CloseReq { side: Consumer, code: 0x20, askable: true }];
+const CLOSING: &[Event] =
+    &[E::ConnectStream, CHOSEN, E::CloseReq { side: Consumer, code: StreamCode(0x20), askable: true }];
 /// Both ends can resume, and the provider knows the connection.
 const RESUMABLE: &[Event] = &[E::ConnectStream, E::ProviderChosen { resumable: true }, E::Answered];
 
-fn both(code: u64) -> Vec<Action> {
+fn both(code: StreamCode) -> Vec<Action> {
     vec![
         A::Abort { to: Provider, code },
         A::StopSending { to: Provider, code },
@@ -50,7 +51,7 @@ fn both(code: u64) -> Vec<Action> {
     ]
 }
 
-fn consumer(code: u64) -> Vec<Action> {
+fn consumer(code: StreamCode) -> Vec<Action> {
     vec![A::Abort { to: Consumer, code }, A::StopSending { to: Consumer, code }, A::End { reason: None }]
 }
 
@@ -87,14 +88,18 @@ fn a_leg_waits_for_a_stream_of_its_provider() {
     }
     assert_eq!(expire(waiting), again);
     assert_eq!(step(waiting, lost(Consumer)), ("Ended", vec![A::End { reason: None }]));
-    assert_eq!(step(waiting, E::Reset { side: Consumer, code: 0x27 }), again);
+    assert_eq!(step(waiting, E::Reset { side: Consumer, code: StreamCode(0x27) }), again);
     let mut closed = vec![A::SendCloseAck { to: Consumer }];
     closed.extend(consumer(0x20));
-    assert_eq!(step(waiting, E::CloseReq { side: Consumer, code: 0x20, askable: true }), ("Ended", closed));
+    assert_eq!(step(waiting, E::CloseReq { side: Consumer, code: StreamCode(0x20), askable: true }), ("Ended", closed));
     assert!(after(waiting).may_be_superseded());
     // A reader that has left is remembered for the provider, and informed of the end on its control stream.
-    let stopped = &[E::ResumeWaits, E::Stop { side: Consumer, code: 0x20 }];
-    let passed = [A::Begin, A::StopSending { to: Provider, code: 0x20 }, A::Abort { to: Consumer, code: 0x20 }];
+    let stopped = &[E::ResumeWaits, E::Stop { side: Consumer, code: StreamCode(0x20) }];
+    let passed = [
+        A::Begin,
+        A::StopSending { to: Provider, code: StreamCode(0x20) },
+        A::Abort { to: Consumer, code: StreamCode(0x20) },
+    ];
     assert_eq!(step(stopped, E::ResumeStream), ("Relaying", passed.to_vec()));
     let mut notified = vec![A::SendPauseReq { to: Consumer }];
     notified.extend(consumer(0x27));
@@ -107,12 +112,12 @@ fn choosing() {
     assert_eq!(step(CHOOSING, CHOSEN), ("Relaying", vec![A::Begin]));
     assert_eq!(step(CHOOSING, E::NoneAvailable), ("Choosing", vec![]));
     assert_eq!(step(CHOOSING, E::PauseWanted), ("Ended", consumer(0x28)));
-    assert_eq!(step(CHOOSING, E::Reset { side: Consumer, code: 0x20 }), ("Ended", consumer(0x20)));
+    assert_eq!(step(CHOOSING, E::Reset { side: Consumer, code: StreamCode(0x20) }), ("Ended", consumer(0x20)));
     assert_eq!(
         step(CHOOSING, E::SessionLost { side: Consumer, loss: Loss::Away }),
         ("Ended", vec![A::End { reason: None }])
     );
-    let (state, actions) = step(CHOOSING, E::CloseReq { side: Consumer, code: 0, askable: true });
+    let (state, actions) = step(CHOOSING, E::CloseReq { side: Consumer, code: StreamCode(0), askable: true });
     assert_eq!((state, &actions[0]), ("Ended", &A::SendCloseAck { to: Consumer }));
     assert_eq!(expire(CHOOSING), ("Ended", consumer(0x28)), "60 s without a provider");
 }
@@ -128,9 +133,9 @@ fn both_ends_finish() {
 
 #[test]
 fn a_reset_ends_its_direction_only() {
-    let (state, actions) = step(RELAYING, E::Reset { side: Provider, code: 0x20 });
-    assert_eq!((state, actions), ("Relaying", vec![A::Abort { to: Consumer, code: 0x20 }]));
-    let before = [RELAYING, &[E::Reset { side: Provider, code: 0x20 }]].concat();
+    let (state, actions) = step(RELAYING, E::Reset { side: Provider, code: StreamCode(0x20) });
+    assert_eq!((state, actions), ("Relaying", vec![A::Abort { to: Consumer, code: StreamCode(0x20) }]));
+    let before = [RELAYING, &[E::Reset { side: Provider, code: StreamCode(0x20) }]].concat();
     let end = A::End { reason: Some(DisconnectReason::ClosedByPeer) };
     assert_eq!(step(&before, E::Fin { side: Consumer }), ("Ended", vec![A::Finish { to: Provider }, end]));
     assert_eq!(step(&before, E::Fin { side: Provider }), ("Relaying", vec![]), "over is over");
@@ -138,8 +143,9 @@ fn a_reset_ends_its_direction_only() {
 
 #[test]
 fn a_stop_is_passed_on_one_way_and_answered() {
-    let (state, actions) = step(RELAYING, E::Stop { side: Consumer, code: 7 });
-    let expected = vec![A::StopSending { to: Provider, code: 7 }, A::Abort { to: Consumer, code: 7 }];
+    let (state, actions) = step(RELAYING, E::Stop { side: Consumer, code: StreamCode(7) });
+    let expected =
+        vec![A::StopSending { to: Provider, code: StreamCode(7) }, A::Abort { to: Consumer, code: StreamCode(7) }];
     assert_eq!((state, actions), ("Relaying", expected), "the consumer may still send");
 }
 
@@ -148,8 +154,8 @@ fn a_lost_session_resets_the_partner() {
     for (side, loss) in [(Consumer, Loss::Away), (Provider, Loss::Left)] {
         let to = side.other();
         let expected = vec![
-            A::Abort { to, code: 0x21 },
-            A::StopSending { to, code: 0x21 },
+            A::Abort { to, code: StreamCode(0x21) },
+            A::StopSending { to, code: StreamCode(0x21) },
             A::End { reason: Some(DisconnectReason::Error) },
         ];
         assert_eq!(step(RELAYING, E::SessionLost { side, loss }), ("Ended", expected.clone()));
@@ -159,8 +165,8 @@ fn a_lost_session_resets_the_partner() {
 
 #[test]
 fn close_request() {
-    let asked = E::CloseReq { side: Provider, code: 0, askable: true };
-    assert_eq!(step(RELAYING, asked.clone()), ("Closing", vec![A::SendCloseReq { to: Consumer, code: 0 }]));
+    let asked = E::CloseReq { side: Provider, code: StreamCode(0), askable: true };
+    assert_eq!(step(RELAYING, asked.clone()), ("Closing", vec![A::SendCloseReq { to: Consumer, code: StreamCode(0) }]));
     let before = [RELAYING, &[asked]].concat();
     let closed =
         vec![A::Finish { to: Provider }, A::Finish { to: Consumer }, A::End { reason: Some(DisconnectReason::Closed) }];
@@ -170,13 +176,13 @@ fn close_request() {
     aborted.push(A::End { reason: Some(DisconnectReason::ClosedByPeer) });
     assert_eq!(step(CLOSING, E::CloseAck { side: Provider }), ("Ended", aborted.clone()));
     assert_eq!(expire(CLOSING), ("Ended", aborted.clone()), "5 s without an answer");
-    let unaskable = E::CloseReq { side: Consumer, code: 0x20, askable: false };
+    let unaskable = E::CloseReq { side: Consumer, code: StreamCode(0x20), askable: false };
     assert_eq!(step(RELAYING, unaskable), ("Ended", aborted), "sc01 has no CLOSE_REQ");
 }
 
 #[test]
 fn both_ask_at_once() {
-    let other = E::CloseReq { side: Provider, code: 0x20, askable: true };
+    let other = E::CloseReq { side: Provider, code: StreamCode(0x20), askable: true };
     assert_eq!(step(CLOSING, other), ("Closing", vec![A::SendCloseAck { to: Provider }]));
 }
 
@@ -190,7 +196,7 @@ fn closed(reason: DisconnectReason) -> Action {
 }
 
 /// Resets what is open towards one side.
-fn cut(to: Side, code: u64) -> Vec<Action> {
+fn cut(to: Side, code: StreamCode) -> Vec<Action> {
     vec![A::Abort { to, code }, A::StopSending { to, code }]
 }
 
@@ -226,7 +232,8 @@ fn a_partner_whose_own_direction_may_have_come_in_whole_is_informed_by_a_frame()
     let expected = vec![stop(0x27), A::SendPauseReq { to: Consumer }, closed(DisconnectReason::Error)];
     assert_eq!(step(&half, away), ("Ended", expected));
     let left = E::SessionLost { side: Provider, loss: Loss::Left };
-    let expected = vec![stop(0x21), A::SendCloseReq { to: Consumer, code: 0x21 }, closed(DisconnectReason::Error)];
+    let expected =
+        vec![stop(0x21), A::SendCloseReq { to: Consumer, code: StreamCode(0x21) }, closed(DisconnectReason::Error)];
     assert_eq!(step(&half, left), ("Ended", expected));
 }
 
@@ -247,7 +254,7 @@ fn a_provider_that_may_not_know_the_connection_yet_is_asked_before_its_stream_is
     // A lost provider is no reason to wait.
     let expected = [cut(Consumer, 0x27), vec![closed(DisconnectReason::Error)]].concat();
     assert_eq!(step(&fresh, gone), ("Ended", expected));
-    let asks = E::CloseReq { side: Provider, code: 0x20, askable: true };
+    let asks = E::CloseReq { side: Provider, code: StreamCode(0x20), askable: true };
     let expected =
         [vec![A::SendCloseAck { to: Provider }], cut(Provider, 0x20), vec![closed(DisconnectReason::ClosedByPeer)]]
             .concat();
@@ -280,7 +287,7 @@ fn a_pause_waits_for_both() {
     assert_eq!(step(&one, E::PauseAck { side: Consumer }), ("Pausing", vec![]));
     assert_eq!(step(&one, E::PauseAck { side: Provider }), ("Ended", paused.clone()));
     assert_eq!(step(&one, E::ResumeReq { side: Provider }), ("Ended", paused.clone()));
-    assert_eq!(step(&one, E::Stop { side: Provider, code: 0x27 }), ("Ended", paused.clone()));
+    assert_eq!(step(&one, E::Stop { side: Provider, code: StreamCode(0x27) }), ("Ended", paused.clone()));
     assert_eq!(expire(&one), ("Ended", paused), "2 s");
     let lost = E::SessionLost { side: Provider, loss: Loss::Away };
     let rest = [cut(Consumer, 0x27), vec![closed(DisconnectReason::Closed)]].concat();
@@ -288,8 +295,8 @@ fn a_pause_waits_for_both() {
     assert_eq!(step(&pausing, lost), ("Pausing", vec![]), "the consumer has not answered");
     // Payload, ends and requests still pass.
     assert_eq!(step(&pausing, E::Fin { side: Provider }), ("Pausing", vec![A::Finish { to: Consumer }]));
-    let asks = E::CloseReq { side: Consumer, code: 0x20, askable: true };
-    assert_eq!(step(&pausing, asks), ("Closing", vec![A::SendCloseReq { to: Provider, code: 0x20 }]));
+    let asks = E::CloseReq { side: Consumer, code: StreamCode(0x20), askable: true };
+    assert_eq!(step(&pausing, asks), ("Closing", vec![A::SendCloseReq { to: Provider, code: StreamCode(0x20) }]));
     let over = [E::Fin { side: Provider }, E::Fin { side: Consumer }, E::Reported { side: Provider }];
     let before = with(&pausing, &over);
     let end = ("Ended", vec![closed(DisconnectReason::Closed)]);
@@ -320,10 +327,10 @@ fn reports_pass_after_the_streams() {
 
 #[test]
 fn a_stop_is_reported_but_a_reset_needs_no_report() {
-    let stopped = with(RESUMABLE, &[E::Stop { side: Consumer, code: 0x20 }]);
+    let stopped = with(RESUMABLE, &[E::Stop { side: Consumer, code: StreamCode(0x20) }]);
     let finished = A::Finished { reason: DisconnectReason::ClosedByPeer };
     assert_eq!(step(&stopped, E::Fin { side: Consumer }), ("Finishing", vec![A::Finish { to: Provider }, finished]));
-    let reset = with(RESUMABLE, &[E::Reset { side: Provider, code: 0x20 }]);
+    let reset = with(RESUMABLE, &[E::Reset { side: Provider, code: StreamCode(0x20) }]);
     let ended = vec![A::Finish { to: Provider }, closed(DisconnectReason::ClosedByPeer)];
     assert_eq!(step(&reset, E::Fin { side: Consumer }), ("Ended", ended));
 }
@@ -337,10 +344,10 @@ fn finishing_without_streams_is_spoken_of_in_frames() {
         let pause = vec![A::SendPauseReq { to }, end.clone()];
         assert_eq!(step(&finishing, E::SessionLost { side, loss: Loss::Away }), ("Ended", pause.clone()));
         assert_eq!(step(&finishing, E::ResumeReq { side }), ("Ended", pause));
-        let over = vec![A::SendCloseReq { to, code: 0x21 }, end.clone()];
+        let over = vec![A::SendCloseReq { to, code: StreamCode(0x21) }, end.clone()];
         assert_eq!(step(&finishing, E::SessionLost { side, loss: Loss::Left }), ("Ended", over));
-        let asked = vec![A::SendCloseReq { to, code: 0x20 }, A::SendCloseAck { to: side }, end.clone()];
-        assert_eq!(step(&finishing, E::CloseReq { side, code: 0x20, askable: true }), ("Ended", asked));
+        let asked = vec![A::SendCloseReq { to, code: StreamCode(0x20) }, A::SendCloseAck { to: side }, end.clone()];
+        assert_eq!(step(&finishing, E::CloseReq { side, code: StreamCode(0x20), askable: true }), ("Ended", asked));
     }
     let pause = vec![A::SendPauseReq { to: Provider }, A::SendPauseReq { to: Consumer }, end.clone()];
     assert_eq!(step(&finishing, E::PauseWanted), ("Ended", pause));
@@ -349,7 +356,9 @@ fn finishing_without_streams_is_spoken_of_in_frames() {
 
 #[test]
 fn an_endpoint_that_moves_away_takes_its_connections_with_it() {
-    for event in [E::Reset { side: Provider, code: 0x27 }, E::Stop { side: Provider, code: 0x27 }] {
+    for event in
+        [E::Reset { side: Provider, code: StreamCode(0x27) }, E::Stop { side: Provider, code: StreamCode(0x27) }]
+    {
         let expected = [cut(Provider, 0x27), cut(Consumer, 0x27), vec![closed(DisconnectReason::Closed)]].concat();
         assert_eq!(step(RESUMABLE, event.clone()), ("Ended", expected));
         assert_eq!(step(RELAYING, event).0, "Relaying", "nothing to resume");
@@ -358,25 +367,28 @@ fn an_endpoint_that_moves_away_takes_its_connections_with_it() {
 
 #[test]
 fn an_end_that_the_partner_cannot_be_informed_of_comes_back() {
-    let ask = E::CloseReq { side: Consumer, code: 0x20, askable: true };
+    let ask = E::CloseReq { side: Consumer, code: StreamCode(0x20), askable: true };
     let closing = with(RESUMABLE, &[ask]);
     let back = [cut(Consumer, 0x27), vec![A::SendCloseAck { to: Consumer }, closed(DisconnectReason::Error)]].concat();
     assert_eq!(step(&closing, E::SessionLost { side: Provider, loss: Loss::Away }), ("Ended", back.clone()));
     let left = [cut(Provider, 0x27), back].concat();
-    assert_eq!(step(&closing, E::Reset { side: Provider, code: 0x27 }), ("Ended", left));
+    assert_eq!(step(&closing, E::Reset { side: Provider, code: StreamCode(0x27) }), ("Ended", left));
     let notified = [cut(Provider, 0x20), vec![closed(DisconnectReason::Error)]].concat();
     assert_eq!(step(&closing, E::SessionLost { side: Consumer, loss: Loss::Away }), ("Ended", notified));
     for side in [Consumer, Provider] {
-        let answered =
-            [vec![A::RefuseResume { to: side, code: 0x20 }], both(0x20), vec![closed(DisconnectReason::ClosedByPeer)]]
-                .concat();
+        let answered = [
+            vec![A::RefuseResume { to: side, code: StreamCode(0x20) }],
+            both(0x20),
+            vec![closed(DisconnectReason::ClosedByPeer)],
+        ]
+        .concat();
         assert_eq!(step(&closing, E::ResumeReq { side }), ("Ended", answered), "no request stays without an answer");
     }
 }
 
 #[test]
 fn a_request_for_what_has_no_provider_yet_begins_anew() {
-    let expected = [vec![A::RefuseResume { to: Consumer, code: 0x28 }], consumer(0x28)].concat();
+    let expected = [vec![A::RefuseResume { to: Consumer, code: StreamCode(0x28) }], consumer(0x28)].concat();
     assert_eq!(step(CHOOSING, E::ResumeReq { side: Consumer }), ("Ended", expected));
 }
 

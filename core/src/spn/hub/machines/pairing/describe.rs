@@ -3,7 +3,7 @@
 use super::{Admission, Config, End, Event, Pairing, SessionRef, State, Values, requests::Request};
 use crate::{
     machine::{Describe, Inspect as _, Machine as _},
-    spn::{Side, Tag, wire::code, wire::frame::flag},
+    spn::{Side, Tag, wire::code::StreamCode, wire::frame::Flags},
 };
 
 /// The sessions of the alphabet: the two ends of the connection, a second session of its consumer, and a stranger that knows its id.
@@ -19,8 +19,8 @@ fn end(session: u64) -> End {
     End { service: 0, side, tag: tag(own), partner: Some(tag(partner)) }
 }
 
-fn request(session: u64, flags: u8, admission: Admission, paused: bool) -> Event {
-    let values = Values { generation: 0, received: 0, flags, code: code::OK };
+fn request(session: u64, flags: Flags, admission: Admission, paused: bool) -> Event {
+    let values = Values { generation: 0, received: 0, flags, code: StreamCode::OK };
     Event::ResumeReq { session: SessionRef(session), end: end(session), values, admission, owners: None, paused }
 }
 
@@ -56,18 +56,18 @@ impl Describe for Pairing {
         use Event as E;
         let of = |session: u64| {
             [
-                request(session, 0, Admission::Free, false),
-                E::CloseReq { session: SessionRef(session), end: end(session), code: code::PEER_ABORTED },
+                request(session, Flags::NONE, Admission::Free, false),
+                E::CloseReq { session: SessionRef(session), end: end(session), code: StreamCode::PEER_ABORTED },
                 E::SessionEnded { session: SessionRef(session) },
             ]
         };
         let mut events = vec![
             E::LegFound { generation: 0 },
-            request(PROVIDER, flag::ABORTED, Admission::Free, false),
-            request(CONSUMER, 0, Admission::Full, false),
-            request(CONSUMER, 0, Admission::Foreign, false),
-            request(CONSUMER, 0, Admission::Leaving, false),
-            request(CONSUMER, 0, Admission::Free, true),
+            request(PROVIDER, Flags::ABORTED, Admission::Free, false),
+            request(CONSUMER, Flags::NONE, Admission::Full, false),
+            request(CONSUMER, Flags::NONE, Admission::Foreign, false),
+            request(CONSUMER, Flags::NONE, Admission::Leaving, false),
+            request(CONSUMER, Flags::NONE, Admission::Free, true),
             stream(CONSUMER, 1, Admission::Free, false),
             stream(CONSUMER, 1, Admission::Foreign, false),
             stream(CONSUMER, 2, Admission::Free, true),

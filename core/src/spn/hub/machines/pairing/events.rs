@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     machine,
-    spn::{Side, Tag, wire::code, wire::frame::flag},
+    spn::{Side, Tag, wire::code::StreamCode, wire::frame::Flags},
 };
 
 /// A session of the hub, by a number that the owner of the machine gives it, and gives to no other session.
@@ -38,24 +38,24 @@ pub struct Values {
     pub received: u64,
     /// The flags of RESUME_REQ; bit 2: aborted.
     #[serde(default)]
-    pub flags: u8,
+    pub flags: Flags,
     /// The code of the abort, if it is aborted.
     #[serde(default)]
-    pub code: u64,
+    pub code: StreamCode,
 }
 
 impl Values {
     /// Whether the end has aborted the connection.
     #[must_use]
     pub const fn is_aborted(&self) -> bool {
-        self.flags & flag::ABORTED != 0
+        self.flags.contains(Flags::ABORTED)
     }
 
     /// The status that the partner's RESUME_ACK has.
-    pub(super) const fn status(&self) -> u64 {
+    pub(super) const fn status(&self) -> StreamCode {
         match self.code {
-            _ if !self.is_aborted() => code::OK,
-            code::OK => code::PEER_ABORTED,
+            _ if !self.is_aborted() => StreamCode::OK,
+            StreamCode::OK => StreamCode::PEER_ABORTED,
             code => code,
         }
     }
@@ -150,7 +150,7 @@ pub enum Event {
         /// The end that asks.
         end: End,
         /// Its code.
-        code: u64,
+        code: StreamCode,
     },
     /// The present leg has ended.
     LegEnded {
@@ -219,20 +219,20 @@ pub enum Action {
         /// To this session.
         session: SessionRef,
         /// 0, or the partner's code of an abort.
-        status: u64,
+        status: StreamCode,
         /// The partner's generation.
         generation: u64,
         /// The partner's received offset.
         received: u64,
         /// The partner's flags.
-        flags: u8,
+        flags: Flags,
     },
     /// Send RESUME_ACK without values.
     Refuse {
         /// To these sessions.
         sessions: Vec<SessionRef>,
         /// With this code.
-        code: u64,
+        code: StreamCode,
     },
     /// Report to the present leg that this side has lost its stream.
     LoseLeg {
@@ -249,14 +249,14 @@ pub enum Action {
     /// Reset and stop the consumer's stream.
     RefuseStream {
         /// With this code.
-        code: u64,
+        code: StreamCode,
     },
     /// Send CLOSE_REQ.
     SendCloseReq {
         /// To this session.
         session: SessionRef,
         /// With this code.
-        code: u64,
+        code: StreamCode,
     },
     /// Send CLOSE_ACK.
     SendCloseAck {

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use super::events::{End, Owners, SessionRef, Values};
-use crate::spn::{Side, Tag, wire::code};
+use crate::spn::{Side, Tag, wire::{frame::Flags, code::StreamCode}};
 
 /// A request to resume.
 #[derive(Debug, Clone)]
@@ -137,15 +137,15 @@ impl Requests {
     ///
     /// # Errors
     /// The code that resets the stream.
-    pub(super) fn provider_for(&self, end: End, generation: u64) -> Result<SessionRef, u64> {
+    pub(super) fn provider_for(&self, end: End, generation: u64) -> Result<SessionRef, StreamCode> {
         if self.is_foreign(end) {
-            return Err(code::NOT_ENTITLED);
+            return Err(StreamCode::NOT_ENTITLED);
         }
         let has_given_up = |request: &Request| is_same_end(request, end) && request.values.generation >= generation;
         if self.list.iter().any(has_given_up) {
-            return Err(code::PAUSED);
+            return Err(StreamCode::PAUSED);
         }
-        self.partner_for(end).filter(|request| !request.paused).map(|request| request.session).ok_or(code::PAUSED)
+        self.partner_for(end).filter(|request| !request.paused).map(|request| request.session).ok_or(StreamCode::PAUSED)
     }
 }
 
@@ -160,7 +160,7 @@ mod tests {
     use crate::testing::first_instant;
 
     fn parked(ends: &[End]) -> Requests {
-        let values = Values { generation: 0, received: 0, flags: 0, code: 0 };
+        let values = Values { generation: 0, received: 0, flags: Flags::NONE, code: StreamCode(0) };
         let request = |(n, &end)| Request {
             session: SessionRef(n),
             end,

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     machine::{Describe, Inspect, Machine},
-    spn::{Tag, wire::frame::flag},
+    spn::{Tag, wire::frame::Flags},
     testing::first_instant,
 };
 
@@ -30,7 +30,7 @@ fn end_of(session: SessionRef) -> End {
 }
 
 fn values(generation: u64, received: u64) -> Values {
-    Values { generation, received, flags: 0, code: 0 }
+    Values { generation, received, flags: Flags::NONE, code: StreamCode(0) }
 }
 
 fn request(session: SessionRef, values: Values) -> Event {
@@ -56,7 +56,7 @@ fn connect(session: SessionRef) -> Event {
 }
 
 fn close(session: SessionRef) -> Event {
-    E::CloseReq { session, end: end_of(session), code: 0x20 }
+    E::CloseReq { session, end: end_of(session), code: StreamCode(0x20) }
 }
 
 fn drain(machine: &mut Pairing) -> Vec<Action> {
@@ -81,14 +81,14 @@ fn assert_step(before: &[Event], event: Event, state: &str, actions: &[Action]) 
 }
 
 fn answer(session: SessionRef, generation: u64, received: u64) -> Action {
-    A::Answer { session, status: 0, generation, received, flags: 0 }
+    A::Answer { session, status: StreamCode(0), generation, received, flags: Flags::NONE }
 }
 
 fn unpark(sessions: &[SessionRef]) -> Action {
     A::Unpark { sessions: sessions.to_vec() }
 }
 
-fn refuse(sessions: &[SessionRef], code: u64) -> Action {
+fn refuse(sessions: &[SessionRef], code: StreamCode) -> Action {
     A::Refuse { sessions: sessions.to_vec(), code }
 }
 
@@ -111,9 +111,9 @@ fn two_ends_that_belong_together_are_answered_with_each_others_values() {
 
 #[test]
 fn an_abort_is_reported_to_the_partner_and_ends_the_requests_of_both() {
-    let aborted = |code| Values { flags: flag::ABORTED, code, ..values(0, 0) };
+    let aborted = |code| Values { flags: Flags::ABORTED, code, ..values(0, 0) };
     for (code, status) in [(0x22, 0x22), (0, 0x20)] {
-        let notified = A::Answer { session: P, status, generation: 0, received: 0, flags: flag::ABORTED };
+        let notified = A::Answer { session: P, status, generation: 0, received: 0, flags: Flags::ABORTED };
         let actions = [park(C), answer(C, 0, 0), notified, unpark(&[P, C]), A::End];
         assert_step(&[asks(P, 0)], request(C, aborted(code)), "Ended", &actions);
     }
@@ -131,7 +131,7 @@ fn what_does_not_belong_to_the_sender_is_refused() {
     let found_out = [park(P), unpark(&[STRANGER]), refuse(&[STRANGER], 0x15)];
     assert_step(&[asks(STRANGER, 0)], asks(P, 0), "Parked", &found_out);
     assert_step(&[asks(P, 0)], asks(STRANGER, 0), "Parked", &[refuse(&[STRANGER], 0x15)]);
-    let reset = [A::RefuseStream { code: 0x15 }];
+    let reset = [A::RefuseStream { code: StreamCode(0x15) }];
     assert_step(&[asks(P, 0)], stream(STRANGER, 1), "Parked", &reset);
     assert_step(&[asks(P, 0)], connect(STRANGER), "Parked", &reset);
     assert_step(&[asks(P, 0)], close(STRANGER), "Parked", &[A::SendCloseAck { session: STRANGER }]);
@@ -164,8 +164,8 @@ fn a_resume_stream_becomes_the_next_leg() {
     assert_step(&twice, stream(C, 1), "Carried", &[unpark(&[C2, C]), A::OpenLeg { provider: P }]);
     assert_step(&[asks(P, 0)], stream(C, 1), "Carried", &[A::OpenLeg { provider: P }]);
     // The newest session of the provider gets it.
-    let paused = [A::RefuseStream { code: 0x27 }];
-    assert_step(&[], stream(C, 1), "Ended", &[A::RefuseStream { code: 0x27 }, A::End]);
+    let paused = [A::RefuseStream { code: StreamCode(0x27) }];
+    assert_step(&[], stream(C, 1), "Ended", &[A::RefuseStream { code: StreamCode(0x27) }, A::End]);
     assert_step(&[asks(C, 0)], stream(C, 1), "Parked", &paused);
     // A stream that its sender has given up.
     assert_step(&[asks(P, 0), asks(C, 1)], stream(C, 1), "Paired", &paused);
@@ -212,7 +212,7 @@ fn a_newer_stream_supersedes_a_leg_that_gives_way() {
     // The end of the older leg changes nothing any more.
     let newer = [&carried[..], &[stream(C, 2)]].concat();
     assert_step(&newer, E::LegEnded { generation: 1 }, "Carried", &[]);
-    let refused = [A::RefuseStream { code: 0x27 }];
+    let refused = [A::RefuseStream { code: StreamCode(0x27) }];
     assert_step(&carried, stream(C, 1), "Carried", &refused);
     let (session, end, admission) = (C, end_of(C), Admission::Free);
     let stays = E::ResumeStream { session, end, generation: 2, admission, yields: false };
@@ -221,7 +221,7 @@ fn a_newer_stream_supersedes_a_leg_that_gives_way() {
 
 #[test]
 fn a_known_connection_is_not_begun() {
-    let in_use = A::RefuseStream { code: 0x23 };
+    let in_use = A::RefuseStream { code: StreamCode(0x23) };
     assert_step(&[asks(P, 0)], connect(C), "Parked", std::slice::from_ref(&in_use));
     assert_step(&[E::LegFound { generation: 0 }], connect(C), "Ended", &[in_use, A::End]);
     assert_step(&[], connect(C), "Ended", &[A::End]);
@@ -232,7 +232,7 @@ fn close_req_reaches_the_partner_and_ends_the_requests_of_both() {
     let ack = A::SendCloseAck { session: C };
     assert_step(&[], close(C), "Ended", &[ack.clone(), A::End]);
     assert_step(&[asks(C, 0)], close(C), "Ended", &[ack.clone(), unpark(&[C]), A::End]);
-    let notified = A::SendCloseReq { session: P, code: 0x20 };
+    let notified = A::SendCloseReq { session: P, code: StreamCode(0x20) };
     let both = [ack.clone(), notified, unpark(&[P, C]), A::End];
     assert_step(&[asks(P, 0), asks(C, 0)], close(C), "Ended", &both);
     // A session without a leg of its own may not end another one's.
@@ -244,7 +244,7 @@ fn a_paused_service_answers_when_its_pause_ends() {
     let held = |session| asks_if(session, Admission::Free, true);
     let both = [answer(C, 0, 0), answer(P, 0, 0)];
     assert_step(&[held(P)], held(C), "Held", &[park(C)]);
-    assert_step(&[held(P), held(C)], stream(C, 1), "Held", &[A::RefuseStream { code: 0x27 }]);
+    assert_step(&[held(P), held(C)], stream(C, 1), "Held", &[A::RefuseStream { code: StreamCode(0x27) }]);
     assert_step(&[held(P), held(C)], E::ServiceUnpaused { service: 0 }, "Paired", &both);
     assert_step(&[asks(P, 0), asks(C, 0)], E::ServicePaused { service: 0 }, "Held", &[]);
     assert_step(&[asks(P, 0), asks(C, 0)], E::ServicePaused { service: 1 }, "Paired", &[]);
@@ -468,8 +468,8 @@ proptest! {
                     let end = random_end(session, partner);
                     let session = SessionRef(session);
                     asked = Some((session, end));
-                    let flags = if aborted { flag::ABORTED } else { 0 };
-                    let values = Values { generation, received: 0, flags, code: 0 };
+                    let flags = Flags::ABORTED.only_if(aborted);
+                    let values = Values { generation, received: 0, flags, code: StreamCode(0) };
                     let paused = paused.get(end.service as usize).copied().unwrap_or_default();
                     Some(E::ResumeReq { session, end, values, admission, owners: None, paused })
                 }
@@ -479,7 +479,7 @@ proptest! {
                     Some(E::ResumeStream { session: SessionRef(session), end, generation, admission, yields })
                 }
                 Step::Close { session } => {
-                    Some(E::CloseReq { session: SessionRef(session), end: random_end(session, None), code: 0x20 })
+                    Some(E::CloseReq { session: SessionRef(session), end: random_end(session, None), code: StreamCode(0x20) })
                 }
                 Step::SessionEnded { session } => Some(E::SessionEnded { session: SessionRef(session) }),
                 Step::LegEnded => host.leg.take().map(|generation| E::LegEnded { generation }),

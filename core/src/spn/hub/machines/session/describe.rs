@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Config, Event, HubSession, State};
 use crate::{
     machine::{Describe, Inspect as _, Machine as _},
-    spn::wire::code,
+    spn::wire::code::SessionCode,
 };
 
 impl Describe for HubSession {
@@ -25,17 +25,17 @@ impl Describe for HubSession {
         vec![
             E::ExtendedHandshake,
             E::LegacyAdmitted,
-            E::LegacyRefused { code: code::NOT_ENTITLED },
+            E::LegacyRefused { code: SessionCode::NOT_ENTITLED },
             E::LegacyOccupied,
             E::OpenAdmitted { weight: 100 },
             E::OpenAdmitted { weight: 0 },
-            E::OpenRefused { code: code::SERVICE_UNKNOWN },
+            E::OpenRefused { code: SessionCode::SERVICE_UNKNOWN },
             E::OpenOccupied { weight: 100 },
             E::OpenEarly { weight: 100 },
             E::ProviderCame,
             E::IncumbentAlive,
             E::IncumbentGone,
-            E::ControlViolation { code: code::MALFORMED },
+            E::ControlViolation { code: SessionCode::MALFORMED },
             E::SetWeight { weight: 0 },
             E::SetWeight { weight: 50 },
             E::NotifyShutdown,
@@ -45,9 +45,9 @@ impl Describe for HubSession {
             E::Idle,
             E::HubDraining { deadline: Duration::from_secs(30), resumable: true },
             E::HubStopping,
-            E::SessionClose { code: code::OK },
-            E::SessionClose { code: code::PAUSED },
-            E::ClosedByPeer { code: code::OK },
+            E::SessionClose { code: SessionCode::OK },
+            E::SessionClose { code: SessionCode::PAUSED },
+            E::ClosedByPeer { code: SessionCode::OK },
             E::Lost,
         ]
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     machine::{self, Timer},
-    spn::{hub::machines::connection::Loss, record::TerminateReason},
+    spn::{hub::machines::connection::Loss, record::TerminateReason, wire::code::SessionCode},
 };
 
 /// What happened to the session.
@@ -20,7 +20,7 @@ pub enum Event {
     /// Handshake done, `sc01`, and the identity is refused.
     LegacyRefused {
         /// Why.
-        code: u64,
+        code: SessionCode,
     },
     /// Handshake done, `sc01`, and its singleton service has a provider.
     LegacyOccupied,
@@ -32,7 +32,7 @@ pub enum Event {
     /// SESSION_OPEN, and the session is refused.
     OpenRefused {
         /// Why.
-        code: u64,
+        code: SessionCode,
     },
     /// SESSION_OPEN, and its singleton service has a provider.
     OpenOccupied {
@@ -53,7 +53,7 @@ pub enum Event {
     /// A forbidden control frame or data stream, or the control stream ended.
     ControlViolation {
         /// 0x10, 0x12 or 0x13.
-        code: u64,
+        code: SessionCode,
     },
     /// SET_WEIGHT.
     SetWeight {
@@ -83,12 +83,12 @@ pub enum Event {
     /// SESSION_CLOSE.
     SessionClose {
         /// Its code.
-        code: u64,
+        code: SessionCode,
     },
     /// QUIC: closed by the endpoint.
     ClosedByPeer {
         /// Its code.
-        code: u64,
+        code: SessionCode,
     },
     /// QUIC: lost, timed out or failed.
     Lost,
@@ -119,7 +119,7 @@ pub enum Action {
     /// Send SESSION_REJECT.
     SendReject {
         /// Why.
-        code: u64,
+        code: SessionCode,
         /// When to try again.
         #[serde(rename = "retry_after_ms", with = "machine::ms")]
         retry_after: Duration,
@@ -127,7 +127,7 @@ pub enum Action {
     /// Send SESSION_CLOSE.
     SendClose {
         /// Why.
-        code: u64,
+        code: SessionCode,
     },
     /// Send SESSION_SHUTDOWN.
     SendShutdown {
@@ -152,7 +152,7 @@ pub enum Action {
     /// Close QUIC.
     Close {
         /// With this code.
-        code: u64,
+        code: SessionCode,
     },
 }
 

@@ -54,11 +54,11 @@ fn leave(reason: TerminateReason) -> Action {
 fn handshaking() {
     assert_eq!(step(&[], E::ExtendedHandshake), ("AwaitOpen", vec![]));
     assert_eq!(step(&[], E::LegacyAdmitted), ("Active", vec![A::Begin { weight: 100 }]));
-    for code in [code::NO_IDENTITY, code::NOT_ENTITLED] {
+    for code in [SessionCode::NO_IDENTITY, SessionCode::NOT_ENTITLED] {
         assert_eq!(step(&[], E::LegacyRefused { code }), ("Closed", vec![A::Close { code }]));
     }
     assert_eq!(step(&[], E::LegacyOccupied), ("Held", vec![A::ProbeIncumbent]));
-    assert_eq!(step(&[], HUB_DRAINING), ("Closed", vec![A::Close { code: 0 }]));
+    assert_eq!(step(&[], HUB_DRAINING), ("Closed", vec![A::Close { code: SessionCode(0) }]));
     assert_eq!(step(&[], E::Lost), ("Closed", vec![]), "nothing began, nothing is recorded");
 }
 
@@ -74,17 +74,17 @@ fn session_open() {
     for code in [0x10, 0x12, 0x13] {
         assert_eq!(step(OPEN, E::ControlViolation { code }), ("Closed", vec![A::Close { code }]));
     }
-    assert_eq!(expire(OPEN), ("Closed", vec![A::Close { code: 0x11 }]));
-    let reject = vec![A::SendReject { code: 0x18, retry_after: Duration::ZERO }];
+    assert_eq!(expire(OPEN), ("Closed", vec![A::Close { code: SessionCode(0x11) }]));
+    let reject = vec![A::SendReject { code: SessionCode(0x18), retry_after: Duration::ZERO }];
     assert_eq!(step(OPEN, HUB_DRAINING), ("Closing", reject));
 }
 
 #[test]
 fn a_singletons_second_provider_is_refused() {
     assert_eq!(step(OPEN, E::OpenOccupied { weight: 100 }), ("Held", vec![A::ProbeIncumbent]));
-    let reject = vec![A::SendReject { code: 0x17, retry_after: Duration::from_secs(5) }];
+    let reject = vec![A::SendReject { code: SessionCode(0x17), retry_after: Duration::from_secs(5) }];
     assert_eq!(step(HELD, E::IncumbentAlive), ("Closing", reject));
-    assert_eq!(step(&[E::LegacyOccupied], E::IncumbentAlive), ("Closed", vec![A::Close { code: 0x17 }]));
+    assert_eq!(step(&[E::LegacyOccupied], E::IncumbentAlive), ("Closed", vec![A::Close { code: SessionCode(0x17) }]));
 }
 
 #[test]
@@ -105,11 +105,17 @@ fn a_consumer_waits_a_moment_for_the_first_provider() {
     assert_eq!(step(&early, E::EntitlementLost), reject(0x15, 0));
     assert_eq!(step(&early, HUB_DRAINING), reject(0x18, 0));
     for event in [E::SetWeight { weight: 1 }, E::OpenEarly { weight: 1 }, E::OpenAdmitted { weight: 1 }] {
-        assert_eq!(step(&early, event), ("Closed", vec![A::Close { code: 0x10 }]));
+        assert_eq!(step(&early, event), ("Closed", vec![A::Close { code: SessionCode(0x10) }]));
     }
-    assert_eq!(step(&early, E::ControlViolation { code: 0x12 }), ("Closed", vec![A::Close { code: 0x12 }]));
-    assert_eq!(step(&early, E::SessionClose { code: 0 }), ("Closed", vec![A::Close { code: 0 }]));
-    assert_eq!(step(&early, E::HubStopping), ("Closed", vec![A::Close { code: 0 }]));
+    assert_eq!(
+        step(&early, E::ControlViolation { code: SessionCode(0x12) }),
+        ("Closed", vec![A::Close { code: SessionCode(0x12) }])
+    );
+    assert_eq!(
+        step(&early, E::SessionClose { code: SessionCode(0) }),
+        ("Closed", vec![A::Close { code: SessionCode(0) }])
+    );
+    assert_eq!(step(&early, E::HubStopping), ("Closed", vec![A::Close { code: SessionCode(0) }]));
     assert_eq!(step(&early, E::Lost), ("Closed", vec![]));
 }
 
@@ -128,35 +134,45 @@ fn weight() {
 fn ends() {
     use TerminateReason as R;
     assert_eq!(
-        step(ACTIVE, E::SessionClose { code: 0 }),
-        ("Closed", vec![leave(R::TerminatedByPeer), A::Close { code: 0 }])
+        step(ACTIVE, E::SessionClose { code: SessionCode(0) }),
+        ("Closed", vec![leave(R::TerminatedByPeer), A::Close { code: SessionCode(0) }])
     );
     assert_eq!(
-        step(ACTIVE, E::SessionClose { code: 0x27 }),
-        ("Closed", vec![end(R::TerminatedByPeer), A::Close { code: 0x27 }]),
+        step(ACTIVE, E::SessionClose { code: SessionCode(0x27) }),
+        ("Closed", vec![end(R::TerminatedByPeer), A::Close { code: SessionCode(0x27) }]),
         "it goes on elsewhere"
     );
-    assert_eq!(step(ACTIVE, E::ClosedByPeer { code: 0 }), ("Closed", vec![leave(R::TerminatedByPeer)]));
-    assert_eq!(step(ACTIVE, E::ClosedByPeer { code: 0x10 }), ("Closed", vec![end(R::TerminatedByPeer)]));
+    assert_eq!(step(ACTIVE, E::ClosedByPeer { code: SessionCode(0) }), ("Closed", vec![leave(R::TerminatedByPeer)]));
+    assert_eq!(step(ACTIVE, E::ClosedByPeer { code: SessionCode(0x10) }), ("Closed", vec![end(R::TerminatedByPeer)]));
     assert_eq!(step(ACTIVE, E::Lost), ("Closed", vec![end(R::Error)]));
     assert_eq!(
-        step(ACTIVE, E::ControlViolation { code: 0x10 }),
-        ("Closed", vec![end(R::Error), A::Close { code: 0x10 }])
+        step(ACTIVE, E::ControlViolation { code: SessionCode(0x10) }),
+        ("Closed", vec![end(R::Error), A::Close { code: SessionCode(0x10) }])
     );
     assert_eq!(
         step(ACTIVE, E::OpenAdmitted { weight: 1 }),
-        ("Closed", vec![end(R::Error), A::Close { code: 0x10 }]),
+        ("Closed", vec![end(R::Error), A::Close { code: SessionCode(0x10) }]),
         "a second SESSION_OPEN"
     );
-    assert_eq!(step(ACTIVE, E::EntitlementLost), ("Closing", vec![A::SendClose { code: 0x15 }, leave(R::Shutdown)]));
-    assert_eq!(step(LEGACY, E::EntitlementLost), ("Closed", vec![leave(R::Shutdown), A::Close { code: 0x15 }]));
+    assert_eq!(
+        step(ACTIVE, E::EntitlementLost),
+        ("Closing", vec![A::SendClose { code: SessionCode(0x15) }, leave(R::Shutdown)])
+    );
+    assert_eq!(
+        step(LEGACY, E::EntitlementLost),
+        ("Closed", vec![leave(R::Shutdown), A::Close { code: SessionCode(0x15) }])
+    );
     for event in [E::Replaced, E::Idle] {
-        assert_eq!(step(ACTIVE, event), ("Closing", vec![A::SendClose { code: 0 }, end(R::Shutdown)]));
+        assert_eq!(step(ACTIVE, event), ("Closing", vec![A::SendClose { code: SessionCode(0) }, end(R::Shutdown)]));
     }
-    assert_eq!(step(ACTIVE, E::HubStopping), ("Closed", vec![end(R::Shutdown), A::Close { code: 0 }]));
-    let rejected = [OPEN, &[E::OpenRefused { code: 0x16 }]].concat();
-    assert_eq!(expire(&rejected), ("Closed", vec![A::Close { code: 0x16 }]), "3 s for the endpoint to close");
-    assert_eq!(step(&rejected, E::ClosedByPeer { code: 0x16 }), ("Closed", vec![]));
+    assert_eq!(step(ACTIVE, E::HubStopping), ("Closed", vec![end(R::Shutdown), A::Close { code: SessionCode(0) }]));
+    let rejected = [OPEN, &[E::OpenRefused { code: SessionCode(0x16) }]].concat();
+    assert_eq!(
+        expire(&rejected),
+        ("Closed", vec![A::Close { code: SessionCode(0x16) }]),
+        "3 s for the endpoint to close"
+    );
+    assert_eq!(step(&rejected, E::ClosedByPeer { code: SessionCode(0x16) }), ("Closed", vec![]));
 }
 
 #[test]
@@ -167,21 +183,21 @@ fn drain() {
     assert_eq!(step(DRAINING, HUB_DRAINING), ("Draining", vec![]), "said once");
     let drained = |reason| A::End { reason, loss: Loss::Drained };
     assert_eq!(
-        step(DRAINING, E::SessionClose { code: 0 }),
-        ("Closed", vec![drained(TerminateReason::Shutdown), A::Close { code: 0 }]),
+        step(DRAINING, E::SessionClose { code: SessionCode(0) }),
+        ("Closed", vec![drained(TerminateReason::Shutdown), A::Close { code: SessionCode(0) }]),
         "the endpoint left because it was asked to"
     );
     let shut_down = leave(TerminateReason::Shutdown);
-    assert_eq!(step(DRAINING, E::ClosedByPeer { code: 0 }), ("Closed", vec![shut_down]));
+    assert_eq!(step(DRAINING, E::ClosedByPeer { code: SessionCode(0) }), ("Closed", vec![shut_down]));
     // And one that retires says so itself, unless it has thought better of it.
     let retired = [ACTIVE, &[E::SetWeight { weight: 0 }, E::Drained]].concat();
     let left = |loss| {
         let end = A::End { reason: TerminateReason::TerminatedByPeer, loss };
-        ("Closed", vec![end, A::Close { code: 0 }])
+        ("Closed", vec![end, A::Close { code: SessionCode(0) }])
     };
-    assert_eq!(step(&retired, E::SessionClose { code: 0 }), left(Loss::Drained));
+    assert_eq!(step(&retired, E::SessionClose { code: SessionCode(0) }), left(Loss::Drained));
     let back = [&retired[..], &[E::SetWeight { weight: 1 }]].concat();
-    assert_eq!(step(&back, E::SessionClose { code: 0 }), left(Loss::Left));
+    assert_eq!(step(&back, E::SessionClose { code: SessionCode(0) }), left(Loss::Left));
     assert_eq!(step(DRAINING, E::Lost), ("Closed", vec![end(TerminateReason::Error)]));
 }
 

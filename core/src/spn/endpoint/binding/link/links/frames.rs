@@ -9,8 +9,9 @@ use crate::{
         ConnKey, Protocol, Role, Tag,
         endpoint::{carrier::LinkId, machines::session::Event, policy::seek::Instance, ports::Ports, setup::Setup},
         wire::{
-            code,
+            code::{SessionCode, StreamCode},
             control::ControlError,
+            frame::Flags,
             frame::{AckEntry, Frame, MAX_LIST, ResumeAck, SessionAck},
         },
     },
@@ -21,12 +22,12 @@ use crate::{
 pub(in crate::spn::endpoint) enum Request {
     CloseReq {
         conn: ConnKey,
-        code: u64,
+        code: StreamCode,
     },
     CloseAck(ConnKey),
     Connected {
         conn: ConnKey,
-        flags: u8,
+        flags: Flags,
     },
     Partner {
         conn: ConnKey,
@@ -51,7 +52,7 @@ impl Links {
         let Some(wire) = self.wire_mut(id) else { return };
         if !wire.open_control(ports) {
             let reason = "the hub allows no control stream".to_owned();
-            return self.violation(id, code::CONTROL_LOST, reason, ports);
+            return self.violation(id, SessionCode::CONTROL_LOST, reason, ports);
         }
         wire.hubs.clone_from(&hubs);
         self.send(id, &Frame::SessionOpen(setup.session_open(weight, hubs)), ports);
@@ -88,7 +89,13 @@ impl Links {
     }
 
     /// The hub breaks the protocol.
-    pub(in crate::spn::endpoint) fn violation(&mut self, id: LinkId, code: u64, reason: String, ports: &mut Ports) {
+    pub(in crate::spn::endpoint) fn violation(
+        &mut self,
+        id: LinkId,
+        code: SessionCode,
+        reason: String,
+        ports: &mut Ports,
+    ) {
         if let Some(link) = self.links.get_mut(&id) {
             link.reason = reason;
             ports.post_link(id, Event::Violation { code });
@@ -98,8 +105,8 @@ impl Links {
     /// The control stream cannot be read or written any more.
     pub(in crate::spn::endpoint) fn lose_control(&mut self, id: LinkId, error: &ControlError, ports: &mut Ports) {
         let code = match error {
-            ControlError::Frame(_) => code::MALFORMED,
-            ControlError::Ended => code::CONTROL_LOST,
+            ControlError::Frame(_) => SessionCode::MALFORMED,
+            ControlError::Ended => SessionCode::CONTROL_LOST,
         };
         self.violation(id, code, error.to_string(), ports);
     }
@@ -132,7 +139,7 @@ impl Links {
                 let Some(link) = self.links.get_mut(&id) else { return };
                 link.reason = format!("the hub chose the protocol `{}`", alpn.escape_ascii());
                 if let Some(handle) = self.drop_wire(id, ports) {
-                    ports.quic.close(now, handle, code::ROLE_MISMATCH, code::text(code::ROLE_MISMATCH));
+                    ports.quic.close(now, handle, SessionCode::ROLE_MISMATCH.0, SessionCode::ROLE_MISMATCH.text());
                 }
                 ports.post_link(id, Event::Lost);
             }
@@ -186,12 +193,12 @@ impl Links {
                 return None;
             }
             Frame::SessionReject { code, retry_after_ms, text } => {
-                link.reason = format!("the hub refused the session with code 0x{code:x} ({})", one_line(&text));
+                link.reason = format!("the hub refused the session with code 0x{:x} ({})", code.0, one_line(&text));
                 Event::SessionReject { code, retry_after: Duration::from_millis(retry_after_ms) }
             }
             Frame::SessionClose { code, text } => {
-                wire.is_disowned = code == code::NOT_ENTITLED;
-                link.reason = format!("the hub closed the session with code 0x{code:x} ({})", one_line(&text));
+                wire.is_disowned = code == SessionCode::NOT_ENTITLED;
+                link.reason = format!("the hub closed the session with code 0x{:x} ({})", code.0, one_line(&text));
                 Event::SessionClose { code }
             }
             Frame::SessionShutdown { flags: _, deadline_ms } => {
@@ -253,7 +260,7 @@ impl Links {
             | Frame::Absent { .. }
             | Frame::ProviderStopped => {
                 "the hub sent a control frame that it must not send now".clone_into(&mut link.reason);
-                Event::Violation { code: code::MALFORMED }
+                Event::Violation { code: SessionCode::MALFORMED }
             }
         };
         ports.post_link(id, event);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Links;
 use crate::spn::{
     endpoint::{carrier::LinkId, config::Notice, machines::session::Event, ports::Ports},
-    wire::code,
+    wire::code::SessionCode,
 };
 
 impl Links {
@@ -19,7 +19,7 @@ impl Links {
         let Some(link) = self.links.get_mut(&id) else { return };
         if !link.wire.as_ref().is_some_and(|wire| wire.hubs.contains(&hub)) {
             let reason = "the hub names a session that it does not have with this endpoint".to_owned();
-            return self.violation(id, code::MALFORMED, reason, ports);
+            return self.violation(id, SessionCode::MALFORMED, reason, ports);
         }
         link.hub = Some(hub);
         ports.post_link(id, Event::Elsewhere);
@@ -38,7 +38,7 @@ impl Links {
     pub(super) fn reserve(&mut self, now: Instant, id: LinkId, ports: &mut Ports) {
         self.turns.end(id);
         if let Some(handle) = self.drop_wire(id, ports) {
-            ports.quic.close(now, handle, code::OK, code::text(code::OK));
+            ports.quic.close(now, handle, SessionCode::OK.0, SessionCode::OK.text());
         }
         let Some(link) = self.links.get_mut(&id) else { return };
         link.reason.clear();
