@@ -103,7 +103,8 @@ fn tls(config: &Config, clock: &Clock) -> Result<(Identity, ServerConfig), Confi
 }
 
 impl Hub {
-    /// A hub that listens, at once or when the managed providers that are to run from the load on have started; [`Notice::Listening`] says when. `seed` feeds its randomness, and `epoch` its wall-clock time.
+    /// A hub that listens, at once or when the managed providers that are to run from the load on have started; [`Notice::Listening`] says when.
+    /// `seed` feeds its randomness, and `epoch` its wall-clock time.
     ///
     /// # Errors
     /// Certificates or keys that cannot be used.
@@ -211,7 +212,8 @@ impl Hub {
         self.outbox.pop()
     }
 
-    /// SIGTERM: no new work; sessions are notified, connections that can be resumed are paused, and what has not ended in time is cut. [`Notice::Stopped`] follows. A second call cuts at once.
+    /// SIGTERM: no new work; sessions are notified, connections that can be resumed are paused, and what has not ended in time is cut.
+    /// [`Notice::Stopped`] follows. A second call cuts at once.
     pub fn shutdown(&mut self, now: Instant) {
         self.event(now, instance::Event::Shutdown);
     }

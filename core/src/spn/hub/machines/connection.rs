@@ -1,7 +1,8 @@
 //! A connection, as the hub sees it: a consumer's stream and a provider's stream (docs/protocols/spn.md, Hub connection, HBC-1).
 //!
 //! The bytes themselves are moved by the relay (`binding/conn/relay.rs`), and requests to resume have a machine of their own
-//! ([`pairing`](super::pairing)); this machine decides what follows from everything that is not payload. A connection that is resumed is a new one here: the next *leg*.
+//! ([`pairing`](super::pairing)); this machine decides what follows from everything that is not payload. A connection
+//! that is resumed is a new one here: the next *leg*.
 //!
 //! Diagram: `docs/states/spn.hub_connection.md`.
 

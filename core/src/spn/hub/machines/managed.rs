@@ -404,7 +404,7 @@ impl ManagedProvider {
             Event::Loaded => !self.config.is_on_demand(),
             Event::ConsumerCame => self.config.on_consumer,
             Event::PayloadAnnounced => self.config.on_payload,
-            // The connection carries payload, and its consumer has found no provider.
+            // A connection counts as payload; its consumer has found no provider.
             Event::ConnectionWaits => self.config.is_on_demand(),
             Event::ScheduledStart => true,
             Event::ScheduledStop

@@ -44,8 +44,8 @@ impl Newcomers {
         self.get(service, session).map(|newcomer| newcomer.incumbent)
     }
 
-    /// Whether a datagram has come from the incumbent since it was asked; `heard` says how many datagrams have come from a session. `None` for a session
-    /// that does not wait.
+    /// Whether a datagram has come from the incumbent since it was asked; `heard` says how many datagrams have come from a session. `None` for
+    /// a session that does not wait.
     pub(crate) fn has_answered(
         &self,
         service: usize,
