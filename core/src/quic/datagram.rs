@@ -97,12 +97,6 @@ impl StreamId {
     pub fn index(self) -> u64 {
         self.0.index()
     }
-
-    /// A bidirectional stream of the server, for tests without a connection.
-    #[cfg(test)]
-    pub(crate) fn of_test(index: u64) -> Self {
-        Self(quinn_proto::StreamId::new(quinn_proto::Side::Server, quinn_proto::Dir::Bi, index))
-    }
 }
 
 /// The id as on the wire: the index, with the initiator and the kind in the two lowest bits.

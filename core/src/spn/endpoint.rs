@@ -166,7 +166,7 @@ impl Endpoint {
     /// Takes up to `max` chunks of what has arrived, appending them to `chunks`. None of them is empty; there may be none although
     /// there are more, after a resume in which the partner has repeated what was here.
     ///
-    /// [`ReadOutcome::Blocked`]: that is all; [`Notice::Readable`](Notice::Readable) says that there is more.
+    /// [`ReadOutcome::Blocked`]: that is all; [`Notice::Readable`] says that there is more.
     /// [`ReadOutcome::Finished`]: that is all, and the other side has ended. [`ReadOutcome::Gone`]: the connection is over, or
     /// [`stop_reading`](Self::stop_reading) was called.
     pub fn read(&mut self, now: Instant, id: ConnId, chunks: &mut Vec<Bytes>, max: usize) -> ReadOutcome {
@@ -174,7 +174,7 @@ impl Endpoint {
         intake.read(&mut cx, id, chunks, max)
     }
 
-    /// Gives chunks, uncopied, as far as there is room; [`Notice::Writable`](Notice::Writable) says that there is more.
+    /// Gives chunks, uncopied, as far as there is room; [`Notice::Writable`] says that there is more.
     pub fn write(&mut self, now: Instant, id: ConnId, chunks: &mut [Bytes]) -> WriteOutcome {
         let (intake, mut cx) = self.split(now);
         intake.write(&mut cx, id, chunks)
@@ -199,7 +199,7 @@ impl Endpoint {
     }
 
     /// Breaks the connection off as [`reset`](Self::reset) does, but not before the partner has what was written, or
-    /// [`Limits::parting`](Limits::parting) has passed. The host is done with the connection: it neither reads nor writes any more.
+    /// [`Limits::parting`] has passed. The host is done with the connection: it neither reads nor writes any more.
     pub fn reset_delivered(&mut self, now: Instant, id: ConnId, code: StreamCode) {
         let (intake, mut cx) = self.split(now);
         intake.reset_delivered(&mut cx, id, code);

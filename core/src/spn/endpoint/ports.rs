@@ -79,6 +79,14 @@ impl Ports {
         }
     }
 
+    /// Those of a part that is tested alone.
+    #[cfg(test)]
+    pub(in crate::spn::endpoint) fn of_test() -> Self {
+        let clock =
+            quic::Clock::new(quic::Epoch { instant: crate::testing::first_instant(), unix: std::time::Duration::ZERO });
+        Self::new(quic::Endpoint::new(quic::EndpointConfig::new([0; 32], clock), None), Budget::new(0))
+    }
+
     /// Something to be done later.
     pub(in crate::spn::endpoint) fn post(&mut self, work: Work) {
         self.work.push_back(work);
@@ -135,5 +143,40 @@ impl Ports {
 
     pub(in crate::spn::endpoint) fn take_frames(&mut self) -> bool {
         std::mem::take(&mut self.has_frames)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_and_notices_keep_their_order() {
+        let mut ports = Ports::of_test();
+        ports.post_link(1, session::Event::Lost);
+        ports.post(Work::Early(2));
+        assert!(matches!(ports.take_work(), Some(Work::Link(1, session::Event::Lost))));
+        assert!(matches!(ports.take_work(), Some(Work::Early(2))));
+        assert!(ports.take_work().is_none());
+        let id = ConnId { index: 0, generation: 1 };
+        ports.notify(Notice::Incoming(id));
+        assert_eq!(ports.last_reset(id), None);
+        ports.notify(Notice::Reset(id, 7));
+        assert_eq!((ports.last_reset(id), ports.last_reset(ConnId { index: 1, ..id })), (Some(7), None));
+        assert_eq!(
+            [(); 3].map(|()| ports.take_notice()),
+            [Some(Notice::Incoming(id)), Some(Notice::Reset(id, 7)), None]
+        );
+    }
+
+    #[test]
+    fn what_is_noted_is_taken_once() {
+        let mut ports = Ports::of_test();
+        assert!(!ports.take_room() && !ports.take_frames());
+        ports.note_room();
+        ports.note_room();
+        assert!(ports.take_room() && !ports.take_room() && !ports.take_frames());
+        ports.note_frames();
+        assert!(ports.take_frames() && !ports.take_frames());
     }
 }

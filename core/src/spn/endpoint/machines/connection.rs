@@ -132,12 +132,6 @@ impl Connection {
     pub fn is_finishing(&self) -> bool {
         self.flow.sending == Sending::Finished
     }
-
-    /// Whether it waits for the end of its stream.
-    #[must_use]
-    pub fn is_disconnecting(&self) -> bool {
-        matches!(self.parts.state(), State::Disconnecting)
-    }
 }
 
 impl Automaton for Connection {

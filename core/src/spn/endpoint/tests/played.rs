@@ -134,10 +134,10 @@ impl Played {
     }
 
     #[track_caller]
-    fn assert_closed(&mut self, expected: u64) {
+    fn assert_closed(&mut self, expected: SessionCode) {
         match self.closed() {
-            Some(CloseReason::Peer { code, .. }) => assert_eq!(code, expected),
-            other => panic!("not closed with 0x{expected:x}, but {other:?}"),
+            Some(CloseReason::Peer { code, .. }) => assert_eq!(SessionCode(code), expected),
+            other => panic!("not closed with {expected}, but {other:?}"),
         }
     }
 
@@ -181,10 +181,10 @@ impl Played {
     }
 
     /// Resets and stops.
-    pub(super) fn cut(&mut self, stream: StreamId, code: SessionCode) {
+    pub(super) fn cut(&mut self, stream: StreamId, code: StreamCode) {
         let session = self.session;
-        self.quic().reset(session, stream, code);
-        self.quic().stop(session, stream, code);
+        self.quic().reset(session, stream, code.0);
+        self.quic().stop(session, stream, code.0);
         self.run();
     }
 
@@ -241,9 +241,9 @@ impl Played {
     }
 
     /// What the endpoint said against a stream of ours.
-    pub(super) fn refused(&mut self, stream: StreamId) -> (Option<u64>, ReadOutcome) {
+    pub(super) fn refused(&mut self, stream: StreamId) -> (Option<StreamCode>, ReadOutcome) {
         let stopped = self.take(|event| match event {
-            Event::Stopped(id, code) if *id == stream => Some(*code),
+            Event::Stopped(id, code) if *id == stream => Some(StreamCode(*code)),
             _ => None,
         });
         (stopped, self.read(stream).1)
@@ -330,8 +330,8 @@ fn preambles_come_in_pieces() {
 fn bad_preambles_are_reset() {
     let resume = Preamble::Resume { conn: ConnKey([1; 16]), flags: Flags::NONE, generation: 1, offset: 0, received: 0 };
     for (bytes, finish, code) in [
-        (&b"GET / HTTP/1.1"[..], false, SessionCode::MALFORMED),
-        (&connect(1)[..9], true, SessionCode::MALFORMED),
+        (&b"GET / HTTP/1.1"[..], false, StreamCode::MALFORMED),
+        (&connect(1)[..9], true, StreamCode::MALFORMED),
         (&resume.to_bytes(), false, StreamCode::RESUME_PARTNER_MISSING),
     ] {
         let mut played = Played::established(Role::Provider);
@@ -340,7 +340,7 @@ fn bad_preambles_are_reset() {
             played.finish(stream);
         }
         let (stopped, read) = played.refused(stream);
-        assert_eq!(read, ReadOutcome::Reset(code));
+        assert_eq!(read, ReadOutcome::Reset(code.0));
         assert!(finish || stopped == Some(code));
         assert_eq!(played.notices(), []);
     }
@@ -351,7 +351,7 @@ fn bad_preambles_are_reset() {
         played.wait(Duration::from_secs(9));
         assert_eq!(played.read(stream).1, ReadOutcome::Blocked);
         played.wait(Duration::from_secs(1));
-        assert_eq!(played.refused(stream), (Some(SessionCode::PAUSED), ReadOutcome::Reset(SessionCode::PAUSED)));
+        assert_eq!(played.refused(stream), (Some(StreamCode::PAUSED), ReadOutcome::Reset(StreamCode::PAUSED.0)));
     }
 }
 
@@ -361,7 +361,7 @@ fn a_conn_is_known_only_once() {
     let first = played.open(&connect(1));
     let id = played.caller();
     let second = played.open(&connect(1));
-    assert_eq!(played.refused(second), (Some(StreamCode::CONN_IN_USE), ReadOutcome::Reset(StreamCode::CONN_IN_USE)));
+    assert_eq!(played.refused(second), (Some(StreamCode::CONN_IN_USE), ReadOutcome::Reset(StreamCode::CONN_IN_USE.0)));
     played.write(first, b"unharmed");
     assert_eq!(played.flow(id).got, b"unharmed");
     // When it is over, it is free again.
@@ -465,9 +465,9 @@ fn close_req_ends_both_directions() {
     played.send(&Frame::CloseReq { conn, code: StreamCode::PEER_ABORTED });
     assert_eq!(played.frame(), Frame::CloseAck { conn });
     assert_eq!(played.flow(id).end, Some(End::Reset(StreamCode::PEER_ABORTED)));
-    assert_eq!(played.refused(stream), (Some(StreamCode::PEER_ABORTED), ReadOutcome::Reset(StreamCode::PEER_ABORTED)));
+    assert_eq!(played.refused(stream), (Some(StreamCode::PEER_ABORTED), ReadOutcome::Reset(StreamCode::PEER_ABORTED.0)));
     // One that it does not know any more is answered, too.
-    played.send(&Frame::CloseReq { conn, code: SessionCode(0) });
+    played.send(&Frame::CloseReq { conn, code: StreamCode(0) });
     assert_eq!(played.frame(), Frame::CloseAck { conn });
     // And what it ends itself is said in the same way.
     let id = played.call(b"q", false);
@@ -478,7 +478,7 @@ fn close_req_ends_both_directions() {
     played.world.peer(peer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     played.run();
     assert_eq!(played.frame(), Frame::CloseReq { conn, code: StreamCode::PEER_ABORTED });
-    assert_eq!(played.refused(stream), (Some(StreamCode::PEER_ABORTED), ReadOutcome::Reset(StreamCode::PEER_ABORTED)));
+    assert_eq!(played.refused(stream), (Some(StreamCode::PEER_ABORTED), ReadOutcome::Reset(StreamCode::PEER_ABORTED.0)));
     assert_eq!(played.flow(id).end, Some(End::Clean));
 }
 
@@ -487,7 +487,7 @@ fn the_orderly_close_of_a_hub() {
     let mut played = Played::established(Role::Provider);
     let stream = played.open(&connect(1));
     let id = played.caller();
-    played.send(&Frame::CloseReq { conn: ConnKey([1; 16]), code: SessionCode(0) });
+    played.send(&Frame::CloseReq { conn: ConnKey([1; 16]), code: StreamCode(0) });
     assert_eq!(played.frame(), Frame::CloseAck { conn: ConnKey([1; 16]) });
     assert_eq!(played.flow(id).stopped, Some(0));
     assert_eq!(played.read(stream).1, ReadOutcome::Finished);
@@ -532,7 +532,7 @@ fn violations_close_the_session() {
     // Before SESSION_ACK.
     for frame in [
         Frame::SessionState { state: 0 },
-        Frame::CloseReq { conn, code: SessionCode(0) },
+        Frame::CloseReq { conn, code: StreamCode(0) },
         Frame::DataAck(vec![AckEntry { conn, received: 1, flags: Flags::NONE }]),
     ] {
         let (mut played, _) = Played::asked(Role::Consumer);
@@ -612,7 +612,7 @@ fn a_hub_that_reads_nothing_is_read_no_further() {
     for n in 0..all as u32 {
         let mut conn = ConnKey([0; 16]);
         conn.0[..4].copy_from_slice(&n.to_be_bytes());
-        control.send(&Frame::CloseReq { conn, code: SessionCode(0) });
+        control.send(&Frame::CloseReq { conn, code: StreamCode(0) });
     }
     for _ in 0..20 {
         played.flush();
@@ -703,7 +703,7 @@ fn legacy_provider_is_called_by_the_stream_itself() {
     let (now, id) = (played.world.now, played.caller());
     played.world.peer(peer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     played.run();
-    assert_eq!(played.refused(stream), (Some(StreamCode::DIAL_FAILED), ReadOutcome::Reset(StreamCode::DIAL_FAILED)));
+    assert_eq!(played.refused(stream), (Some(StreamCode::DIAL_FAILED), ReadOutcome::Reset(StreamCode::DIAL_FAILED.0)));
 }
 
 #[test]

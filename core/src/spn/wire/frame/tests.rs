@@ -14,6 +14,10 @@ fn conn() -> impl Strategy<Value = ConnKey> {
     any::<[u8; 16]>().prop_map(ConnKey)
 }
 
+fn flags() -> impl Strategy<Value = Flags> {
+    any::<u8>().prop_map(Flags)
+}
+
 fn varint() -> impl Strategy<Value = u64> {
     prop_oneof![0..0x40u64, 0..0x4000u64, 0..0x4000_0000u64, 0..1u64 << 62]
 }
@@ -26,11 +30,11 @@ fn frames() -> impl Strategy<Value = Frame> {
             text(),
             any::<[u8; 16]>(),
             any::<u16>(),
-            any::<u8>(),
+            flags(),
             proptest::collection::vec(any::<[u8; 16]>(), 0..9)
         )
             .prop_map(|(role, service, instance, weight, flags, hubs)| {
-                let flags = if hubs.is_empty() { flags & !Flags::HUBS } else { flags | Flags::HUBS };
+                let flags = if hubs.is_empty() { flags.without(Flags::HUBS) } else { flags | Flags::HUBS };
                 Frame::SessionOpen(SessionOpen { version: VERSION, role, service, instance, weight, flags, hubs })
             }),
         (2..1u64 << 62).prop_map(|version| Frame::SessionOpenVersion { version }),
@@ -41,30 +45,30 @@ fn frames() -> impl Strategy<Value = Frame> {
             }
         ),
         (varint(), varint(), text()).prop_map(|(code, retry_after_ms, text)| Frame::SessionReject {
-            code,
+            code: SessionCode(code),
             retry_after_ms,
             text
         }),
-        (any::<u8>(), varint()).prop_map(|(flags, deadline_ms)| Frame::SessionShutdown { flags, deadline_ms }),
-        (varint(), text()).prop_map(|(code, text)| Frame::SessionClose { code, text }),
-        (conn(), varint()).prop_map(|(conn, code)| Frame::CloseReq { conn, code }),
+        (flags(), varint()).prop_map(|(flags, deadline_ms)| Frame::SessionShutdown { flags, deadline_ms }),
+        (varint(), text()).prop_map(|(code, text)| Frame::SessionClose { code: SessionCode(code), text }),
+        (conn(), varint()).prop_map(|(conn, code)| Frame::CloseReq { conn, code: StreamCode(code) }),
         conn().prop_map(|conn| Frame::CloseAck { conn }),
         conn().prop_map(|conn| Frame::PauseReq { conn }),
         conn().prop_map(|conn| Frame::PauseAck { conn }),
-        (conn(), varint(), varint(), varint(), any::<u8>(), varint(), any::<Option<[u8; 16]>>()).prop_map(
+        (conn(), varint(), varint(), varint(), flags(), varint(), any::<Option<[u8; 16]>>()).prop_map(
             |(conn, generation, received, sent, flags, code, partner)| {
-                ResumeReq { conn, generation, received, sent, flags, code }.frame(partner.map(Tag))
+                ResumeReq { conn, generation, received, sent, flags, code: StreamCode(code) }.frame(partner.map(Tag))
             }
         ),
-        (conn(), varint(), varint(), varint(), any::<u8>()).prop_map(|(conn, status, generation, received, flags)| {
-            Frame::ResumeAck(ResumeAck { conn, status, generation, received, flags })
+        (conn(), varint(), varint(), varint(), flags()).prop_map(|(conn, status, generation, received, flags)| {
+            Frame::ResumeAck(ResumeAck { conn, status: StreamCode(status), generation, received, flags })
         }),
         proptest::collection::vec(
-            (conn(), varint(), any::<u8>()).prop_map(|(conn, received, flags)| AckEntry { conn, received, flags }),
+            (conn(), varint(), flags()).prop_map(|(conn, received, flags)| AckEntry { conn, received, flags }),
             1..=256
         )
         .prop_map(Frame::DataAck),
-        (conn(), any::<u8>()).prop_map(|(conn, flags)| Frame::Connected { conn, flags }),
+        (conn(), flags()).prop_map(|(conn, flags)| Frame::Connected { conn, flags }),
         (conn(), any::<[u8; 16]>()).prop_map(|(conn, tag)| Frame::Partner { conn, partner: Tag(tag) }),
         any::<u16>().prop_map(|weight| Frame::SetWeight { weight }),
         (any::<u16>(), varint()).prop_map(|(weight, streams)| Frame::SetWeightAck { weight, streams }),
@@ -72,7 +76,7 @@ fn frames() -> impl Strategy<Value = Frame> {
         (0..2u8).prop_map(|state| Frame::SessionState { state }),
         Just(Frame::ProviderStart),
         Just(Frame::ProviderStopped),
-        (varint(), any::<u8>(), instances(), instances())
+        (varint(), flags(), instances(), instances())
             .prop_map(|(number, flags, instances, retiring)| Frame::Providers { number, flags, instances, retiring }),
         varint().prop_map(|number| Frame::ProvidersAck { number }),
         (conn(), any::<[u8; 16]>()).prop_map(|(conn, instance)| Frame::Seek { conn, instance }),

@@ -286,3 +286,116 @@ pub(in crate::spn::endpoint) enum Progressed {
     /// It is over for the partner.
     Over,
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        quic::{Handle, StreamId},
+        spn::{
+            Protocol,
+            endpoint::{carrier::Carrier, config::Notice, machines::connection::Config},
+        },
+        testing::first_instant,
+    };
+
+    const KEY: ConnKey = ConnKey([7; 16]);
+
+    fn add(conns: &mut Conns) -> ConnId {
+        conns.add(Connection::new(Config::default(), 0), true)
+    }
+
+    /// Puts a connection with a ledger on a stream of session 3.
+    fn carry(conns: &mut Conns, id: ConnId, limits: &Limits) {
+        let (handle, stream) = (Handle::of_test(0), StreamId::of_test(0));
+        conns.get_mut(id).unwrap().board(Carrier { link: 3, handle, stream, protocol: Protocol::Sc02 });
+        conns.bind(id, KEY);
+        conns.begin_ledger(id, limits);
+    }
+
+    fn keep(conns: &mut Conns, id: ConnId, bytes: usize, ports: &mut Ports) {
+        conns.get_mut(id).unwrap().ledger.as_mut().unwrap().keep([Bytes::from(vec![0; bytes])]);
+        conns.account(id, ports);
+    }
+
+    #[test]
+    fn an_id_is_never_used_again() {
+        let mut conns = Conns::new(&Limits::default());
+        let (first, second) = (add(&mut conns), add(&mut conns));
+        conns.set_waits(first, true);
+        conns.set_waits(first, true);
+        assert_eq!((conns.len(), conns.waiting()), (2, 1));
+        assert!(conns.remove(first).is_some() && conns.remove(first).is_none());
+        assert_eq!((conns.len(), conns.waiting()), (1, 0));
+        let third = add(&mut conns);
+        assert_eq!(third.index, first.index);
+        assert!(third != first && conns.get(first).is_none() && conns.get_mut(first).is_none());
+        assert_eq!(conns.ids(|_| true), [third, second]);
+        conns.set_waits(first, true);
+        assert_eq!(conns.waiting(), 0, "an old id is harmless");
+    }
+
+    #[test]
+    fn a_connection_is_found_by_its_key_on_the_session_that_carries_it() {
+        let limits = Limits::default();
+        let mut conns = Conns::new(&limits);
+        let id = add(&mut conns);
+        assert_eq!(conns.by_key(&KEY), None);
+        carry(&mut conns, id, &limits);
+        assert_eq!((conns.on_link(3, &KEY), conns.on_link(2, &KEY), conns.paused(&KEY)), (Some(id), None, None));
+        assert!(conns.get_mut(id).unwrap().leave().is_some());
+        assert_eq!((conns.on_link(3, &KEY), conns.by_key(&KEY)), (None, Some(id)));
+        conns.unbind(id);
+        assert_eq!(conns.by_key(&KEY), None);
+    }
+
+    #[test]
+    fn what_one_lets_go_makes_room_for_another() {
+        let limits =
+            Limits { retain_base: 100, retain_max: 100, retain_min: 10, retain_total: 100, ..Limits::default() };
+        let (mut conns, mut ports) = (Conns::new(&limits), Ports::of_test());
+        let (one, two) = (add(&mut conns), add(&mut conns));
+        assert_eq!(conns.room(one), u64::MAX, "without a ledger nothing is kept");
+        conns.begin_ledger(one, &limits);
+        conns.begin_ledger(two, &limits);
+        keep(&mut conns, one, 95, &mut ports);
+        keep(&mut conns, two, 10, &mut ports);
+        assert_eq!((conns.room(one), conns.room(two), conns.retained()), (0, 0, 105));
+        conns.get_mut(two).unwrap().local.want_write(true);
+        conns.starve(two);
+        let now = first_instant();
+        assert_eq!(conns.acknowledge(now, one, 40, 0, &mut ports), Some(Ok(Progressed::On)));
+        assert_eq!((ports.take_notice(), ports.take_notice()), (Some(Notice::Writable(two)), None));
+        assert_eq!(conns.acknowledge(now, one, 96, 0, &mut ports), Some(Err(Mismatch)));
+        assert_eq!(conns.acknowledge(now, one, 95, flag::OVER, &mut ports), Some(Ok(Progressed::Over)));
+        conns.drop_ledger(two, &mut ports);
+        assert_eq!((conns.retained(), conns.acknowledge(now, two, 1, 0, &mut ports)), (0, None));
+    }
+
+    #[test]
+    fn reports_go_to_the_session_that_carries_the_connection() {
+        let limits = Limits::default();
+        let (mut conns, mut ports) = (Conns::new(&limits), Ports::of_test());
+        let (id, now) = (conns.add(Connection::new(Config::default(), 0), false), first_instant());
+        let incoming = crate::spn::endpoint::machines::connection::Event::Incoming { protocol: Protocol::Sc02 };
+        conns.get_mut(id).unwrap().handle_event(now, incoming);
+        carry(&mut conns, id, &limits);
+        conns.note_progress(now, id, &mut ports);
+        assert_eq!(conns.take_reports(), BTreeMap::new(), "there is nothing to report");
+        let mut chunks = vec![Bytes::from_static(b"hello")];
+        conns.get_mut(id).unwrap().take(&mut chunks, 0, 5);
+        conns.note_progress(now, id, &mut ports);
+        assert_eq!((conns.take_reports(), ports.deadlines.next()), (BTreeMap::new(), Some(now + REPORT_AFTER)));
+        conns.expire_report(id, &mut ports);
+        let entry = AckEntry { conn: KEY, received: 5, flags: 0 };
+        assert!(ports.take_frames());
+        assert_eq!(conns.take_reports(), BTreeMap::from([(3, vec![entry])]));
+        // The end of the direction does not wait.
+        conns.get_mut(id).unwrap().end_receiving();
+        conns.note_progress(now, id, &mut ports);
+        let entry = AckEntry { conn: KEY, received: 5, flags: flag::OVER };
+        assert_eq!(conns.take_reports(), BTreeMap::from([(3, vec![entry])]));
+    }
+}

@@ -147,3 +147,53 @@ impl Local {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: ConnId = ConnId { index: 1, generation: 2 };
+
+    #[test]
+    fn the_host_gets_a_notice_for_what_it_waits_for_and_one_only() {
+        let (mut local, mut ports) = (Local::new(ID, false), Ports::of_test());
+        assert!(local.open() && !local.open());
+        local.note_readable(&mut ports);
+        local.note_writable(&mut ports);
+        assert_eq!(ports.take_notice(), None, "it waits for nothing");
+        local.want_read();
+        local.want_write(true);
+        for _ in 0..2 {
+            local.note_readable(&mut ports);
+            local.note_writable(&mut ports);
+        }
+        let notices = [(); 3].map(|()| ports.take_notice());
+        assert_eq!(notices, [Some(Notice::Readable(ID)), Some(Notice::Writable(ID)), None]);
+        assert!(local.note_read() && !local.note_read() && local.note_written() && !local.note_written());
+        assert!(local.has_written());
+    }
+
+    #[test]
+    fn it_writes_until_it_has_finished_or_is_stopped() {
+        let (mut local, mut ports) = (Local::new(ID, true), Ports::of_test());
+        assert_eq!(local.may_write(), Ok(()));
+        assert!(local.finish() && !local.finish());
+        assert_eq!(local.may_write(), Err(NoWrite::Finished));
+        local.stop(9, &mut ports);
+        assert_eq!((local.may_write(), ports.take_notice()), (Err(NoWrite::Stopped(9)), Some(Notice::Stopped(ID, 9))));
+    }
+
+    #[test]
+    fn the_last_notice_says_whether_it_was_reset() {
+        let mut ports = Ports::of_test();
+        let mut local = Local::new(ID, true);
+        local.cut();
+        assert!(local.is_broken() && !local.is_reset());
+        local.end(&mut ports);
+        let mut local = Local::new(ID, true);
+        local.reset(3);
+        assert!(local.is_broken() && local.is_reset());
+        local.end(&mut ports);
+        assert_eq!([(); 2].map(|()| ports.take_notice()), [Some(Notice::Ended(ID)), Some(Notice::Reset(ID, 3))]);
+    }
+}

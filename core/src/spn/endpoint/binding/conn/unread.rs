@@ -50,3 +50,28 @@ impl Unread {
         look
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        quic::StreamId,
+        spn::{Protocol, flow::stall::STALL_TIME},
+        testing::first_instant,
+    };
+
+    #[test]
+    fn what_is_left_unread_for_long_is_parked_on_the_session_that_carries_it() {
+        let (now, handle) = (first_instant(), Handle::of_test(0));
+        let carrier = Carrier { link: 3, handle, stream: StreamId::of_test(0), protocol: Protocol::Sc02 };
+        let mut unread = Unread::default();
+        let due = unread.begin(now).unwrap();
+        assert_eq!((due, unread.begin(now)), (now + STALL_TIME, None), "there will be a look");
+        assert_eq!(unread.look(due, Some(carrier)), Look::Stalled);
+        assert_eq!(unread.begin(due), None, "it is parked");
+        assert_eq!((unread.unpark(), unread.unpark()), (Some((3, handle)), None));
+        unread.take(5);
+        unread.end();
+        assert_eq!(unread.look(due, Some(carrier)), Look::Over);
+    }
+}

@@ -356,3 +356,85 @@ impl Links {
         Some(Ended { remote, begun })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        spn::endpoint::{machines::session::Config, ports::Work},
+        testing::first_instant,
+    };
+
+    fn address(n: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, n], 4433))
+    }
+
+    fn add(links: &mut Links, n: u8, now: Instant, at: Instant, ports: &mut Ports) -> LinkId {
+        links.add(now, address(n), at, Session::new(Config::default(), 0), ports)
+    }
+
+    /// The events that wait for sessions.
+    fn events(ports: &mut Ports) -> Vec<(LinkId, Event)> {
+        let work = std::iter::from_fn(|| ports.take_work());
+        work.map(|work| if let Work::Link(id, event) = work { (id, event) } else { panic!("{work:?}") }).collect()
+    }
+
+    const CONNECT: Event = Event::Connect { role: Role::Consumer };
+
+    #[test]
+    fn every_listed_address_has_a_session_and_no_other_one() {
+        let (now, mut links, mut ports) = (first_instant(), Links::new(Role::Consumer), Ports::of_test());
+        links.list(&[address(1), address(2), address(3)], 2, &mut ports);
+        let what = "3 addresses: only 2 are used".to_owned();
+        assert_eq!(ports.take_notice(), Some(Notice::Limit { what }));
+        assert_eq!(links.missing(), [address(1), address(2)]);
+        let first = add(&mut links, 1, now, now, &mut ports);
+        let second = add(&mut links, 2, now, now + Duration::from_secs(1), &mut ports);
+        assert_eq!((links.missing(), events(&mut ports)), (vec![], vec![(first, CONNECT)]));
+        assert_eq!(ports.deadlines.next(), Some(now + Duration::from_secs(1)), "the other one begins later");
+        links.list(&[address(2)], 2, &mut ports);
+        assert_eq!(events(&mut ports), [(first, Event::AddressLost)]);
+        assert!(links.is_listed(&address(2)) && !links.is_listed(&address(1)));
+        links.post_all(&Event::LocalShutdown, &mut ports);
+        assert_eq!(events(&mut ports), [(first, Event::LocalShutdown), (second, Event::LocalShutdown)]);
+    }
+
+    #[test]
+    fn a_session_that_has_ended_is_gone_and_its_id_is_never_used_again() {
+        let (now, mut links, mut ports) = (first_instant(), Links::new(Role::Consumer), Ports::of_test());
+        let id = add(&mut links, 1, now, now, &mut ports);
+        links.violation(id, code::MALFORMED, "it is wrong".to_owned(), &mut ports);
+        assert_eq!(events(&mut ports), [(id, CONNECT), (id, Event::Violation { code: code::MALFORMED })]);
+        assert_eq!(links.end(now, id, &mut ports), Some(Ended { remote: address(1), begun: now }));
+        let notice = Notice::SessionEnded { remote: address(1), reason: "it is wrong".to_owned() };
+        assert_eq!((ports.take_notice(), links.len(), links.end(now, id, &mut ports)), (Some(notice), 0, None));
+        assert_ne!(add(&mut links, 1, now, now, &mut ports), id);
+    }
+
+    #[test]
+    fn when_a_session_is_lost_the_addresses_in_reserve_for_its_hub_are_tried() {
+        let (now, mut links, mut ports) = (first_instant(), Links::new(Role::Consumer), Ports::of_test());
+        let [lost, reserve, other, live] = [1, 2, 3, 4].map(|n| add(&mut links, n, now, now, &mut ports));
+        for (id, hub) in [(lost, 1), (reserve, 1), (other, 2), (live, 2)] {
+            let link = links.links.get_mut(&id).unwrap();
+            (link.hub, link.is_live) = (Some([hub; 16]), id == lost || id == live);
+        }
+        events(&mut ports);
+        links.call_reserve(lost, &mut ports);
+        assert_eq!(events(&mut ports), [(reserve, CONNECT)]);
+        links.call_reserve(other, &mut ports);
+        assert_eq!(events(&mut ports), [], "another address has its hub's session");
+        links.supersede(live, [2; 16], &mut ports);
+        assert_eq!(events(&mut ports), [(other, Event::Elsewhere)]);
+    }
+
+    #[test]
+    fn a_session_without_a_connection_carries_nothing() {
+        let (now, mut links, mut ports) = (first_instant(), Links::new(Role::Consumer), Ports::of_test());
+        let id = add(&mut links, 1, now, now, &mut ports);
+        assert!(links.wire(id).is_none() && links.askable().is_empty() && links.best(&mut ports).is_none());
+        assert!(!links.is_any_up() && links.desert(id).is_empty() && links.lose(id).0.is_empty());
+        links.send(id, &Frame::Drained, &mut ports);
+        assert!(!ports.take_frames());
+    }
+}

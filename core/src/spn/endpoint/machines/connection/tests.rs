@@ -155,7 +155,7 @@ fn stop_sending_ends_only_that_direction() {
     for protocol in [SC01, SC02] {
         let mut bench = Bench::provider(protocol);
         let said = [Action::ResetStream { code: StreamCode(0x20) }, Action::LocalStopped { code: StreamCode(0x20) }];
-        bench.expect(&[stopped(0x20)], "Connected", &said);
+        bench.expect(&[stopped(StreamCode(0x20))], "Connected", &said);
         bench.expect(&[Event::LocalFinish], "Connected", &[]);
         bench.expect(&[Event::StreamFinished], "Disconnected", &[Action::Disconnected]);
 
@@ -171,13 +171,13 @@ fn stop_sending_ends_only_that_direction() {
     }
     // After the local end, nobody is to hear of it.
     let mut bench = Bench::provider(SC02);
-    bench.expect(&[Event::LocalFinish, stopped(0)], "Connected", &[Action::ResetStream { code: StreamCode(0) }]);
+    bench.expect(&[Event::LocalFinish, stopped(StreamCode(0))], "Connected", &[Action::ResetStream { code: StreamCode(0) }]);
 }
 
 #[test]
 fn reset_ends_the_connection() {
     for (protocol, code) in
-        [(SC01, 1), (SC01, StreamCode::PAUSED), (SC01, StreamCode::NOT_STARTED), (SC02, StreamCode::PARTNER_LOST)]
+        [(SC01, StreamCode::DIAL_FAILED), (SC01, StreamCode::PAUSED), (SC01, StreamCode::NOT_STARTED), (SC02, StreamCode::PARTNER_LOST)]
     {
         let over = [Action::ResetStream { code }, Action::LocalReset { code }, Action::Disconnected];
         Bench::consumer(protocol).expect(&[Event::BytesSent, reset(code)], "Disconnected", &over);
@@ -186,7 +186,7 @@ fn reset_ends_the_connection() {
     // Also when our direction has ended: the other one has not come through.
     let mut bench = Bench::consumer(SC02);
     bench.expect(
-        &[Event::LocalFinish, Event::StreamAcked, reset(0x20)],
+        &[Event::LocalFinish, Event::StreamAcked, reset(StreamCode(0x20))],
         "Disconnected",
         &[Action::LocalReset { code: StreamCode(0x20) }, Action::Disconnected],
     );
@@ -224,7 +224,7 @@ fn what_cannot_be_said_again_is_not_tried_again() {
     for (events, actions) in [
         (&[Event::BytesSent, Event::BytesReleased][..], &over[..]),
         (&[Event::BytesReceived], &over),
-        (&[stopped(0x20)], &stopped_before),
+        (&[stopped(StreamCode(0x20))], &stopped_before),
     ] {
         let mut bench = Bench::consumer(SC02);
         for event in events {
