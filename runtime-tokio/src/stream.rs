@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use towline_core::host::{ByteStream, ReadBuffer, UserHalf};
+use towline_core::{
+    host::{ByteStream, ReadBuffer, UserHalf},
+    spn::wire::code::StreamCode,
+};
 
 /// A connection to the other side of a service: reads and writes like a `TcpStream`.
 ///
@@ -32,7 +35,7 @@ impl From<Stream> for UserHalf {
 
 impl Stream {
     /// Breaks the connection off, with a stream code (docs/protocols/spn.md, Codes).
-    pub fn reset(self, code: u64) {
+    pub fn reset(self, code: StreamCode) {
         self.0.reset(code);
     }
 }

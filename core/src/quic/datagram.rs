@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::spn::wire::code::StreamCode;
 use bytes::BytesMut;
 
 /// The ECN field of an IP header (RFC 3168 §5), unless it is 0.

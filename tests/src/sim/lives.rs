@@ -253,7 +253,7 @@ impl World {
                 Some(StreamCode::PAUSE_TIMEOUT) if ends.iter().all(|end| end.role == Role::Consumer) => {}
                 // Some hubs here allow a session few connections, and those that end still count for a moment.
                 Some(StreamCode::CONNECTION_LIMIT) if end.role == Role::Consumer => {}
-                Some(code) => return Err(format!("{:?} was reset with 0x{code:x}", end.role)),
+                Some(code) => return Err(format!("{:?} was reset with {code}", end.role)),
             }
         }
         Ok(())

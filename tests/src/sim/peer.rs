@@ -72,7 +72,7 @@ pub(super) struct Ends {
     /// It has broken it off itself.
     pub(super) has_broken_off: bool,
     /// The reset that it was shown.
-    pub(super) reset: Option<u64>,
+    pub(super) reset: Option<StreamCode>,
 }
 
 struct Flow {

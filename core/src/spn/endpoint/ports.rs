@@ -161,11 +161,11 @@ mod tests {
         let id = ConnId { index: 0, generation: 1 };
         ports.notify(Notice::Incoming(id));
         assert_eq!(ports.last_reset(id), None);
-        ports.notify(Notice::Reset(id, 7));
-        assert_eq!((ports.last_reset(id), ports.last_reset(ConnId { index: 1, ..id })), (Some(7), None));
+        ports.notify(Notice::Reset(id, StreamCode(7)));
+        assert_eq!((ports.last_reset(id), ports.last_reset(ConnId { index: 1, ..id })), (Some(StreamCode(7)), None));
         assert_eq!(
             [(); 3].map(|()| ports.take_notice()),
-            [Some(Notice::Incoming(id)), Some(Notice::Reset(id, 7)), None]
+            [Some(Notice::Incoming(id)), Some(Notice::Reset(id, StreamCode(7))), None]
         );
     }
 

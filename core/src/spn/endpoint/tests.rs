@@ -65,7 +65,7 @@ node!(Endpoint, Hub, quic::Endpoint);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Clean,
-    Reset(u64),
+    Reset(StreamCode),
 }
 
 /// A connection, as its host sees it.

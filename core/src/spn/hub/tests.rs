@@ -21,8 +21,10 @@ use crate::{
     spn::{
         ConnKey, Side,
         record::RecordEvent,
-        wire::{code::StreamCode, frame::Flags, 
+        wire::{
+            code::StreamCode,
             control::Control,
+            frame::Flags,
             frame::{Frame, SessionOpen},
             preamble::Preamble,
         },
@@ -261,7 +263,7 @@ impl Bench {
     }
 
     fn was_stopped(&self, hand: usize, stream: StreamId, code: StreamCode) -> bool {
-        self.hands[hand].events.contains(&quic::Event::Stopped(stream, code))
+        self.hands[hand].events.contains(&quic::Event::Stopped(stream, code.0))
     }
 
     fn reset_code(&mut self, hand: usize, stream: StreamId) -> Option<u64> {

@@ -201,8 +201,9 @@ mod tests {
 
     fn preambles() -> impl Strategy<Value = Preamble> {
         prop_oneof![
-            (any::<[u8; 16]>(), any::<u8>().prop_map(Flags)).prop_map(|(conn, flags)| Preamble::Connect { conn: ConnKey(conn), flags }),
-            (any::<[u8; 16]>(), any::<u8>(), any::<u32>(), any::<u64>(), any::<u64>()).prop_map(
+            (any::<[u8; 16]>(), any::<u8>().prop_map(Flags))
+                .prop_map(|(conn, flags)| Preamble::Connect { conn: ConnKey(conn), flags }),
+            (any::<[u8; 16]>(), any::<u8>().prop_map(Flags), any::<u32>(), any::<u64>(), any::<u64>()).prop_map(
                 |(conn, flags, generation, offset, received)| Preamble::Resume {
                     conn: ConnKey(conn),
                     flags,

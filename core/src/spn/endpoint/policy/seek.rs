@@ -158,7 +158,7 @@ mod tests {
     const C: Instance = [3; 16];
 
     /// A roster after these lists.
-    fn roster(lists: &[(u64, u8, &[Instance])]) -> Roster {
+    fn roster(lists: &[(u64, Flags, &[Instance])]) -> Roster {
         let mut roster = Roster::default();
         for (number, flags, instances) in lists {
             roster.update(*number, *flags, instances.to_vec(), vec![]);
@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn all_that_were_listed_since_it_began_could_have_it() {
-        let lists: &[(u64, u8, &[Instance])] = &[(1, 0, &[A]), (2, 0, &[A, B]), (3, 0, &[B]), (4, 0, &[B, C])];
+        let lists: &[(u64, Flags, &[Instance])] =
+            &[(1, Flags::NONE, &[A]), (2, Flags::NONE, &[A, B]), (3, Flags::NONE, &[B]), (4, Flags::NONE, &[B, C])];
         for (begun_with, candidates) in [(1, &[A, B, C][..]), (2, &[A, B, C]), (3, &[B, C]), (4, &[B, C])] {
             let mut claim = lost(begun_with, &roster(lists));
             assert_eq!(claim.prospect(), Prospect::Sought);
@@ -188,17 +189,17 @@ mod tests {
 
     #[test]
     fn a_list_that_comes_late_changes_nothing() {
-        let roster = roster(&[(2, 0, &[A]), (1, 0, &[B])]);
+        let roster = roster(&[(2, Flags::NONE, &[A]), (1, Flags::NONE, &[B])]);
         assert_eq!((roster.number(), lost(2, &roster).ask(&roster)), (2, vec![A]));
     }
 
     #[test]
     fn only_those_of_a_session_are_asked_there() {
-        let (here, there) = (roster(&[(1, 0, &[A, B])]), roster(&[(9, 0, &[B, C])]));
+        let (here, there) = (roster(&[(1, Flags::NONE, &[A, B])]), roster(&[(9, Flags::NONE, &[B, C])]));
         let claim = lost(1, &here);
         assert_eq!((claim.ask(&here), claim.ask(&there)), (vec![A, B], vec![B]));
         let mut retiring = Roster::default();
-        retiring.update(1, 0, vec![], vec![A]);
+        retiring.update(1, Flags::NONE, vec![], vec![A]);
         assert_eq!(claim.ask(&retiring), [A], "who retires gets nothing, and can be asked");
         assert_eq!(lost(1, &retiring).prospect(), Prospect::Absent, "who retires could not get it");
     }
@@ -207,7 +208,7 @@ mod tests {
     fn with_others_nothing_can_be_known() {
         let during = roster(&[(1, Flags::OTHERS, &[A])]);
         assert_eq!(lost(1, &during).prospect(), Prospect::Unknown);
-        let after = roster(&[(1, Flags::OTHERS, &[A]), (2, 0, &[A])]);
+        let after = roster(&[(1, Flags::OTHERS, &[A]), (2, Flags::NONE, &[A])]);
         assert_eq!(lost(1, &after).prospect(), Prospect::Unknown, "it began while there were others");
         assert_eq!(lost(2, &after).prospect(), Prospect::Sought);
         let mut claim = Claim::default();
@@ -221,7 +222,7 @@ mod tests {
         for number in 1..=LEFT as u64 + 2 {
             let mut instance = A;
             instance[..8].copy_from_slice(&number.to_be_bytes());
-            roster.update(number, 0, vec![instance], vec![]);
+            roster.update(number, Flags::NONE, vec![instance], vec![]);
         }
         // The first has left with list 2.
         assert_eq!(lost(1, &roster).prospect(), Prospect::Unknown);
@@ -230,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_was_heard_of_is_not_sought() {
-        let roster = roster(&[(1, 0, &[A])]);
+        let roster = roster(&[(1, Flags::NONE, &[A])]);
         let mut claim = lost(1, &roster);
         assert!(claim.hear() && !claim.hear());
         claim.lose_stream(Some(&roster));
@@ -239,8 +240,8 @@ mod tests {
 
     #[test]
     fn who_could_have_it_is_noted_when_the_first_stream_is_lost() {
-        let mut claim = lost(1, &roster(&[(1, 0, &[A])]));
-        claim.lose_stream(Some(&roster(&[(1, 0, &[A, B])])));
+        let mut claim = lost(1, &roster(&[(1, Flags::NONE, &[A])]));
+        claim.lose_stream(Some(&roster(&[(1, Flags::NONE, &[A, B])])));
         assert!(claim.rule_out(&A), "it came with no other stream to B");
         assert_eq!(claim.prospect(), Prospect::Absent);
     }

@@ -396,5 +396,5 @@ fn on_sc01_too_nobody_is_listened_to_for_nothing_and_a_reset_overtakes_no_answer
     played.run();
     assert_eq!(played.read(stream), (b"413 too large".to_vec(), ReadOutcome::Blocked));
     played.wait(Duration::from_secs(2));
-    assert_eq!(played.read(stream).1, ReadOutcome::Reset(StreamCode::PEER_ABORTED));
+    assert_eq!(played.read(stream).1, ReadOutcome::Reset(StreamCode::PEER_ABORTED.0));
 }

@@ -3,8 +3,10 @@
 use super::*;
 use crate::{
     quic::{CloseReason, Event, StreamId},
-    spn::wire::{code::SessionCode, frame::Flags, 
+    spn::wire::{
+        code::SessionCode,
         control::Control,
+        frame::Flags,
         frame::{AckEntry, Frame, SessionAck, SessionOpen},
         preamble::Preamble,
     },
@@ -260,7 +262,7 @@ fn session_open_says_who_and_what() {
     let Frame::SessionOpen(open) = frame else { panic!("{frame:?}") };
     assert_eq!(
         (open.version, open.role, open.service.as_str(), open.weight, open.flags),
-        (1, Role::Provider, "", 100, 0)
+        (1, Role::Provider, "", 100, Flags::NONE)
     );
     assert_ne!(open.instance, [0; 16]);
     assert_eq!(played.notices(), []);
@@ -465,7 +467,10 @@ fn close_req_ends_both_directions() {
     played.send(&Frame::CloseReq { conn, code: StreamCode::PEER_ABORTED });
     assert_eq!(played.frame(), Frame::CloseAck { conn });
     assert_eq!(played.flow(id).end, Some(End::Reset(StreamCode::PEER_ABORTED)));
-    assert_eq!(played.refused(stream), (Some(StreamCode::PEER_ABORTED), ReadOutcome::Reset(StreamCode::PEER_ABORTED.0)));
+    assert_eq!(
+        played.refused(stream),
+        (Some(StreamCode::PEER_ABORTED), ReadOutcome::Reset(StreamCode::PEER_ABORTED.0))
+    );
     // One that it does not know any more is answered, too.
     played.send(&Frame::CloseReq { conn, code: StreamCode(0) });
     assert_eq!(played.frame(), Frame::CloseAck { conn });
@@ -478,7 +483,10 @@ fn close_req_ends_both_directions() {
     played.world.peer(peer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     played.run();
     assert_eq!(played.frame(), Frame::CloseReq { conn, code: StreamCode::PEER_ABORTED });
-    assert_eq!(played.refused(stream), (Some(StreamCode::PEER_ABORTED), ReadOutcome::Reset(StreamCode::PEER_ABORTED.0)));
+    assert_eq!(
+        played.refused(stream),
+        (Some(StreamCode::PEER_ABORTED), ReadOutcome::Reset(StreamCode::PEER_ABORTED.0))
+    );
     assert_eq!(played.flow(id).end, Some(End::Clean));
 }
 
@@ -489,7 +497,7 @@ fn the_orderly_close_of_a_hub() {
     let id = played.caller();
     played.send(&Frame::CloseReq { conn: ConnKey([1; 16]), code: StreamCode(0) });
     assert_eq!(played.frame(), Frame::CloseAck { conn: ConnKey([1; 16]) });
-    assert_eq!(played.flow(id).stopped, Some(0));
+    assert_eq!(played.flow(id).stopped, Some(StreamCode::OK));
     assert_eq!(played.read(stream).1, ReadOutcome::Finished);
     played.finish(stream);
     assert_eq!(played.flow(id).end, Some(End::Clean));
@@ -717,7 +725,7 @@ fn legacy_shutdown_by_the_hub() {
     played.world.say(peer, id, b"done", true);
     played.finish(stream);
     assert_eq!(played.flow(id).end, Some(End::Clean));
-    played.assert_closed(0);
+    played.assert_closed(SessionCode::OK);
     assert!(
         matches!(&played.notices()[..], [.., Notice::SessionEnded { reason, .. }] if reason == "the hub is shutting down")
     );
@@ -733,7 +741,7 @@ fn legacy_retirement_says_so_before_it_closes() {
         assert_eq!(played.datagrams(), ["notify_shutdown"]);
         assert_eq!(played.closed(), None);
         played.wait(Duration::from_millis(1));
-        played.assert_closed(0);
+        played.assert_closed(SessionCode::OK);
         assert_eq!(played.notices().last(), Some(&Notice::Closed));
     }
 }
@@ -816,7 +824,7 @@ fn what_the_hub_has_opened_before_it_acknowledged_the_weight_is_served() {
             played.world.say(peer, late, b"served", true);
             played.run();
             assert_eq!(played.read(first), (b"served".to_vec(), ReadOutcome::Finished));
-            let close = Frame::SessionClose { code: SessionCode(0), text: 0.text().to_owned() };
+            let close = Frame::SessionClose { code: SessionCode(0), text: SessionCode::OK.text().to_owned() };
             assert_eq!(played.frames(), [Frame::Drained, close], "resumable: {resumable}, ends: {ends}");
         }
     }

@@ -1,7 +1,8 @@
 //! Hubs with several addresses (ADR-3 to ADR-8).
 
 use super::*;
-use crate::spn::wire::{code::SessionCode, 
+use crate::spn::wire::{
+    code::SessionCode,
     control::Control,
     frame::{Frame, SessionAck},
 };

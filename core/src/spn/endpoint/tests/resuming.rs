@@ -6,7 +6,8 @@ use super::{
 };
 use crate::spn::{
     Tag,
-    wire::{frame::Flags, 
+    wire::{
+        frame::Flags,
         frame::{AckEntry, Frame, ResumeAck, ResumeReq},
         preamble::{CONNECT_LEN, Preamble, RESUME_LEN},
     },
@@ -18,16 +19,16 @@ fn connect() -> Vec<u8> {
     Preamble::Connect { conn: KEY, flags: Flags(1) }.to_bytes().to_vec()
 }
 
-fn resume(conn: ConnKey, flags: Flags, generation: u32, offset: u64, received: u64) -> Vec<u8> {
-    Preamble::Resume { conn, flags, generation, offset, received }.to_bytes().to_vec()
+fn resume(conn: ConnKey, flags: u8, generation: u32, offset: u64, received: u64) -> Vec<u8> {
+    Preamble::Resume { conn, flags: Flags(flags), generation, offset, received }.to_bytes().to_vec()
 }
 
-fn answer(conn: ConnKey, received: u64, flags: Flags) -> Frame {
-    Frame::ResumeAck(ResumeAck { conn, status: StreamCode(0), generation: 0, received, flags })
+fn answer(conn: ConnKey, received: u64, flags: u8) -> Frame {
+    Frame::ResumeAck(ResumeAck { conn, status: StreamCode(0), generation: 0, received, flags: Flags(flags) })
 }
 
-fn report(conn: ConnKey, received: u64, flags: Flags) -> Frame {
-    Frame::DataAck(vec![AckEntry { conn, received, flags }])
+fn report(conn: ConnKey, received: u64, flags: u8) -> Frame {
+    Frame::DataAck(vec![AckEntry { conn, received, flags: Flags(flags) }])
 }
 
 impl Played {
@@ -71,7 +72,7 @@ impl Played {
         self.send(&ack(1000));
     }
 
-    fn reset_of(&mut self, id: ConnId) -> Option<u64> {
+    fn reset_of(&mut self, id: ConnId) -> Option<StreamCode> {
         match self.flow(id).end {
             Some(End::Reset(code)) => Some(code),
             Some(End::Clean) | None => None,
@@ -143,7 +144,7 @@ fn a_provider_takes_the_next_leg_and_none_before_it() {
 
     // A leg that was late is not read,
     let late = played.open(&[resume(KEY, 0, 1, 5, 5), b"???".to_vec()].concat());
-    assert_eq!(played.refused(late), (Some(StreamCode::PAUSED), ReadOutcome::Reset(StreamCode::PAUSED)));
+    assert_eq!(played.refused(late), (Some(StreamCode::PAUSED), ReadOutcome::Reset(StreamCode::PAUSED.0)));
     // the next one counts at once, even though the last still stands.
     let third = played.open(&[resume(KEY, 1, 3, 6, 5), b"?".to_vec()].concat());
     assert_eq!(played.refused(second).0, Some(StreamCode::PAUSED));
@@ -179,7 +180,7 @@ fn a_gap_or_too_much_acknowledged_breaks_it_at_both_ends() {
     let id = played.caller();
     played.restart();
     let gap = played.open(&resume(KEY, 0, 1, 6, 0));
-    assert_eq!(played.refused(gap), (Some(code), ReadOutcome::Reset(code)));
+    assert_eq!(played.refused(gap), (Some(code), ReadOutcome::Reset(code.0)));
     assert_eq!(played.reset_of(id), Some(code));
     let left = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: Flags(4), code };
     assert_eq!(played.frames().last(), Some(&Frame::ResumeReq(left)));
@@ -272,7 +273,7 @@ fn an_identity_without_rights_resumes_nothing() {
     let mut played = Played::resumable(Role::Consumer);
     let (id, _, _) = played.called(b"0123", false);
     let (now, session) = (played.world.now, played.session);
-    played.quic().close(now, session, StreamCode::NOT_ENTITLED, "");
+    played.quic().close(now, session, StreamCode::NOT_ENTITLED.0, "");
     played.run();
     assert_eq!(played.reset_of(id), Some(StreamCode::NOT_ENTITLED));
 }
@@ -356,7 +357,10 @@ fn a_provider_resumes_for_the_consumer_that_has_begun() {
     let values = ResumeReq { conn: KEY, generation: 0, received: 5, sent: 0, flags: Flags::NONE, code: StreamCode(0) };
     assert_eq!(played.frames(), [Frame::ResumeReqWith { values, partner: owner }]);
     let stolen = played.open(&[of(thief, &resume(KEY, 0, 1, 5, 0)), b"?".to_vec()].concat());
-    assert_eq!(played.refused(stolen), (Some(StreamCode::NOT_ENTITLED), ReadOutcome::Reset(StreamCode::NOT_ENTITLED)));
+    assert_eq!(
+        played.refused(stolen),
+        (Some(StreamCode::NOT_ENTITLED), ReadOutcome::Reset(StreamCode::NOT_ENTITLED.0))
+    );
     let second = played.open(&[of(owner, &resume(KEY, 0, 1, 5, 0)), b"!".to_vec()].concat());
     assert_eq!(played.flow(id).got, b"hello!");
     assert_eq!(played.read(second).0, resume(KEY, 0, 1, 0, 5));
@@ -388,11 +392,15 @@ fn a_consumer_names_the_provider_that_partner_has_named() {
         values: ResumeReq { conn: key, generation: 0, received: 0, sent: 4, flags, code },
         partner: Tag::of("p"),
     };
-    assert_eq!(played.frames(), [request(0, 0)]);
+    assert_eq!(played.frames(), [request(Flags::NONE, StreamCode::OK)]);
     let (now, peer) = (played.world.now, played.peer);
     played.world.peer(peer).endpoint.reset(now, id, StreamCode::PEER_ABORTED);
     played.run();
-    assert_eq!(played.frames().last(), Some(&request(4, StreamCode::PEER_ABORTED)), "also what is left of it");
+    assert_eq!(
+        played.frames().last(),
+        Some(&request(Flags::ABORTED, StreamCode::PEER_ABORTED)),
+        "also what is left of it"
+    );
 }
 
 #[test]

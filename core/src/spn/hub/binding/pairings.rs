@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, time::Instant};
 use crate::{
     machine::Machine,
     quic::Handle,
-    spn::{wire::{code::StreamCode, frame::Flags}, 
+    spn::{
         ConnKey,
         hub::machines::pairing::{Action, Config, Event, Pairing, SessionRef},
+        wire::{code::StreamCode, frame::Flags},
     },
 };
 

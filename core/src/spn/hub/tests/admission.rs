@@ -1,7 +1,10 @@
 //! Who comes in, who does not, and how it is said (IDN, ADM, PRV-1 to PRV-5).
 
 use super::*;
-use crate::spn::{record::TerminateReason, wire::{code::SessionCode, frame::Flags}};
+use crate::spn::{
+    record::TerminateReason,
+    wire::{code::SessionCode, frame::Flags},
+};
 
 fn reject(code: SessionCode, retry_after_ms: u64) -> impl Fn(&Frame) -> bool {
     move |frame| matches!(frame, Frame::SessionReject { code: c, retry_after_ms: r, .. } if (*c, *r) == (code, retry_after_ms))
@@ -31,7 +34,7 @@ fn session_open_is_judged_in_order() {
             bench.wait(Duration::from_secs(1));
             frames = bench.frames(bench.hands.len() - 1);
         }
-        assert!(matches!(&frames[..], [frame] if reject(code, retry)(frame)), "{code}: {frames:?}");
+        assert!(matches!(&frames[..], [frame] if reject(SessionCode(code), retry)(frame)), "{code}: {frames:?}");
         assert!(bench.refusals.last().unwrap().contains(&format!("code 0x{code:x}")), "{:?}", bench.refusals);
     }
     let frames = answer(&mut bench, Provider, "p", Provider, "");
@@ -79,7 +82,7 @@ fn an_early_consumer_may_not_speak_and_may_lose_its_right() {
     config.services[0].consumers.clear();
     bench.hub.reload(bench.now, config).unwrap();
     bench.settle();
-    assert!(bench.frames(loses).iter().any(reject(0x15, 0)));
+    assert!(bench.frames(loses).iter().any(reject(SessionCode(0x15), 0)));
 }
 
 #[test]
@@ -193,7 +196,7 @@ fn a_singletons_second_provider_is_refused_while_the_first_lives() {
     assert_eq!(bench.frames(second), [], "held while the first is asked");
     bench.wait(Duration::from_millis(200));
     let frames = bench.frames(second);
-    assert!(matches!(&frames[..], [frame] if reject(0x17, 5000)(frame)), "{frames:?}");
+    assert!(matches!(&frames[..], [frame] if reject(SessionCode(0x17), 5000)(frame)), "{frames:?}");
     // On sc01 it is a close.
     let third = bench.dial(b"sc01-provider", "p2");
     bench.wait(Duration::from_millis(200));
@@ -256,7 +259,7 @@ fn sessions_of_one_identity_are_bounded() {
     bench.session(Role::Provider, "p");
     bench.session(Role::Provider, "p");
     let frames = answer(&mut bench, Role::Provider, "p", Role::Provider, "");
-    assert!(matches!(&frames[..], [frame] if reject(0x19, 0)(frame)), "{frames:?}");
+    assert!(matches!(&frames[..], [frame] if reject(SessionCode(0x19), 0)(frame)), "{frames:?}");
     bench.session(Role::Provider, "p2");
 }
 
@@ -325,10 +328,7 @@ fn a_drain_notifies_every_session_and_ends_with_the_last() {
     assert!(bench.hands[old].events.contains(&quic::Event::Datagram(Bytes::from_static(b"notify_shutdown"))));
     let late = bench.dial(b"sc02-consumer", "c2");
     assert!(
-        matches!(
-            bench.hands[late].events.back(),
-            Some(quic::Event::Closed(CloseReason::Transport { code: SessionCode(0x02), .. }))
-        ),
+        matches!(bench.hands[late].events.back(), Some(quic::Event::Closed(CloseReason::Transport { code: 0x02, .. }))),
         "no new session"
     );
     bench.send(new, &Frame::SessionClose { code: SessionCode(0), text: String::new() });

@@ -1,7 +1,10 @@
 //! Providers that the hub starts and stops, with a test in the place of the cluster manager (MNG).
 
 use super::*;
-use crate::spn::{record::TerminateReason, wire::{frame::Flags, code::SessionCode}};
+use crate::spn::{
+    record::TerminateReason,
+    wire::{code::SessionCode, frame::Flags},
+};
 
 fn availability(change: impl FnOnce(&mut Availability)) -> Option<Availability> {
     let mut availability =
@@ -120,7 +123,11 @@ fn a_connection_waits_for_the_provider_that_it_has_called_for() {
     bench.wait(seconds(59));
     assert_eq!(bench.asked(true), [""; 0]);
     bench.wait(seconds(1));
-    assert!(bench.frames(provider).contains(&Frame::SessionClose { code: SessionCode(0), text: 0.text().to_owned() }));
+    assert!(
+        bench
+            .frames(provider)
+            .contains(&Frame::SessionClose { code: SessionCode(0), text: SessionCode::OK.text().to_owned() })
+    );
     assert_eq!(bench.asked(true), ["stop"]);
     assert!(bench.frames(consumer).contains(&Frame::ProviderStopped));
     assert_eq!(bench.managed().unwrap(), "Stopped");
@@ -216,7 +223,7 @@ fn neither_asks_where_only_the_session_may() {
 #[test]
 fn one_that_is_to_be_resumed_keeps_its_provider() {
     let mut bench = Bench::new(on_demand);
-    bench.flags = 1;
+    bench.flags = Flags(1);
     let provider = bench.session(Role::Provider, "p");
     let consumer = bench.session(Role::Consumer, "c");
     bench.connect(consumer, 7, b"hello");
@@ -225,7 +232,7 @@ fn one_that_is_to_be_resumed_keeps_its_provider() {
     bench.wait(seconds(45));
     assert!(
         bench.frames(provider).contains(&Frame::PauseReq { conn: ConnKey([7; 16]) })
-            || bench.was_stopped(provider, served, 0x27)
+            || bench.was_stopped(provider, served, StreamCode(0x27))
     );
     let conn = ConnKey([7; 16]);
     let request = crate::spn::wire::frame::ResumeReq {
@@ -234,7 +241,7 @@ fn one_that_is_to_be_resumed_keeps_its_provider() {
         received: 5,
         sent: 0,
         flags: Flags::NONE,
-        code: SessionCode(0),
+        code: StreamCode(0),
     };
     bench.send(provider, &Frame::ResumeReq(request));
     bench.wait(seconds(149));

@@ -3,7 +3,10 @@
 use super::*;
 use crate::spn::{
     record::DisconnectReason,
-    wire::{code::StreamCode, frame::{Flags, ResumeReq}},
+    wire::{
+        code::StreamCode,
+        frame::{Flags, ResumeReq},
+    },
 };
 
 /// A provider, a consumer, and a connection between them with its two streams.
@@ -77,7 +80,7 @@ fn half_closes_and_totals_in_all_pairs() {
 
 /// How a consumer sees the end of what is not all: a deployed one would open another stream for the same client if it saw a reset.
 fn cut_short(consumer: Protocol, code: StreamCode) -> ReadOutcome {
-    if consumer == Protocol::Sc01 { ReadOutcome::Finished } else { ReadOutcome::Reset(code) }
+    if consumer == Protocol::Sc01 { ReadOutcome::Finished } else { ReadOutcome::Reset(code.0) }
 }
 
 #[test]
@@ -86,7 +89,7 @@ fn codes_are_copied_between_equals_and_translated_from_sc01() {
         for code in [7, 0x27] {
             let (mut bench, (c, up), (p, down)) = joined(consumer, provider);
             let it = &mut bench.hands[p];
-            it.quic.reset(it.session, down, code.0);
+            it.quic.reset(it.session, down, code);
             bench.settle();
             let expected = match (provider, consumer) {
                 (Protocol::Sc01, Protocol::Sc02) => 0x20,
@@ -94,7 +97,7 @@ fn codes_are_copied_between_equals_and_translated_from_sc01() {
                 _ => code,
             };
             let outcome = bench.read(c, up).1;
-            assert_eq!(outcome, cut_short(consumer, expected), "{provider:?} to {consumer:?}");
+            assert_eq!(outcome, cut_short(consumer, StreamCode(expected)), "{provider:?} to {consumer:?}");
             // One way only.
             bench.write(c, up, b"more");
             assert_eq!(bench.read(p, down).0, b"more");
@@ -110,7 +113,7 @@ fn a_stop_reaches_the_writer_and_leaves_the_other_direction() {
     let it = &mut bench.hands[c];
     it.quic.stop(it.session, up, 9);
     bench.settle();
-    assert!(bench.was_stopped(p, down, 9));
+    assert!(bench.was_stopped(p, down, StreamCode(9)));
     bench.write(c, up, b"still");
     assert_eq!(bench.read(p, down).0, b"still");
 }
@@ -126,7 +129,7 @@ fn a_stop_is_heard_while_the_writer_is_blocked() {
     let it = &mut bench.hands[c];
     it.quic.stop(it.session, up, 9);
     bench.settle();
-    assert!(bench.was_stopped(p, down, 9));
+    assert!(bench.was_stopped(p, down, StreamCode(9)));
 }
 
 #[test]
@@ -155,7 +158,7 @@ fn a_lost_session_resets_the_partner_at_once() {
         let it = &mut bench.hands[p];
         it.quic.close(now, it.session, 0, "bye");
         bench.settle();
-        assert_eq!(bench.read(c, up).1, cut_short(consumer, 0x21));
+        assert_eq!(bench.read(c, up).1, cut_short(consumer, StreamCode(0x21)));
         assert_eq!(end(&bench).2, DisconnectReason::Error);
     }
 }
@@ -330,7 +333,11 @@ fn a_provider_that_dies_without_a_word_is_a_reset_within_the_idle_timeout() {
         assert_eq!(bench.reset_code(c, up), None);
         // The first PING that is not answered begins the idle time once more (RFC 9000 §10.1).
         bench.wait(Duration::from_secs(6));
-        assert_eq!(bench.read(c, up).1, cut_short(consumer, 0x21), "never a clean end, where that can be said");
+        assert_eq!(
+            bench.read(c, up).1,
+            cut_short(consumer, StreamCode(0x21)),
+            "never a clean end, where that can be said"
+        );
         assert_eq!(end(&bench).2, DisconnectReason::Error);
     }
 }
@@ -699,7 +706,7 @@ fn a_consumer_of_sc01_that_stops_is_heard() {
     let it = &mut bench.hands[c];
     it.quic.stop(it.session, up, 9);
     bench.settle();
-    assert!(bench.was_stopped(p, down, 0x20));
+    assert!(bench.was_stopped(p, down, StreamCode(0x20)));
     bench.finish(c, up);
     assert_eq!(bench.hub.status().connections, 0);
 }
@@ -717,7 +724,7 @@ fn what_consumers_of_sc01_have_open_ends_before_a_drain_does() {
     bench.wait(Duration::from_secs(2));
     assert_eq!(bench.read(c, up), (vec![], ReadOutcome::Finished));
     assert_eq!((bench.close_code(c), end(&bench).2), (None, DisconnectReason::Error));
-    assert!(bench.was_stopped(p, down, 0x21));
+    assert!(bench.was_stopped(p, down, StreamCode(0x21)));
     assert_eq!(bench.reset_code(modern, stays), None, "others have their time");
     bench.wait(Duration::from_secs(2));
     assert_eq!(bench.close_code(c), Some(0));

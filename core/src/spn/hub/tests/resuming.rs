@@ -4,7 +4,10 @@ use super::*;
 use crate::spn::{
     Tag,
     record::DisconnectReason,
-    wire::{code::StreamCode, frame::{AckEntry, Flags, ResumeAck, ResumeReq}},
+    wire::{
+        code::{SessionCode, StreamCode},
+        frame::{AckEntry, Flags, ResumeAck, ResumeReq},
+    },
 };
 
 const KEY: ConnKey = ConnKey([7; 16]);
@@ -45,7 +48,7 @@ impl Pair {
 
     /// Each hand has its stream reset and stopped with this code.
     fn assert_cut(&mut self, hand: usize, stream: StreamId, code: StreamCode) {
-        assert_eq!(self.bench.reset_code(hand, stream), Some(code));
+        assert_eq!(self.bench.reset_code(hand, stream), Some(code.0));
         assert!(self.bench.was_stopped(hand, stream, code));
     }
 
@@ -60,20 +63,20 @@ impl Pair {
     }
 }
 
-fn request(generation: u64, received: u64, sent: u64, flags: Flags, code: StreamCode) -> ResumeReq {
-    ResumeReq { conn: KEY, generation, received, sent, flags, code }
+fn request(generation: u64, received: u64, sent: u64, flags: u8, code: StreamCode) -> ResumeReq {
+    ResumeReq { conn: KEY, generation, received, sent, flags: Flags(flags), code }
 }
 
 fn ask(bench: &mut Bench, hand: usize, generation: u64, received: u64, sent: u64) {
-    bench.send(hand, &Frame::ResumeReq(request(generation, received, sent, 0, 0)));
+    bench.send(hand, &Frame::ResumeReq(request(generation, received, sent, 0, StreamCode(0))));
 }
 
-fn answer(status: StreamCode, generation: u64, received: u64, flags: Flags) -> Frame {
-    Frame::ResumeAck(ResumeAck { conn: KEY, status, generation, received, flags })
+fn answer(status: StreamCode, generation: u64, received: u64, flags: u8) -> Frame {
+    Frame::ResumeAck(ResumeAck { conn: KEY, status, generation, received, flags: Flags(flags) })
 }
 
-fn report(received: u64, flags: Flags) -> Frame {
-    Frame::DataAck(vec![AckEntry { conn: KEY, received, flags }])
+fn report(received: u64, flags: u8) -> Frame {
+    Frame::DataAck(vec![AckEntry { conn: KEY, received, flags: Flags(flags) }])
 }
 
 fn resume(generation: u32, offset: u64, received: u64) -> Bytes {
@@ -92,11 +95,11 @@ fn ends(bench: &Bench) -> Vec<DisconnectReason> {
 fn resumable_when_all_three_say_so() {
     for (consumer, connect, provider) in [(0, 1, 1), (1, 0, 1), (1, 1, 0)] {
         let mut bench = Bench::new(|_| {});
-        bench.flags = provider;
+        bench.flags = Flags(provider);
         let p = bench.session(Role::Provider, "p");
-        bench.flags = consumer;
+        bench.flags = Flags(consumer);
         let c = bench.session(Role::Consumer, "c");
-        bench.stream(c, &Preamble::Connect { conn: KEY, flags: connect }.to_bytes());
+        bench.stream(c, &Preamble::Connect { conn: KEY, flags: Flags(connect) }.to_bytes());
         let down = bench.opened(p)[0];
         assert_eq!(bench.read(p, down).0[17], 0);
         assert_eq!(bench.frames(c), [Frame::Connected { conn: KEY, flags: Flags::NONE }]);
@@ -127,7 +130,7 @@ fn a_session_lost_and_resumed_on_another() {
     let p = pair.p;
     pair.bench.kill(pair.c);
     pair.bench.wait(Duration::from_secs(30));
-    pair.assert_cut(p, pair.down, 0x27);
+    pair.assert_cut(p, pair.down, StreamCode(0x27));
     let bench = &mut pair.bench;
     assert_eq!(ends(bench), [DisconnectReason::Error]);
     ask(bench, p, 0, 5, 2);
@@ -135,8 +138,8 @@ fn a_session_lost_and_resumed_on_another() {
     assert_eq!(bench.hub.status().paused, 1);
     let c = bench.session(Role::Consumer, "c");
     ask(bench, c, 0, 2, 9);
-    assert_eq!(bench.frames(c), [answer(0, 0, 5, 0)]);
-    assert_eq!(bench.frames(p), [answer(0, 0, 2, 0)]);
+    assert_eq!(bench.frames(c), [answer(StreamCode(0), 0, 5, 0)]);
+    assert_eq!(bench.frames(p), [answer(StreamCode(0), 0, 2, 0)]);
     let up = bench.stream(c, &[&resume(1, 5, 2), &b"more"[..]].concat());
     let down = *bench.opened(p).last().unwrap();
     assert_eq!(bench.read(p, down).0, [&resume(1, 5, 2), &b"more"[..]].concat(), "copied");
@@ -164,7 +167,7 @@ fn a_preamble_on_its_way_is_not_destroyed() {
     assert_eq!(pair.bench.frames(p), [PAUSE_REQ]);
     assert_eq!(pair.bench.read(p, down).1, ReadOutcome::Blocked);
     pair.bench.send(p, &Frame::PauseAck { conn: KEY });
-    pair.assert_cut(p, down, 0x27);
+    pair.assert_cut(p, down, StreamCode(0x27));
     assert_eq!(ends(&pair.bench), [DisconnectReason::Closed]);
 }
 
@@ -184,11 +187,14 @@ fn a_request_ends_the_leg_that_its_sender_has_lost() {
     let mut pair = Pair::new();
     let (c, p) = (pair.c, pair.p);
     ask(&mut pair.bench, p, 0, 5, 2);
-    pair.assert_cut(c, pair.up, 0x27);
+    pair.assert_cut(c, pair.up, StreamCode(0x27));
     let bench = &mut pair.bench;
     assert_eq!(bench.frames(p), []);
     ask(bench, c, 0, 2, 5);
-    assert_eq!((bench.frames(c), bench.frames(p)), (vec![answer(0, 0, 5, 0)], vec![answer(0, 0, 2, 0)]));
+    assert_eq!(
+        (bench.frames(c), bench.frames(p)),
+        (vec![answer(StreamCode(0), 0, 5, 0)], vec![answer(StreamCode(0), 0, 2, 0)])
+    );
     // The consumer opens the next leg, the provider's request stays until it has answered.
     let up = bench.stream(c, &resume(1, 5, 2));
     assert_eq!(bench.opened(p).len(), 2);
@@ -197,7 +203,10 @@ fn a_request_ends_the_leg_that_its_sender_has_lost() {
     it.quic.stop(it.session, up, 0x27);
     bench.settle();
     ask(bench, c, 1, 2, 5);
-    assert_eq!((bench.frames(c), bench.frames(p)), (vec![answer(0, 0, 5, 0)], vec![answer(0, 1, 2, 0)]));
+    assert_eq!(
+        (bench.frames(c), bench.frames(p)),
+        (vec![answer(StreamCode(0), 0, 5, 0)], vec![answer(StreamCode(0), 1, 2, 0)])
+    );
     let up = bench.stream(c, &resume(2, 5, 2));
     let down = bench.opened(p)[2];
     // An older request of the provider's, from another session, touches nothing.
@@ -237,8 +246,11 @@ fn an_abort_is_reported_to_each_end_that_asks() {
     let (c, p) = (pair.c, pair.p);
     ask(&mut pair.bench, p, 0, 5, 2);
     let bench = &mut pair.bench;
-    bench.send(c, &Frame::ResumeReq(request(0, 2, 5, Flags::ABORTED, 0x20)));
-    assert_eq!((bench.frames(c), bench.frames(p)), (vec![answer(0, 0, 5, 0)], vec![answer(0x20, 0, 2, 4)]));
+    bench.send(c, &Frame::ResumeReq(request(0, 2, 5, Flags::ABORTED.0, StreamCode(0x20))));
+    assert_eq!(
+        (bench.frames(c), bench.frames(p)),
+        (vec![answer(StreamCode(0), 0, 5, 0)], vec![answer(StreamCode(0x20), 0, 2, 4)])
+    );
     assert_eq!(bench.exchange().pairings.len(), 0);
     // The other way round, and through CLOSE_REQ.
     ask(bench, p, 0, 5, 2);
@@ -267,7 +279,7 @@ fn identities_see_their_own() {
     let (c2, p2) = (bench.session(Role::Consumer, "c2"), bench.session(Role::Provider, "p2"));
     for stranger in [c2, p2] {
         ask(bench, stranger, 9, 0, 0);
-        assert_eq!(bench.frames(stranger), [answer(0x15, 0, 0, 0)]);
+        assert_eq!(bench.frames(stranger), [answer(StreamCode(0x15), 0, 0, 0)]);
         bench.send(stranger, &report(3, 2));
         bench.send(stranger, &Frame::PauseAck { conn: KEY });
         bench.send(stranger, &Frame::CloseReq { conn: KEY, code: StreamCode(0x20) });
@@ -285,7 +297,7 @@ fn identities_see_their_own() {
     bench.kill(pair.c);
     bench.wait(Duration::from_secs(30));
     ask(bench, p2, 9, 0, 0);
-    assert_eq!(bench.frames(p2), [answer(0x15, 0, 0, 0)]);
+    assert_eq!(bench.frames(p2), [answer(StreamCode(0x15), 0, 0, 0)]);
     bench.send(p2, &Frame::CloseReq { conn: KEY, code: StreamCode(0x20) });
     assert_eq!(bench.exchange().pairings.len(), 1);
 }
@@ -295,7 +307,7 @@ fn requests_are_bounded_in_number_and_time() {
     let mut bench = bench(|config| config.limits.connections_per_session = 2);
     let p = bench.session(Role::Provider, "p");
     let ask = |bench: &mut Bench, key| {
-        let request = ResumeReq { conn: ConnKey([key; 16]), ..request(0, 0, 0, 0, 0) };
+        let request = ResumeReq { conn: ConnKey([key; 16]), ..request(0, 0, 0, 0, StreamCode::OK) };
         bench.send(p, &Frame::ResumeReq(request));
     };
     let status = |frames: Vec<Frame>| {
@@ -309,12 +321,12 @@ fn requests_are_bounded_in_number_and_time() {
         ask(&mut bench, key);
         bench.wait(Duration::from_secs(1));
     }
-    assert_eq!(status(bench.frames(p)), [(3, 0x19)]);
+    assert_eq!(status(bench.frames(p)), [(3, StreamCode(0x19))]);
     // The newer request of 1 waits from its own time on.
     bench.wait(Duration::from_millis(148_500));
-    assert_eq!(status(bench.frames(p)), [(2, 0x24)]);
+    assert_eq!(status(bench.frames(p)), [(2, StreamCode(0x24))]);
     bench.wait(Duration::from_secs(4));
-    assert_eq!(status(bench.frames(p)), [(1, 0x24)]);
+    assert_eq!(status(bench.frames(p)), [(1, StreamCode(0x24))]);
     assert_eq!(bench.exchange().pairings.len(), 0);
     ask(&mut bench, 4);
     bench.kill(p);
@@ -328,12 +340,13 @@ fn a_request_expires_beside_an_older_one_of_another_session() {
     let p = bench.session(Role::Provider, "p");
     let c = bench.session(Role::Consumer, "c");
     for (hand, key, then) in [(c, 1, 200), (c, 9, 300), (p, 2, 200), (p, 9, 0)] {
-        let request = ResumeReq { conn: ConnKey([key; 16]), ..request(0, 0, 0, 0, 0) };
+        let request = ResumeReq { conn: ConnKey([key; 16]), ..request(0, 0, 0, 0, StreamCode::OK) };
         bench.send(hand, &Frame::ResumeReq(request));
         bench.wait(Duration::from_millis(then));
     }
     bench.wait(Duration::from_secs(155));
-    let is_late = |frame: &Frame| matches!(frame, Frame::ResumeAck(ack) if ack.status == 0x24);
+    let is_late =
+        |frame: &Frame| matches!(frame, Frame::ResumeAck(ack) if ack.status == StreamCode::RESUME_PARTNER_MISSING);
     for hand in [c, p] {
         assert_eq!(bench.frames(hand).iter().filter(|frame| is_late(frame)).count(), 2);
     }
@@ -348,7 +361,7 @@ fn a_shutdown_pauses_what_can_be_resumed() {
     let stay = ConnKey([9; 16]);
     pair.bench.stream(c, &Preamble::Connect { conn: stay, flags: Flags::NONE }.to_bytes());
     ask(&mut pair.bench, p, 0, 5, 2);
-    pair.assert_cut(c, pair.up, 0x27);
+    pair.assert_cut(c, pair.up, StreamCode(0x27));
     let now = pair.bench.now;
     let bench = &mut pair.bench;
     drop((bench.frames(c), bench.frames(p)));
@@ -360,7 +373,7 @@ fn a_shutdown_pauses_what_can_be_resumed() {
     let shutdown = Frame::SessionShutdown { flags: Flags(1), deadline_ms: 30_000 };
     let pause = Frame::PauseReq { conn: paused };
     assert_eq!(bench.frames(c), [shutdown.clone(), pause.clone()]);
-    assert_eq!(bench.frames(p), [shutdown, pause, answer(0x27, 0, 0, 0)], "what waits is sent elsewhere");
+    assert_eq!(bench.frames(p), [shutdown, pause, answer(StreamCode(0x27), 0, 0, 0)], "what waits is sent elsewhere");
     for hand in [c, p] {
         bench.send(hand, &Frame::PauseAck { conn: paused });
     }
@@ -368,7 +381,7 @@ fn a_shutdown_pauses_what_can_be_resumed() {
     assert_eq!(ends(bench), [DisconnectReason::Error, DisconnectReason::Closed]);
     assert_eq!(bench.hub.status().connections, 1, "what cannot be paused drains");
     ask(bench, c, 0, 0, 0);
-    assert_eq!(bench.frames(c), [answer(0x27, 0, 0, 0)]);
+    assert_eq!(bench.frames(c), [answer(StreamCode(0x27), 0, 0, 0)]);
 }
 
 #[test]
@@ -382,8 +395,8 @@ fn a_service_is_paused_and_goes_on() {
     for hand in [c, p] {
         pair.bench.send(hand, &Frame::PauseAck { conn: KEY });
     }
-    pair.assert_cut(c, pair.up, 0x27);
-    pair.assert_cut(p, pair.down, 0x27);
+    pair.assert_cut(c, pair.up, StreamCode(0x27));
+    pair.assert_cut(p, pair.down, StreamCode(0x27));
     let bench = &mut pair.bench;
     assert_eq!(ends(bench), [DisconnectReason::Closed]);
     ask(bench, c, 0, 2, 5);
@@ -398,14 +411,14 @@ fn a_service_is_paused_and_goes_on() {
     assert!(bench.hub.unpause(now, "urn:s"));
     bench.settle();
     let connected = Frame::Connected { conn: ConnKey([8; 16]), flags: Flags(1) };
-    assert_eq!(bench.frames(c), [connected, answer(0, 0, 5, 0)]);
-    assert_eq!((bench.frames(p), bench.opened(p).len()), (vec![answer(0, 0, 2, 0)], 2));
+    assert_eq!(bench.frames(c), [connected, answer(StreamCode(0), 0, 5, 0)]);
+    assert_eq!((bench.frames(p), bench.opened(p).len()), (vec![answer(StreamCode(0), 0, 2, 0)], 2));
     bench.stream(c, &resume(1, 5, 2));
     assert_eq!(bench.opened(p).len(), 3);
 }
 
 fn ask_for(bench: &mut Bench, hand: usize, generation: u64, received: u64, sent: u64, partner: &str) {
-    let values = request(generation, received, sent, 0, 0);
+    let values = request(generation, received, sent, 0, StreamCode::OK);
     bench.send(hand, &Frame::ResumeReqWith { values, partner: Tag::of(partner) });
 }
 
@@ -461,20 +474,23 @@ fn who_knows_the_id_of_a_connection_does_not_have_it() {
         if !thief_first {
             ask_for(&mut bench, thief, 9, 0, 5, "p");
         }
-        assert_eq!((bench.frames(thief), bench.frames(p)), (vec![answer(0x15, 0, 0, 0)], vec![]));
+        assert_eq!((bench.frames(thief), bench.frames(p)), (vec![answer(StreamCode(0x15), 0, 0, 0)], vec![]));
         // It does without the answer, has a connection of that name begun, or has it ended.
         for bytes in [resume(9, 5, 0), Preamble::Connect { conn: KEY, flags: Flags(1) }.to_bytes()] {
             let stream = bench.stream(thief, &bytes);
             assert_eq!(bench.reset_code(thief, stream), Some(0x15));
         }
         bench.send(thief, &Frame::CloseReq { conn: KEY, code: StreamCode(0x20) });
-        bench.send(thief, &Frame::ResumeReq(request(9, 0, 5, Flags::ABORTED, 0x20)));
-        assert_eq!(bench.frames(thief), [Frame::CloseAck { conn: KEY }, answer(0x15, 0, 0, 0)]);
+        bench.send(thief, &Frame::ResumeReq(request(9, 0, 5, Flags::ABORTED.0, StreamCode(0x20))));
+        assert_eq!(bench.frames(thief), [Frame::CloseAck { conn: KEY }, answer(StreamCode(0x15), 0, 0, 0)]);
         assert_eq!((bench.opened(p).len(), bench.frames(p)), (0, vec![]));
         // The owner goes on.
         let c = bench.session(Role::Consumer, "c");
         ask_for(&mut bench, c, 0, 2, 9, "p");
-        assert_eq!((bench.frames(c), bench.frames(p)), (vec![answer(0, 0, 5, 0)], vec![answer(0, 0, 2, 0)]));
+        assert_eq!(
+            (bench.frames(c), bench.frames(p)),
+            (vec![answer(StreamCode(0), 0, 5, 0)], vec![answer(StreamCode(0), 0, 2, 0)])
+        );
         bench.stream(c, &[&resume(1, 5, 2), &b"more"[..]].concat());
         assert_eq!(bench.opened(p).len(), 1);
     }
@@ -492,11 +508,11 @@ fn a_right_that_was_withdrawn_is_nobodys_gain() {
     config.services[0].consumers = vec!["c2".to_owned()];
     bench.hub.reload(now, config).unwrap();
     bench.settle();
-    assert!(matches!(bench.frames(c)[..], [Frame::SessionClose { code: StreamCode(0x15), .. }]));
+    assert!(matches!(bench.frames(c)[..], [Frame::SessionClose { code: SessionCode(0x15), .. }]));
     ask_for(&mut bench, c, 0, 2, 9, "p");
     ask_for(&mut bench, thief, 0, 2, 9, "p");
     assert_eq!(bench.frames(c), [], "it has no session any more");
-    assert_eq!((bench.frames(thief), bench.frames(p)), (vec![answer(0x15, 0, 0, 0)], vec![]));
+    assert_eq!((bench.frames(thief), bench.frames(p)), (vec![answer(StreamCode(0x15), 0, 0, 0)], vec![]));
 }
 
 /// Both ends have asked for the next stream, and the provider's session has no credit for one.
@@ -549,12 +565,12 @@ fn a_leg_that_waits_is_given_up_for_the_next_one() {
     let (c, p) = (pair.c, pair.p);
     ask(&mut pair.bench, c, 1, 2, 5);
     assert_eq!(pair.bench.reset_code(c, up), Some(0x27));
-    assert_eq!(pair.bench.frames(c), [answer(0, 0, 5, 0)]);
+    assert_eq!(pair.bench.frames(c), [answer(StreamCode(0), 0, 5, 0)]);
     grant(&mut pair.bench, p, 8);
     assert_eq!(pair.bench.opened(p).len(), 4);
     // its provider leaves,
     let (mut pair, up) = out_of_credit();
-    pair.bench.send(pair.p, &Frame::SessionClose { code: StreamCode(0x27), text: String::new() });
+    pair.bench.send(pair.p, &Frame::SessionClose { code: SessionCode(0x27), text: String::new() });
     assert_eq!(pair.bench.reset_code(pair.c, up), Some(0x27));
     pair.bench.hub.check().unwrap();
     // there is never any,
@@ -573,7 +589,7 @@ fn a_leg_that_waits_is_given_up_for_the_next_one() {
     pair.bench.send(c, &Frame::CloseReq { conn: KEY, code: StreamCode(0x20) });
     assert_eq!(pair.bench.reset_code(c, up), Some(0x20));
     assert_eq!(pair.bench.frames(c), [Frame::CloseAck { conn: KEY }]);
-    pair.bench.send(c, &Frame::ResumeReq(request(1, 2, 5, Flags::ABORTED, 0x20)));
-    assert_eq!(pair.bench.frames(p), [answer(0x20, 1, 2, 4)]);
+    pair.bench.send(c, &Frame::ResumeReq(request(1, 2, 5, Flags::ABORTED.0, StreamCode(0x20))));
+    assert_eq!(pair.bench.frames(p), [answer(StreamCode(0x20), 1, 2, 4)]);
     pair.bench.hub.check().unwrap();
 }

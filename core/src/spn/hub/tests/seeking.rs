@@ -1,7 +1,10 @@
 //! Who may have a connection of which nothing was heard (SEK).
 
 use super::*;
-use crate::spn::wire::{code::StreamCode, frame::{Flags, ResumeReq}};
+use crate::spn::wire::{
+    code::{SessionCode, StreamCode},
+    frame::{Flags, ResumeReq},
+};
 
 const KEY: ConnKey = ConnKey([7; 16]);
 
@@ -10,13 +13,13 @@ fn bench() -> Bench {
     Bench { flags: Flags::RESUMABLE | Flags::SEEKS, ..Bench::new(|_| {}) }
 }
 
-fn listed(number: u64, flags: Flags, instances: &[usize]) -> Frame {
+fn listed(number: u64, flags: u8, instances: &[usize]) -> Frame {
     list(number, flags, instances, &[])
 }
 
-fn list(number: u64, flags: Flags, instances: &[usize], retiring: &[usize]) -> Frame {
+fn list(number: u64, flags: u8, instances: &[usize], retiring: &[usize]) -> Frame {
     let ids = |hands: &[usize]| hands.iter().map(|hand| [*hand as u8; 16]).collect();
-    Frame::Providers { number, flags, instances: ids(instances), retiring: ids(retiring) }
+    Frame::Providers { number, flags: Flags(flags), instances: ids(instances), retiring: ids(retiring) }
 }
 
 /// A consumer's session, with the frames behind SESSION_ACK.
@@ -45,14 +48,14 @@ fn a_consumer_knows_every_provider_that_may_get_its_connections() {
     assert_eq!(bench.opened(p).len(), 2);
     // Another one comes: it has the fewest, and gets none before it is known. It cannot be asked, and that is said.
     let p2 = bench.session(Role::Provider, "p2");
-    assert_eq!(bench.frames(c).last(), Some(&listed(2, Flags::OTHERS, &[p])));
+    assert_eq!(bench.frames(c).last(), Some(&listed(2, Flags::OTHERS.0, &[p])));
     bench.connect(c, 3, b"x");
     assert_eq!((bench.opened(p).len(), bench.opened(p2).len()), (3, 0));
     // More than there is counts as all there is.
     bench.send(c, &Frame::ProvidersAck { number: 9 });
     bench.connect(c, 4, b"x");
     assert_eq!((bench.opened(p).len(), bench.opened(p2).len()), (3, 1));
-    bench.send(p2, &Frame::SessionClose { code: StreamCode(0), text: String::new() });
+    bench.send(p2, &Frame::SessionClose { code: SessionCode(0), text: String::new() });
     assert_eq!(bench.frames(c).last(), Some(&listed(3, 0, &[p])));
     bench.hub.check().unwrap();
 }

@@ -25,14 +25,7 @@ fn varint() -> impl Strategy<Value = u64> {
 fn frames() -> impl Strategy<Value = Frame> {
     let role = prop_oneof![Just(Role::Provider), Just(Role::Consumer)];
     prop_oneof![
-        (
-            role,
-            text(),
-            any::<[u8; 16]>(),
-            any::<u16>(),
-            flags(),
-            proptest::collection::vec(any::<[u8; 16]>(), 0..9)
-        )
+        (role, text(), any::<[u8; 16]>(), any::<u16>(), flags(), proptest::collection::vec(any::<[u8; 16]>(), 0..9))
             .prop_map(|(role, service, instance, weight, flags, hubs)| {
                 let flags = if hubs.is_empty() { flags.without(Flags::HUBS) } else { flags | Flags::HUBS };
                 Frame::SessionOpen(SessionOpen { version: VERSION, role, service, instance, weight, flags, hubs })
@@ -168,8 +161,8 @@ fn a_weight_may_come_without_the_streams_before_it() {
 #[test]
 fn long_texts_are_cut_between_characters() {
     let mut bytes = Vec::new();
-    Frame::SessionClose { code: StreamCode(0), text: "é".repeat(600) + "x" }.encode(&mut bytes);
-    assert_eq!(decode(&bytes), Ok(Some(Frame::SessionClose { code: StreamCode(0), text: "é".repeat(512) })));
+    Frame::SessionClose { code: SessionCode(0), text: "é".repeat(600) + "x" }.encode(&mut bytes);
+    assert_eq!(decode(&bytes), Ok(Some(Frame::SessionClose { code: SessionCode(0), text: "é".repeat(512) })));
 }
 
 proptest! {

@@ -366,12 +366,12 @@ mod tests {
         conns.get_mut(two).unwrap().local.want_write(true);
         conns.starve(two);
         let now = first_instant();
-        assert_eq!(conns.acknowledge(now, one, 40, 0, &mut ports), Some(Ok(Progressed::On)));
+        assert_eq!(conns.acknowledge(now, one, 40, Flags::NONE, &mut ports), Some(Ok(Progressed::On)));
         assert_eq!((ports.take_notice(), ports.take_notice()), (Some(Notice::Writable(two)), None));
-        assert_eq!(conns.acknowledge(now, one, 96, 0, &mut ports), Some(Err(Mismatch)));
-        assert_eq!(conns.acknowledge(now, one, 95, flag::OVER, &mut ports), Some(Ok(Progressed::Over)));
+        assert_eq!(conns.acknowledge(now, one, 96, Flags::NONE, &mut ports), Some(Err(Mismatch)));
+        assert_eq!(conns.acknowledge(now, one, 95, Flags::OVER, &mut ports), Some(Ok(Progressed::Over)));
         conns.drop_ledger(two, &mut ports);
-        assert_eq!((conns.retained(), conns.acknowledge(now, two, 1, 0, &mut ports)), (0, None));
+        assert_eq!((conns.retained(), conns.acknowledge(now, two, 1, Flags::NONE, &mut ports)), (0, None));
     }
 
     #[test]
@@ -389,13 +389,13 @@ mod tests {
         conns.note_progress(now, id, &mut ports);
         assert_eq!((conns.take_reports(), ports.deadlines.next()), (BTreeMap::new(), Some(now + REPORT_AFTER)));
         conns.expire_report(id, &mut ports);
-        let entry = AckEntry { conn: KEY, received: 5, flags: 0 };
+        let entry = AckEntry { conn: KEY, received: 5, flags: Flags::NONE };
         assert!(ports.take_frames());
         assert_eq!(conns.take_reports(), BTreeMap::from([(3, vec![entry])]));
         // The end of the direction does not wait.
         conns.get_mut(id).unwrap().end_receiving();
         conns.note_progress(now, id, &mut ports);
-        let entry = AckEntry { conn: KEY, received: 5, flags: flag::OVER };
+        let entry = AckEntry { conn: KEY, received: 5, flags: Flags::OVER };
         assert_eq!(conns.take_reports(), BTreeMap::from([(3, vec![entry])]));
     }
 }

@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(ledger.wants_report(), Some(false));
         ledger.take(&mut [bytes(1, REPORT_BYTES - 1)]);
         assert_eq!(ledger.wants_report(), Some(true));
-        assert_eq!((ledger.report(), ledger.wants_report()), ((REPORT_BYTES, 0), None));
+        assert_eq!((ledger.report(), ledger.wants_report()), ((REPORT_BYTES, Flags::NONE), None));
         ledger.end();
         assert_eq!(ledger.wants_report(), Some(true));
         assert_eq!((ledger.report(), ledger.wants_report()), ((REPORT_BYTES, Flags::OVER), None));

@@ -179,8 +179,11 @@ mod tests {
         assert_eq!(local.may_write(), Ok(()));
         assert!(local.finish() && !local.finish());
         assert_eq!(local.may_write(), Err(NoWrite::Finished));
-        local.stop(9, &mut ports);
-        assert_eq!((local.may_write(), ports.take_notice()), (Err(NoWrite::Stopped(9)), Some(Notice::Stopped(ID, 9))));
+        local.stop(StreamCode(9), &mut ports);
+        assert_eq!(
+            (local.may_write(), ports.take_notice()),
+            (Err(NoWrite::Stopped(StreamCode(9))), Some(Notice::Stopped(ID, StreamCode(9))))
+        );
     }
 
     #[test]
@@ -191,9 +194,12 @@ mod tests {
         assert!(local.is_broken() && !local.is_reset());
         local.end(&mut ports);
         let mut local = Local::new(ID, true);
-        local.reset(3);
+        local.reset(StreamCode(3));
         assert!(local.is_broken() && local.is_reset());
         local.end(&mut ports);
-        assert_eq!([(); 2].map(|()| ports.take_notice()), [Some(Notice::Ended(ID)), Some(Notice::Reset(ID, 3))]);
+        assert_eq!(
+            [(); 2].map(|()| ports.take_notice()),
+            [Some(Notice::Ended(ID)), Some(Notice::Reset(ID, StreamCode(3)))]
+        );
     }
 }

@@ -19,7 +19,7 @@ use crate::spn::{
         policy::silence::Sight,
         ports::Work,
     },
-    wire::code::{SessionCode, StreamCode},
+    wire::code::StreamCode,
 };
 
 /// The least time between the beginnings of two sessions with an address.

@@ -403,8 +403,8 @@ mod tests {
     fn a_session_that_has_ended_is_gone_and_its_id_is_never_used_again() {
         let (now, mut links, mut ports) = (first_instant(), Links::new(Role::Consumer), Ports::of_test());
         let id = add(&mut links, 1, now, now, &mut ports);
-        links.violation(id, code::MALFORMED, "it is wrong".to_owned(), &mut ports);
-        assert_eq!(events(&mut ports), [(id, CONNECT), (id, Event::Violation { code: code::MALFORMED })]);
+        links.violation(id, SessionCode::MALFORMED, "it is wrong".to_owned(), &mut ports);
+        assert_eq!(events(&mut ports), [(id, CONNECT), (id, Event::Violation { code: SessionCode::MALFORMED })]);
         assert_eq!(links.end(now, id, &mut ports), Some(Ended { remote: address(1), begun: now }));
         let notice = Notice::SessionEnded { remote: address(1), reason: "it is wrong".to_owned() };
         assert_eq!((ports.take_notice(), links.len(), links.end(now, id, &mut ports)), (Some(notice), 0, None));

@@ -15,7 +15,7 @@ use crate::{
             ports::Ports,
         },
         wire::{
-            code::{SessionCode, StreamCode},
+            code::StreamCode,
             control::{Control, ControlError},
             frame::Flags,
             frame::{Frame, SessionAck},

@@ -171,14 +171,21 @@ fn stop_sending_ends_only_that_direction() {
     }
     // After the local end, nobody is to hear of it.
     let mut bench = Bench::provider(SC02);
-    bench.expect(&[Event::LocalFinish, stopped(StreamCode(0))], "Connected", &[Action::ResetStream { code: StreamCode(0) }]);
+    bench.expect(
+        &[Event::LocalFinish, stopped(StreamCode(0))],
+        "Connected",
+        &[Action::ResetStream { code: StreamCode(0) }],
+    );
 }
 
 #[test]
 fn reset_ends_the_connection() {
-    for (protocol, code) in
-        [(SC01, StreamCode::DIAL_FAILED), (SC01, StreamCode::PAUSED), (SC01, StreamCode::NOT_STARTED), (SC02, StreamCode::PARTNER_LOST)]
-    {
+    for (protocol, code) in [
+        (SC01, StreamCode::DIAL_FAILED),
+        (SC01, StreamCode::PAUSED),
+        (SC01, StreamCode::NOT_STARTED),
+        (SC02, StreamCode::PARTNER_LOST),
+    ] {
         let over = [Action::ResetStream { code }, Action::LocalReset { code }, Action::Disconnected];
         Bench::consumer(protocol).expect(&[Event::BytesSent, reset(code)], "Disconnected", &over);
         Bench::provider(protocol).expect(&[reset(code)], "Disconnected", &over);

@@ -9,9 +9,10 @@ use crate::{
     quic::{Endpoint, StreamId},
     spn::{
         ConnKey,
-        wire::{frame::Flags, 
-            code::SessionCode,
+        wire::{
+            code::{SessionCode, StreamCode},
             control::{Control, ControlError},
+            frame::Flags,
             frame::{AckEntry, Frame, MAX_LIST},
         },
     },
@@ -252,11 +253,11 @@ mod tests {
         assert!(line.send(&Frame::CloseAck { conn: KEY }) && !line.send(&Frame::CloseAck { conn: KEY }));
         let before = line.backlog();
         for code in 0..3 {
-            assert!(!line.send_latest(0, KEY, Frame::CloseReq { conn: KEY, code }));
+            assert!(!line.send_latest(0, KEY, Frame::CloseReq { conn: KEY, code: StreamCode(code) }));
         }
         let _ = line.send_latest(usize::MAX, KEY, Frame::PauseReq { conn: KEY });
         assert_eq!(line.backlog(), before, "it stays choked until they are on their way");
-        let newest = vec![Frame::CloseReq { conn: KEY, code: SessionCode(2) }, Frame::PauseReq { conn: KEY }];
+        let newest = vec![Frame::CloseReq { conn: KEY, code: StreamCode(2) }, Frame::PauseReq { conn: KEY }];
         assert_eq!(line.latest.get(&KEY), Some(&newest));
     }
 

@@ -374,7 +374,7 @@ mod tests {
             .unwrap()
             .streams_mut()
             .insert(StreamId::of_test(1), super::super::data::DataStream::Silent);
-        links.refuse_stream(&mut around.cx(), session, StreamId::of_test(1), 0x10);
+        links.refuse_stream(&mut around.cx(), session, StreamId::of_test(1), StreamCode::MALFORMED);
         assert!(links.get(session).unwrap().streams().get(StreamId::of_test(1)).is_none());
         assert!(!links.read_discarded(&mut around.cx(), session, StreamId::of_test(1)), "it was stopped");
         links.get_mut(session).unwrap().party.protocol = Protocol::Sc01;

@@ -42,17 +42,21 @@ const CLOSING: &[Event] =
 /// Both ends can resume, and the provider knows the connection.
 const RESUMABLE: &[Event] = &[E::ConnectStream, E::ProviderChosen { resumable: true }, E::Answered];
 
-fn both(code: StreamCode) -> Vec<Action> {
+fn both(code: u64) -> Vec<Action> {
     vec![
-        A::Abort { to: Provider, code },
-        A::StopSending { to: Provider, code },
-        A::Abort { to: Consumer, code },
-        A::StopSending { to: Consumer, code },
+        A::Abort { to: Provider, code: StreamCode(code) },
+        A::StopSending { to: Provider, code: StreamCode(code) },
+        A::Abort { to: Consumer, code: StreamCode(code) },
+        A::StopSending { to: Consumer, code: StreamCode(code) },
     ]
 }
 
-fn consumer(code: StreamCode) -> Vec<Action> {
-    vec![A::Abort { to: Consumer, code }, A::StopSending { to: Consumer, code }, A::End { reason: None }]
+fn consumer(code: u64) -> Vec<Action> {
+    vec![
+        A::Abort { to: Consumer, code: StreamCode(code) },
+        A::StopSending { to: Consumer, code: StreamCode(code) },
+        A::End { reason: None },
+    ]
 }
 
 #[test]
@@ -61,19 +65,19 @@ fn what_a_provider_that_leaves_in_good_order_has_never_had_may_begin_again() {
     let fresh = [E::ConnectStream, E::ProviderChosen { resumable: true }];
     let again = |code| {
         let notified = [A::Abort { to: Consumer, code }, A::StopSending { to: Consumer, code }];
-        let reason = if code == 0x28 { DisconnectReason::Closed } else { DisconnectReason::Error };
+        let reason = if code == StreamCode::NOT_STARTED { DisconnectReason::Closed } else { DisconnectReason::Error };
         ("Ended", [&notified[..], &[A::End { reason: Some(reason) }]].concat())
     };
-    assert_eq!(step(&fresh, drained.clone()), again(0x28));
+    assert_eq!(step(&fresh, drained.clone()), again(StreamCode(0x28)));
     let pausing = [&fresh[..], &[E::PauseWanted]].concat();
-    assert_eq!(step(&pausing, drained.clone()), again(0x28));
+    assert_eq!(step(&pausing, drained.clone()), again(StreamCode(0x28)));
     // It has spoken of it.
-    assert_eq!(step(RESUMABLE, drained.clone()), again(0x21));
+    assert_eq!(step(RESUMABLE, drained.clone()), again(StreamCode(0x21)));
     for event in [E::PauseAck { side: Provider }, E::Answered] {
-        assert_eq!(step(&[&pausing[..], &[event]].concat(), drained.clone()), again(0x21));
+        assert_eq!(step(&[&pausing[..], &[event]].concat(), drained.clone()), again(StreamCode(0x21)));
     }
     // Without resume it is not known what it has done.
-    assert_eq!(step(RELAYING, drained), again(0x21));
+    assert_eq!(step(RELAYING, drained), again(StreamCode(0x21)));
 }
 
 #[test]
@@ -196,8 +200,8 @@ fn closed(reason: DisconnectReason) -> Action {
 }
 
 /// Resets what is open towards one side.
-fn cut(to: Side, code: StreamCode) -> Vec<Action> {
-    vec![A::Abort { to, code }, A::StopSending { to, code }]
+fn cut(to: Side, code: u64) -> Vec<Action> {
+    vec![A::Abort { to, code: StreamCode(code) }, A::StopSending { to, code: StreamCode(code) }]
 }
 
 fn with(before: &[Event], more: &[Event]) -> Vec<Event> {
@@ -229,11 +233,14 @@ fn a_partner_whose_own_direction_may_have_come_in_whole_is_informed_by_a_frame()
     let half = with(RESUMABLE, &[E::Fin { side: Provider }]);
     let away = E::SessionLost { side: Provider, loss: Loss::Away };
     let stop = |code| A::StopSending { to: Consumer, code };
-    let expected = vec![stop(0x27), A::SendPauseReq { to: Consumer }, closed(DisconnectReason::Error)];
+    let expected = vec![stop(StreamCode(0x27)), A::SendPauseReq { to: Consumer }, closed(DisconnectReason::Error)];
     assert_eq!(step(&half, away), ("Ended", expected));
     let left = E::SessionLost { side: Provider, loss: Loss::Left };
-    let expected =
-        vec![stop(0x21), A::SendCloseReq { to: Consumer, code: StreamCode(0x21) }, closed(DisconnectReason::Error)];
+    let expected = vec![
+        stop(StreamCode(0x21)),
+        A::SendCloseReq { to: Consumer, code: StreamCode(0x21) },
+        closed(DisconnectReason::Error),
+    ];
     assert_eq!(step(&half, left), ("Ended", expected));
 }
 

@@ -7,7 +7,10 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use super::events::{End, Owners, SessionRef, Values};
-use crate::spn::{Side, Tag, wire::{frame::Flags, code::StreamCode}};
+use crate::spn::{
+    Side, Tag,
+    wire::{code::StreamCode, frame::Flags},
+};
 
 /// A request to resume.
 #[derive(Debug, Clone)]

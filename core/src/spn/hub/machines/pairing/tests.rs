@@ -88,8 +88,8 @@ fn unpark(sessions: &[SessionRef]) -> Action {
     A::Unpark { sessions: sessions.to_vec() }
 }
 
-fn refuse(sessions: &[SessionRef], code: StreamCode) -> Action {
-    A::Refuse { sessions: sessions.to_vec(), code }
+fn refuse(sessions: &[SessionRef], code: u64) -> Action {
+    A::Refuse { sessions: sessions.to_vec(), code: StreamCode(code) }
 }
 
 fn park(session: SessionRef) -> Action {
@@ -112,7 +112,9 @@ fn two_ends_that_belong_together_are_answered_with_each_others_values() {
 #[test]
 fn an_abort_is_reported_to_the_partner_and_ends_the_requests_of_both() {
     let aborted = |code| Values { flags: Flags::ABORTED, code, ..values(0, 0) };
-    for (code, status) in [(0x22, 0x22), (0, 0x20)] {
+    for (code, status) in
+        [(StreamCode::PAUSE_TIMEOUT, StreamCode::PAUSE_TIMEOUT), (StreamCode::OK, StreamCode::PEER_ABORTED)]
+    {
         let notified = A::Answer { session: P, status, generation: 0, received: 0, flags: Flags::ABORTED };
         let actions = [park(C), answer(C, 0, 0), notified, unpark(&[P, C]), A::End];
         assert_step(&[asks(P, 0)], request(C, aborted(code)), "Ended", &actions);
@@ -120,7 +122,7 @@ fn an_abort_is_reported_to_the_partner_and_ends_the_requests_of_both() {
     // A stranger's request is not forgotten with them.
     let (session, end, admission) = (STRANGER, End { service: 1, ..end_of(STRANGER) }, Admission::Free);
     let other = E::ResumeReq { session, end, values: values(0, 0), admission, owners: None, paused: false };
-    let mut machine = after(&[other, asks(P, 0), request(C, aborted(0))]);
+    let mut machine = after(&[other, asks(P, 0), request(C, aborted(StreamCode::OK))]);
     assert_eq!((machine.state(), machine.sessions().collect::<Vec<_>>()), ("Parked", vec![STRANGER]));
     drain(&mut machine);
 }
@@ -345,7 +347,7 @@ impl Host {
                         let is_new = asked.is_some_and(|(from, _)| from == *session);
                         assert!(is_new || self.end_of(*session).is_none(), "{session:?} still has a request");
                     }
-                    assert!(matches!(code, 0x15 | 0x19 | 0x24 | 0x27), "{code:#x}");
+                    assert!(matches!(code.0, 0x15 | 0x19 | 0x24 | 0x27), "{code}");
                 }
                 A::Answer { session, .. } => {
                     assert!(self.leg.is_none() || superseded, "an answer while there is a leg");

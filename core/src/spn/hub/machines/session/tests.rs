@@ -68,10 +68,11 @@ fn session_open() {
     assert_eq!(step(OPEN, E::OpenAdmitted { weight: 7 }), ("Active", begun));
     assert_eq!(step(OPEN, E::OpenAdmitted { weight: 0 }).0, "Retiring");
     for (code, secs) in [(0x14, 0), (0x15, 0), (0x16, 0), (100, 1), (0x19, 0)] {
+        let code = SessionCode(code);
         let reject = vec![A::SendReject { code, retry_after: Duration::from_secs(secs) }];
         assert_eq!(step(OPEN, E::OpenRefused { code }), ("Closing", reject));
     }
-    for code in [0x10, 0x12, 0x13] {
+    for code in [SessionCode(0x10), SessionCode(0x12), SessionCode(0x13)] {
         assert_eq!(step(OPEN, E::ControlViolation { code }), ("Closed", vec![A::Close { code }]));
     }
     assert_eq!(expire(OPEN), ("Closed", vec![A::Close { code: SessionCode(0x11) }]));
@@ -101,9 +102,9 @@ fn a_consumer_waits_a_moment_for_the_first_provider() {
     assert_eq!(step(OPEN, E::OpenEarly { weight: 100 }), ("Early", vec![]));
     assert_eq!(step(&early, E::ProviderCame), ("Active", vec![A::SendAck, A::Begin { weight: 100 }]));
     let reject = |code, secs| ("Closing", vec![A::SendReject { code, retry_after: Duration::from_secs(secs) }]);
-    assert_eq!(expire(&early), reject(100, 1));
-    assert_eq!(step(&early, E::EntitlementLost), reject(0x15, 0));
-    assert_eq!(step(&early, HUB_DRAINING), reject(0x18, 0));
+    assert_eq!(expire(&early), reject(SessionCode(100), 1));
+    assert_eq!(step(&early, E::EntitlementLost), reject(SessionCode(0x15), 0));
+    assert_eq!(step(&early, HUB_DRAINING), reject(SessionCode(0x18), 0));
     for event in [E::SetWeight { weight: 1 }, E::OpenEarly { weight: 1 }, E::OpenAdmitted { weight: 1 }] {
         assert_eq!(step(&early, event), ("Closed", vec![A::Close { code: SessionCode(0x10) }]));
     }
