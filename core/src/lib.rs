@@ -81,6 +81,7 @@
 //!
 //! # Features
 //!
+//! - `pipe` (default): calls, messages and streams between two peers.
 //! - `spn` (default): services behind a hub, over QUIC.
 //! - `txn` (default): transactions, by way of a caching proxy.
 //! - `host`: the loops that carry bytes between bindings and sockets, generic over a runtime.
@@ -100,6 +101,8 @@ pub mod fuzzing;
 pub mod host;
 pub mod machine;
 pub mod net;
+#[cfg(feature = "pipe")]
+pub mod pipe;
 #[cfg(feature = "spn")]
 pub mod quic;
 #[cfg(feature = "spn")]

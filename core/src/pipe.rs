@@ -1,0 +1,10 @@
+//! Pipe RPC: two peers call each other's functions over one byte stream, and each call is a pipe for messages and bytes both ways.
+//!
+//! The reference is `docs/protocols/pipe.md`.
+//!
+//! Read in this order: [`value`], what calls carry; [`message`], the four messages; [`sync`], what the first of each side says; [`codec`],
+//! how messages are bytes; [`json`], how they are lines of text for people and scripts.
+
+mod wire;
+
+pub use wire::{codec, json, message, sync, value};

@@ -1,0 +1,282 @@
+//! How messages are bytes: the trait of all codecs, and what they have in common (docs/protocols/pipe.md, Framing and Codecs).
+//!
+//! There is no frame around a message: it says itself where it ends. So a receiver first measures what has come, and decodes a message when all
+//! of it is there:
+//!
+//! ```
+//! use bytes::{Bytes, BytesMut};
+//! use towline_core::pipe::{
+//!     codec::{Codec, Receiver},
+//!     message::{Control, Message},
+//!     msgpack::MsgPack,
+//! };
+//!
+//! let mut out = BytesMut::new();
+//! MsgPack::default().encode(&Control::close().into(), &mut out)?;
+//! assert_eq!(*out, *b"*C\xa0");
+//!
+//! let mut receiver = Receiver::new(MsgPack::default());
+//! receiver.push(out.freeze());
+//! assert_eq!(receiver.next_message()?, Some(Message::Control(Control::close())));
+//! assert_eq!(receiver.next_message()?, None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::{fmt, mem};
+
+use bytes::{Bytes, BytesMut};
+
+use super::message::Message;
+
+/// Messages as bytes, and back. Peers agree on a codec beforehand: it is not negotiated (COD-1).
+///
+/// A codec measures one direction of one wire at a time: it may remember how far it has looked.
+pub trait Codec {
+    /// Appends a message.
+    ///
+    /// # Errors
+    /// When the message is over a limit; `out` is then what it was before.
+    fn encode(&self, message: &Message, out: &mut BytesMut) -> Result<(), EncodeError>;
+
+    /// Whether a whole message is at the start of `bytes`, and how long it is.
+    ///
+    /// After [`Measure::Needs`] the caller measures the same bytes again, with more behind them; after [`Measure::Whole`], those behind the
+    /// message. The codec remembers what it has seen in between, so that a message that comes byte by byte is not read from its start each time.
+    ///
+    /// # Errors
+    /// When no message can come of it, whatever follows: also when the length that it declares is over a limit. That ends the wire.
+    fn measure(&mut self, bytes: &[u8]) -> Result<Measure, DecodeError>;
+
+    /// Reads a message that was measured, without copying its binary parts.
+    ///
+    /// # Errors
+    /// When the bytes are not exactly one message.
+    fn decode(&self, message: Bytes) -> Result<Message, DecodeError>;
+}
+
+impl<C: Codec + ?Sized> Codec for Box<C> {
+    fn encode(&self, message: &Message, out: &mut BytesMut) -> Result<(), EncodeError> {
+        (**self).encode(message, out)
+    }
+
+    fn measure(&mut self, bytes: &[u8]) -> Result<Measure, DecodeError> {
+        (**self).measure(bytes)
+    }
+
+    fn decode(&self, message: Bytes) -> Result<Message, DecodeError> {
+        (**self).decode(message)
+    }
+}
+
+/// What a codec refuses in both directions (docs/protocols/pipe.md, Limits).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest message, in bytes (LIM-1). Deployed peers send none that is longer than the default.
+    pub message: usize,
+    /// How deep values are nested (LIM-2): 1 is a list of plain values.
+    pub depth: usize,
+    /// How many values a message has in all, inner ones too (LIM-3).
+    pub values: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { message: 65_507, depth: 64, values: 65_535 }
+    }
+}
+
+/// Why bytes are no message. That ends the wire.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{fault}")]
+pub struct DecodeError {
+    /// Where in the message, in bytes from its start: the item that cannot be.
+    pub offset: usize,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+/// What is wrong with bytes. The names are those of docs/protocols/pipe.md, Faults.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// No message begins with that.
+    #[error("message type {0}; expected 40 (Open), 41 (Close), 35 (Block) or 42 (Control)")]
+    UnknownType(i8),
+    /// No value begins with that.
+    #[error("value tag {0}; expected 0 to 8, 10 to 12 or 32 to 34")]
+    UnknownTag(i8),
+    /// A Close is neither a success nor a failure.
+    #[error("Close marker {0}; expected 1 (success) or 2 (failure)")]
+    UnknownMarker(i8),
+    /// 0 is no pipe.
+    #[error("pipe id 0; expected any other")]
+    PipeZero,
+    /// A number has more bits than its field.
+    #[error("{value}; expected a signed number of {bits} bits")]
+    OutOfRange {
+        /// What came.
+        value: i128,
+        /// What fits.
+        bits: u8,
+    },
+    /// Another kind of item.
+    #[error("item 0x{byte:02x}; expected {expected}")]
+    WrongItem {
+        /// The byte that says what item it is.
+        byte: u8,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// Over a limit: it was not waited for.
+    #[error("{what} of {declared}; the limit is {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// What came: as many at least.
+        declared: u64,
+        /// How many are allowed.
+        limit: u64,
+    },
+    /// Values are nested deeper than [`Limits::depth`].
+    #[error("values are nested deeper than {limit}")]
+    TooDeep {
+        /// How deep they may be.
+        limit: usize,
+    },
+    /// There is more, or less, than the message: it was not measured.
+    #[error("{found} bytes; expected one message and nothing else")]
+    NotOneMessage {
+        /// How many bytes there are.
+        found: usize,
+    },
+    /// For codecs of users.
+    #[error("{0}")]
+    Other(&'static str),
+}
+
+impl Fault {
+    /// Its short name, as `towline pipe decode` prints it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::UnknownType(_) => "unknown-type",
+            Self::UnknownTag(_) => "unknown-tag",
+            Self::UnknownMarker(_) => "unknown-marker",
+            Self::PipeZero => "pipe-zero",
+            Self::OutOfRange { .. } => "out-of-range",
+            Self::WrongItem { .. } => "wrong-item",
+            Self::TooLarge { .. } => "too-large",
+            Self::TooDeep { .. } => "too-deep",
+            Self::NotOneMessage { .. } => "not-one-message",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
+/// Why a message cannot be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// Over a limit.
+    #[error("{what} of {found}; the limit is {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// What it has: as many at least.
+        found: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// Values are nested deeper than [`Limits::depth`].
+    #[error("values are nested deeper than {limit}")]
+    TooDeep {
+        /// How deep they may be.
+        limit: usize,
+    },
+}
+
+/// What the bytes at the start of a wire amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// The first message, which has so many bytes: it can be decoded.
+    Whole(usize),
+    /// The first message has at least so many bytes, which are more than there are.
+    Needs(usize),
+}
+
+/// Takes bytes as they come, and gives messages.
+///
+/// It holds what is not a whole message yet: at most the codec's limit, and what was last pushed. A message that came in one piece is a slice of
+/// that piece; one that came in several is joined once. What it holds was there: nothing is reserved because a peer declared it.
+pub struct Receiver<C> {
+    codec: C,
+    /// The start of a message whose end has not come.
+    begun: BytesMut,
+    /// How many bytes that message has at least.
+    needs: usize,
+    /// What was pushed last, and is not taken.
+    rest: Bytes,
+}
+
+impl<C: Codec> Receiver<C> {
+    /// Nothing has come yet.
+    pub fn new(codec: C) -> Self {
+        Self { codec, begun: BytesMut::new(), needs: 0, rest: Bytes::new() }
+    }
+
+    /// Takes what has come. Messages that came before are to be asked for first: what is left of them is copied.
+    pub fn push(&mut self, bytes: Bytes) {
+        self.rest = if self.rest.is_empty() { bytes } else { [&*self.rest, &*bytes].concat().into() };
+    }
+
+    /// The next message; none while it is not complete.
+    ///
+    /// # Errors
+    /// When the bytes are no message. The wire is over: what comes after an error means nothing.
+    pub fn next_message(&mut self) -> Result<Option<Message>, DecodeError> {
+        if self.begun.is_empty() {
+            if self.rest.is_empty() {
+                return Ok(None);
+            }
+            match self.codec.measure(&self.rest)? {
+                Measure::Whole(length) => {
+                    let message = self.rest.split_to(length.min(self.rest.len()));
+                    return self.codec.decode(message).map(Some);
+                }
+                Measure::Needs(length) => self.needs = length,
+            }
+        }
+        // A copy, also of what has just come: else some bytes would keep a whole read buffer.
+        loop {
+            let wanted = self.needs.saturating_sub(self.begun.len()).max(1);
+            let piece = self.rest.split_to(wanted.min(self.rest.len()));
+            self.begun.extend_from_slice(&piece);
+            if self.rest.is_empty() {
+                self.rest = Bytes::new();
+                if piece.len() < wanted {
+                    return Ok(None);
+                }
+            }
+            match self.codec.measure(&self.begun)? {
+                Measure::Whole(_) => return self.codec.decode(mem::take(&mut self.begun).freeze()).map(Some),
+                Measure::Needs(length) => self.needs = length,
+            }
+        }
+    }
+
+    /// How many bytes it holds: of a message that is not complete, or not asked for yet.
+    pub fn held(&self) -> usize {
+        self.begun.len() + self.rest.len()
+    }
+}
+
+impl<C> fmt::Debug for Receiver<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { codec: _, begun, needs, rest } = self;
+        f.debug_struct("Receiver")
+            .field("begun", &begun.len())
+            .field("needs", needs)
+            .field("rest", &rest.len())
+            .finish()
+    }
+}

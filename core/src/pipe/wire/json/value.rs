@@ -1,0 +1,204 @@
+//! Values as JSON.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeSeed, Error as _, MapAccess, Visitor},
+    ser::SerializeMap as _,
+};
+
+use super::{Hex, text};
+use crate::pipe::wire::value::{Struct, Value};
+
+/// The type of a value, `t`.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Type {
+    Null,
+    Bool,
+    I8,
+    I16,
+    I32,
+    I64,
+    F32,
+    F64,
+    Bin,
+    Str,
+    Uuid,
+    List,
+    Map,
+    Struct,
+}
+
+/// A member of a value: which ones there are follows from its type.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Member {
+    T,
+    V,
+    Bits,
+    Hex,
+    Schema,
+}
+
+#[derive(Serialize)]
+struct Text(#[serde(with = "text")] i64);
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let mut typed = |t: Type| map.serialize_entry("t", &t);
+        match self {
+            Self::Null => typed(Type::Null)?,
+            Self::Bool(value) => {
+                typed(Type::Bool)?;
+                map.serialize_entry("v", value)?;
+            }
+            Self::Int8(value) => {
+                typed(Type::I8)?;
+                map.serialize_entry("v", value)?;
+            }
+            Self::Int16(value) => {
+                typed(Type::I16)?;
+                map.serialize_entry("v", value)?;
+            }
+            Self::Int32(value) => {
+                typed(Type::I32)?;
+                map.serialize_entry("v", value)?;
+            }
+            Self::Int64(value) => {
+                typed(Type::I64)?;
+                map.serialize_entry("v", &Text(*value))?;
+            }
+            Self::Float32(value) => {
+                typed(Type::F32)?;
+                map.serialize_entry("bits", &format_args!("{:08x}", value.to_bits()))?;
+            }
+            Self::Float64(value) => {
+                typed(Type::F64)?;
+                map.serialize_entry("bits", &format_args!("{:016x}", value.to_bits()))?;
+            }
+            Self::Binary(value) => {
+                typed(Type::Bin)?;
+                map.serialize_entry("hex", &Hex(value.clone()))?;
+            }
+            Self::String(value) => {
+                typed(Type::Str)?;
+                map.serialize_entry("v", value)?;
+            }
+            Self::Uuid(value) => {
+                typed(Type::Uuid)?;
+                map.serialize_entry("v", value)?;
+            }
+            Self::List(values) => {
+                typed(Type::List)?;
+                map.serialize_entry("v", values)?;
+            }
+            Self::Map(pairs) => {
+                typed(Type::Map)?;
+                map.serialize_entry("v", pairs)?;
+            }
+            Self::Struct(Struct { schema, fields }) => {
+                typed(Type::Struct)?;
+                map.serialize_entry("schema", schema)?;
+                map.serialize_entry("v", fields)?;
+            }
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// Reads the members of a value in any order; without a copy of what is inside where `t` comes before `v`.
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value: an object with its type `t`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let (mut found, mut early, mut inner, mut bytes, mut schema) = (None, None, None, None, None);
+        while let Some(member) = map.next_key::<Member>()? {
+            let (name, is_first) = match (member, found) {
+                (Member::T, _) => ("t", found.replace(map.next_value()?).is_none()),
+                (Member::V, Some(found)) => {
+                    ("v", early.is_none() && inner.replace(map.next_value_seed(Inner(found))?).is_none())
+                }
+                (Member::V, None) => ("v", early.replace(map.next_value::<serde_json::Value>()?).is_none()),
+                (Member::Bits | Member::Hex, _) => {
+                    ("hex", bytes.replace((member, map.next_value::<Hex>()?.0)).is_none())
+                }
+                (Member::Schema, _) => ("schema", schema.replace(map.next_value::<String>()?).is_none()),
+            };
+            if !is_first {
+                return Err(A::Error::duplicate_field(name));
+            }
+        }
+        let found: Type = found.ok_or_else(|| A::Error::missing_field("t"))?;
+        if let Some(early) = early {
+            inner = Some(Inner(found).deserialize(early).map_err(A::Error::custom)?);
+        }
+        let bits = |bytes: Bytes| A::Error::invalid_length(bytes.len(), &"as many bytes as its type says");
+        Ok(match (found, inner, bytes, schema) {
+            (Type::Null, None, None, None) => Value::Null,
+            (Type::F32, None, Some((Member::Bits, bytes)), None) => {
+                Value::Float32(f32::from_be_bytes((*bytes).try_into().map_err(|_| bits(bytes))?))
+            }
+            (Type::F64, None, Some((Member::Bits, bytes)), None) => {
+                Value::Float64(f64::from_be_bytes((*bytes).try_into().map_err(|_| bits(bytes))?))
+            }
+            (Type::Bin, None, Some((Member::Hex, bytes)), None) => Value::Binary(bytes),
+            (Type::Struct, Some(Value::List(fields)), None, Some(schema)) => {
+                Struct { schema: schema.into(), fields }.into()
+            }
+            (Type::Null | Type::F32 | Type::F64 | Type::Bin | Type::Struct, ..) => return Err(members(found)),
+            (_, Some(inner), None, None) => inner,
+            (_, ..) => return Err(members(found)),
+        })
+    }
+}
+
+/// The members are not those that a value of that type has.
+fn members<E: serde::de::Error>(found: Type) -> E {
+    let expected = match found {
+        Type::Null => "no other member",
+        Type::F32 | Type::F64 => "`bits` and no other",
+        Type::Bin => "`hex` and no other",
+        Type::Struct => "`schema` and `v` and no other",
+        Type::Bool | Type::I8 | Type::I16 | Type::I32 | Type::I64 => "`v` and no other",
+        Type::Str | Type::Uuid | Type::List | Type::Map => "`v` and no other",
+    };
+    E::custom(format_args!("expected beside `t` {expected}"))
+}
+
+/// Reads the member `v` of a value of that type; a struct's is a list.
+struct Inner(Type);
+
+impl<'de> DeserializeSeed<'de> for Inner {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        Ok(match self.0 {
+            Type::Bool => Value::Bool(Deserialize::deserialize(deserializer)?),
+            Type::I8 => Value::Int8(Deserialize::deserialize(deserializer)?),
+            Type::I16 => Value::Int16(Deserialize::deserialize(deserializer)?),
+            Type::I32 => Value::Int32(Deserialize::deserialize(deserializer)?),
+            Type::I64 => Value::Int64(text::deserialize(deserializer)?),
+            Type::Str => Value::String(Deserialize::deserialize(deserializer)?),
+            Type::Uuid => Value::Uuid(Deserialize::deserialize(deserializer)?),
+            Type::List | Type::Struct => Value::List(Deserialize::deserialize(deserializer)?),
+            Type::Map => Value::Map(Deserialize::deserialize(deserializer)?),
+            Type::Null | Type::F32 | Type::F64 | Type::Bin => return Err(members(self.0)),
+        })
+    }
+}
