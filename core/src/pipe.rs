@@ -3,8 +3,12 @@
 //! The reference is `docs/protocols/pipe.md`.
 //!
 //! Read in this order: [`value`], what calls carry; [`message`], the four messages; [`sync`], what the first of each side says; [`codec`],
-//! how messages are bytes; [`json`], how they are lines of text for people and scripts.
+//! how messages are bytes, with [`msgpack`] and [`simple`], the codecs of deployed peers; [`json`], how messages are lines of text for people
+//! and scripts.
 
 mod wire;
 
-pub use wire::{codec, json, message, sync, value};
+pub use wire::{
+    codec::{self, msgpack, simple},
+    json, message, sync, value,
+};

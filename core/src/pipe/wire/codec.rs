@@ -22,13 +22,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::{fmt, mem};
+mod composed;
+mod receiver;
 
 use bytes::{Bytes, BytesMut};
 
+pub use composed::{Composed, Input, Primitives, Stop, Width, fault, msgpack, simple};
+pub use receiver::Receiver;
+
 use super::message::Message;
 
-/// Messages as bytes, and back. Peers agree on a codec beforehand: it is not negotiated (COD-1).
+/// Messages as bytes, and back. Peers agree on a codec beforehand: it is not negotiated (WIR-5).
 ///
 /// A codec measures one direction of one wire at a time: it may remember how far it has looked.
 pub trait Codec {
@@ -71,17 +75,17 @@ impl<C: Codec + ?Sized> Codec for Box<C> {
 /// What a codec refuses in both directions (docs/protocols/pipe.md, Limits).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest message, in bytes (LIM-1). Deployed peers send none that is longer than the default.
+    /// The longest message, in bytes (CAP-1). Deployed peers send none that is longer than the default.
     pub message: usize,
-    /// How deep values are nested (LIM-2): 1 is a list of plain values.
+    /// How deep values are nested (CAP-2): 1 is a list of plain values.
     pub depth: usize,
-    /// How many values a message has in all, inner ones too (LIM-3).
+    /// How many values a message has, or announces, in all, inner ones too (CAP-3). A message of the default length has fewer than the default.
     pub values: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message: 65_507, depth: 64, values: 65_535 }
+        Self { message: 65_507, depth: 64, values: 131_071 }
     }
 }
 
@@ -204,79 +208,5 @@ pub enum Measure {
     Needs(usize),
 }
 
-/// Takes bytes as they come, and gives messages.
-///
-/// It holds what is not a whole message yet: at most the codec's limit, and what was last pushed. A message that came in one piece is a slice of
-/// that piece; one that came in several is joined once. What it holds was there: nothing is reserved because a peer declared it.
-pub struct Receiver<C> {
-    codec: C,
-    /// The start of a message whose end has not come.
-    begun: BytesMut,
-    /// How many bytes that message has at least.
-    needs: usize,
-    /// What was pushed last, and is not taken.
-    rest: Bytes,
-}
-
-impl<C: Codec> Receiver<C> {
-    /// Nothing has come yet.
-    pub fn new(codec: C) -> Self {
-        Self { codec, begun: BytesMut::new(), needs: 0, rest: Bytes::new() }
-    }
-
-    /// Takes what has come. Messages that came before are to be asked for first: what is left of them is copied.
-    pub fn push(&mut self, bytes: Bytes) {
-        self.rest = if self.rest.is_empty() { bytes } else { [&*self.rest, &*bytes].concat().into() };
-    }
-
-    /// The next message; none while it is not complete.
-    ///
-    /// # Errors
-    /// When the bytes are no message. The wire is over: what comes after an error means nothing.
-    pub fn next_message(&mut self) -> Result<Option<Message>, DecodeError> {
-        if self.begun.is_empty() {
-            if self.rest.is_empty() {
-                return Ok(None);
-            }
-            match self.codec.measure(&self.rest)? {
-                Measure::Whole(length) => {
-                    let message = self.rest.split_to(length.min(self.rest.len()));
-                    return self.codec.decode(message).map(Some);
-                }
-                Measure::Needs(length) => self.needs = length,
-            }
-        }
-        // A copy, also of what has just come: else some bytes would keep a whole read buffer.
-        loop {
-            let wanted = self.needs.saturating_sub(self.begun.len()).max(1);
-            let piece = self.rest.split_to(wanted.min(self.rest.len()));
-            self.begun.extend_from_slice(&piece);
-            if self.rest.is_empty() {
-                self.rest = Bytes::new();
-                if piece.len() < wanted {
-                    return Ok(None);
-                }
-            }
-            match self.codec.measure(&self.begun)? {
-                Measure::Whole(_) => return self.codec.decode(mem::take(&mut self.begun).freeze()).map(Some),
-                Measure::Needs(length) => self.needs = length,
-            }
-        }
-    }
-
-    /// How many bytes it holds: of a message that is not complete, or not asked for yet.
-    pub fn held(&self) -> usize {
-        self.begun.len() + self.rest.len()
-    }
-}
-
-impl<C> fmt::Debug for Receiver<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { codec: _, begun, needs, rest } = self;
-        f.debug_struct("Receiver")
-            .field("begun", &begun.len())
-            .field("needs", needs)
-            .field("rest", &rest.len())
-            .finish()
-    }
-}
+#[cfg(test)]
+mod tests;

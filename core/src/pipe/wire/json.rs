@@ -113,3 +113,6 @@ impl<'de> Deserialize<'de> for Hex {
         bytes.map(|bytes| Self(bytes.into())).ok_or_else(|| D::Error::custom("expected pairs of hex digits"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ impl PipeId {
         self.0.get()
     }
 
-    /// The same 16 bits as a signed number, as texts show it (ABT-4) and as codecs write it (COD-3).
+    /// The same 16 bits as a signed number, as texts show it (ABT-4) and as codecs write it (ITM-3).
     #[must_use]
     pub const fn signed(self) -> i16 {
         self.get().cast_signed()

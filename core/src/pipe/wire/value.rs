@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_value_is_small() {
-        // A hostile message costs its receiver at most so many bytes for each of its own (LIM-4).
+        // A hostile message costs its receiver at most so many bytes for each of its own (CAP-4).
         assert!(size_of::<Value>() <= 48, "{}", size_of::<Value>());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{DeserializeSeed, Error as _, MapAccess, Visitor},
@@ -34,7 +33,7 @@ enum Type {
 
 /// A member of a value: which ones there are follows from its type.
 #[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(field_identifier, rename_all = "lowercase")]
 enum Member {
     T,
     V,
@@ -148,14 +147,15 @@ impl<'de> Visitor<'de> for Members {
         if let Some(early) = early {
             inner = Some(Inner(found).deserialize(early).map_err(A::Error::custom)?);
         }
-        let bits = |bytes: Bytes| A::Error::invalid_length(bytes.len(), &"as many bytes as its type says");
         Ok(match (found, inner, bytes, schema) {
             (Type::Null, None, None, None) => Value::Null,
             (Type::F32, None, Some((Member::Bits, bytes)), None) => {
-                Value::Float32(f32::from_be_bytes((*bytes).try_into().map_err(|_| bits(bytes))?))
+                let bits = (*bytes).try_into().map_err(|_| A::Error::custom("expected 8 hex digits in `bits`"))?;
+                Value::Float32(f32::from_be_bytes(bits))
             }
             (Type::F64, None, Some((Member::Bits, bytes)), None) => {
-                Value::Float64(f64::from_be_bytes((*bytes).try_into().map_err(|_| bits(bytes))?))
+                let bits = (*bytes).try_into().map_err(|_| A::Error::custom("expected 16 hex digits in `bits`"))?;
+                Value::Float64(f64::from_be_bytes(bits))
             }
             (Type::Bin, None, Some((Member::Hex, bytes)), None) => Value::Binary(bytes),
             (Type::Struct, Some(Value::List(fields)), None, Some(schema)) => {
