@@ -22,12 +22,14 @@ pub struct Receiver<C> {
     needs: usize,
     /// What was pushed last, and is not taken.
     rest: Bytes,
+    /// Bytes of the messages that were given.
+    taken: u64,
 }
 
 impl<C: Codec> Receiver<C> {
     /// Nothing has come yet.
     pub fn new(codec: C) -> Self {
-        Self { codec, begun: BytesMut::new(), needs: 0, rest: Bytes::new() }
+        Self { codec, begun: BytesMut::new(), needs: 0, rest: Bytes::new(), taken: 0 }
     }
 
     /// Takes what has come. Messages that came before are to be asked for first: what is left of them is copied.
@@ -43,8 +45,8 @@ impl<C: Codec> Receiver<C> {
         if self.begun.is_empty() && !self.rest.is_empty() {
             match self.codec.measure(&self.rest)? {
                 Measure::Whole(length) => {
-                    let message = self.rest.split_to(length.min(self.rest.len()));
-                    return self.codec.decode(message).map(Some);
+                    let bytes = self.rest.split_to(length.min(self.rest.len()));
+                    return self.decode(bytes).map(Some);
                 }
                 Measure::Needs(length) => self.needs = length,
             }
@@ -60,7 +62,8 @@ impl<C: Codec> Receiver<C> {
                         let surplus = self.begun.len().saturating_sub(length);
                         self.begun.truncate(length);
                         self.rest.advance(piece.len() - surplus);
-                        return self.codec.decode(mem::take(&mut self.begun).freeze()).map(Some);
+                        let bytes = mem::take(&mut self.begun).freeze();
+                        return self.decode(bytes).map(Some);
                     }
                     Measure::Needs(length) => self.needs = length,
                 }
@@ -71,6 +74,18 @@ impl<C: Codec> Receiver<C> {
         Ok(None)
     }
 
+    fn decode(&mut self, bytes: Bytes) -> Result<Message, DecodeError> {
+        let length = bytes.len() as u64;
+        let message = self.codec.decode(bytes)?;
+        self.taken += length;
+        Ok(message)
+    }
+
+    /// How many bytes the messages had that it gave: where the next one begins.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// How many bytes it holds: of a message that is not complete, or not asked for yet.
     pub fn held(&self) -> usize {
         self.begun.len() + self.rest.len()
@@ -79,11 +94,12 @@ impl<C: Codec> Receiver<C> {
 
 impl<C> fmt::Debug for Receiver<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { codec: _, begun, needs, rest } = self;
+        let Self { codec: _, begun, needs, rest, taken } = self;
         f.debug_struct("Receiver")
             .field("begun", &begun.len())
             .field("needs", needs)
             .field("rest", &rest.len())
+            .field("taken", taken)
             .finish()
     }
 }
