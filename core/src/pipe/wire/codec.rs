@@ -132,9 +132,9 @@ pub enum Fault {
         expected: &'static str,
     },
     /// Over a limit: it was not waited for.
-    #[error("{what} of {declared}; the limit is {limit}")]
+    #[error("{declared} {what}; the limit is {limit}")]
     TooLarge {
-        /// What is too large.
+        /// What there is too much of.
         what: &'static str,
         /// What came: as many at least.
         declared: u64,
@@ -182,9 +182,9 @@ impl Fault {
 #[non_exhaustive]
 pub enum EncodeError {
     /// Over a limit.
-    #[error("{what} of {found}; the limit is {limit}")]
+    #[error("{found} {what}; the limit is {limit}")]
     TooLarge {
-        /// What is too large.
+        /// What there is too much of.
         what: &'static str,
         /// What it has: as many at least.
         found: usize,

@@ -87,7 +87,7 @@ enum LineError {
     Text(#[from] std::str::Utf8Error),
     #[error("longer than {LINE_MAX} bytes; give one message, as `towline pipe decode` prints it")]
     Long,
-    #[error("cannot be sent: {0}; make it smaller, or several messages of it")]
+    #[error("cannot be sent: {0}; send less, or several messages")]
     Limit(#[from] EncodeError),
 }
 

@@ -50,7 +50,7 @@ fn the_last_line_says_how_the_input_ends() {
     decodes(false, &CALL_BYTES[..13], &[r#"{"incomplete":13,"offset":0}"#], 0);
     let unknown = r#"{"error":"unknown-tag","offset":19,"detail":"value tag 35; expected 0 to 8, 10 to 12 or 32 to 34; the message begins at byte 14"}"#;
     decodes(false, &[CALL_BYTES, b"\x28\x01\x00\x0a\x01\x23 and more"].concat(), &[CALL, unknown], 1);
-    let large = r#"{"error":"too-large","offset":6,"detail":"binary of 134217727; the limit is 65496; the message begins at byte 0"}"#;
+    let large = r#"{"error":"too-large","offset":6,"detail":"134217727 bytes of a binary; the limit is 65496; the message begins at byte 0"}"#;
     decodes(false, b"\x28\x01\x00\x0a\x01\x0a\xdb\x07\xff\xff\xff", &[large], 1);
 }
 
@@ -81,7 +81,10 @@ fn a_line_that_is_no_message_is_named() {
     for (line, expected) in [
         (&b"{}"[..], "line 3: missing field `type`"),
         (b"\xff", "line 3: no UTF-8"),
-        (big.as_bytes(), "line 3: cannot be sent: payload of 61440; the limit is 61439; make it smaller"),
+        (
+            big.as_bytes(),
+            "line 3: cannot be sent: 61440 bytes of a payload; the limit is 61439; send less, or several messages",
+        ),
         (long.as_bytes(), "line 3: longer than 16777216 bytes"),
     ] {
         let input = [END.as_bytes(), b"\n\n", line, b"\n", END.as_bytes()].concat();

@@ -105,6 +105,9 @@ impl Builder<'_> {
 
 /// A key that comes again gives its value to the first one, and is gone (VAL-5).
 fn join_repeats(pairs: &mut Vec<(Value, Value)>) {
+    if pairs.len() < 2 {
+        return;
+    }
     // By key, and the same keys in their order: to compare each with each would take too long.
     let mut places: Vec<usize> = (0..pairs.len()).collect();
     places.sort_by(|&a, &b| pairs[a].0.cmp(&pairs[b].0));
@@ -119,4 +122,5 @@ fn join_repeats(pairs: &mut Vec<(Value, Value)>) {
     }
     let mut is_repeat = is_repeat.into_iter();
     pairs.retain(|_| !is_repeat.next().unwrap_or(false));
+    pairs.shrink_to_fit();
 }

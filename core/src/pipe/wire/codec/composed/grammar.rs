@@ -189,11 +189,11 @@ fn pipe<P: Primitives>(input: &mut Input<'_>) -> Result<PipeId, Stop> {
 }
 
 fn payload<P: Primitives>(input: &mut Input<'_>, limits: &Limits) -> Result<Range<usize>, Stop> {
-    bytes::<P>(input, limits, "payload", MAX_PAYLOAD)
+    bytes::<P>(input, limits, "bytes of a payload", MAX_PAYLOAD)
 }
 
 fn binary<P: Primitives>(input: &mut Input<'_>, limits: &Limits) -> Result<Range<usize>, Stop> {
-    bytes::<P>(input, limits, "binary", usize::MAX)
+    bytes::<P>(input, limits, "bytes of a binary", usize::MAX)
 }
 
 /// Passes over bytes. They are not waited for if they are over a limit (CAP-1).

@@ -43,7 +43,7 @@ impl Primitives for Items {
             out.put_u8(Marker::Str32.to_u8());
             out.put_u32(length);
         } else {
-            return Err(EncodeError::TooLarge { what: "binary", found: length, limit: u32::MAX as usize });
+            return Err(EncodeError::TooLarge { what: "bytes of a binary", found: length, limit: u32::MAX as usize });
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ impl Scan {
         self.values += values as usize;
         if self.values > limits.values {
             let (declared, limit) = (self.values as u64, limits.values as u64);
-            return Err(fault(self.at, Fault::TooLarge { what: "number of values", declared, limit }));
+            return Err(fault(self.at, Fault::TooLarge { what: "values of a message", declared, limit }));
         }
         Ok(())
     }
@@ -75,7 +75,7 @@ fn within<T>(read: Result<T, Stop>, input: &Input<'_>, limits: &Limits) -> Resul
     };
     if least > limits.message {
         let (declared, limit) = (least as u64, limits.message as u64);
-        return Err(fault(limits.message, Fault::TooLarge { what: "message", declared, limit }));
+        return Err(fault(limits.message, Fault::TooLarge { what: "bytes of a message", declared, limit }));
     }
     read
 }

@@ -29,8 +29,11 @@ impl Primitives for Items {
 
     fn put_binary_head(out: &mut BytesMut, length: usize) -> Result<(), EncodeError> {
         let limit = usize::from(u16::MAX);
-        let short =
-            u16::try_from(length).map_err(|_| EncodeError::TooLarge { what: "binary", found: length, limit })?;
+        let short = u16::try_from(length).map_err(|_| EncodeError::TooLarge {
+            what: "bytes of a binary",
+            found: length,
+            limit,
+        })?;
         out.put_u16(short);
         Ok(())
     }

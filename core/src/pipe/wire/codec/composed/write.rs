@@ -36,7 +36,7 @@ impl<'a, P: Primitives> Writer<'a, P> {
                 self.pipe(*pipe);
                 self.int8(*priority);
                 self.uint16(*function);
-                self.count("number of parameters", params.len())?;
+                self.count("parameters", params.len())?;
                 self.values(params, 0)?;
             }
             Message::Close(Close { pipe, result }) => {
@@ -59,7 +59,7 @@ impl<'a, P: Primitives> Writer<'a, P> {
                 self.pipe(*pipe);
                 match part {
                     Part::Data { loss, payload } => {
-                        limit("payload", payload.len(), MAX_PAYLOAD)?;
+                        limit("bytes of a payload", payload.len(), MAX_PAYLOAD)?;
                         self.int(loss.get(), Width::W8);
                         self.binary(payload)?;
                     }
@@ -78,7 +78,7 @@ impl<'a, P: Primitives> Writer<'a, P> {
     /// A value that is inside as many others.
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), EncodeError> {
         self.values += 1;
-        limit("number of values", self.values, self.limits.values)?;
+        limit("values of a message", self.values, self.limits.values)?;
         match value {
             Value::Null => self.int8(tag::NULL),
             Value::Bool(true) => self.int8(tag::TRUE),
@@ -111,13 +111,13 @@ impl<'a, P: Primitives> Writer<'a, P> {
             Value::List(values) => {
                 self.enter(depth)?;
                 self.int8(tag::LIST);
-                self.count("list", values.len())?;
+                self.count("entries of a list", values.len())?;
                 self.values(values, depth + 1)?;
             }
             Value::Map(pairs) => {
                 self.enter(depth)?;
                 self.int8(tag::MAP);
-                self.count("map", pairs.len())?;
+                self.count("entries of a map", pairs.len())?;
                 for (key, value) in pairs {
                     self.value(key, depth + 1)?;
                     self.value(value, depth + 1)?;
@@ -125,7 +125,7 @@ impl<'a, P: Primitives> Writer<'a, P> {
             }
             Value::Struct(Struct { schema, fields }) => {
                 self.enter(depth)?;
-                limit("number of fields", fields.len(), MAX_FIELDS)?;
+                limit("fields of a struct", fields.len(), MAX_FIELDS)?;
                 self.int8(tag::STRUCT);
                 self.binary(schema.as_bytes())?;
                 self.int8((fields.len() as u8).cast_signed());
@@ -147,7 +147,7 @@ impl<'a, P: Primitives> Writer<'a, P> {
 
     fn binary(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         let found = (self.out.len() - self.start).saturating_add(bytes.len());
-        limit("message", found, self.limits.message)?;
+        limit("bytes of a message", found, self.limits.message)?;
         P::put_binary_head(self.out, bytes.len())?;
         self.out.extend_from_slice(bytes);
         Ok(())
@@ -155,7 +155,7 @@ impl<'a, P: Primitives> Writer<'a, P> {
 
     /// The message is, so far, no longer than it may be (CAP-1).
     fn within(&self) -> Result<(), EncodeError> {
-        limit("message", self.out.len() - self.start, self.limits.message)
+        limit("bytes of a message", self.out.len() - self.start, self.limits.message)
     }
 
     fn count(&mut self, what: &'static str, count: usize) -> Result<(), EncodeError> {
