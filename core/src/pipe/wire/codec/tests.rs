@@ -295,7 +295,7 @@ fn the_most_expensive_messages_cost_no_more_than_others() {
     let keys = Value::Map((0..13_000_i16).map(|nth| (Value::Int16(nth), Value::Null)).collect());
     let twice = Value::Map((0..13_000_i16).map(|nth| (Value::Int16(nth / 2), Value::Null)).collect());
     let lists = Value::List(vec![nested(1); 16_000]);
-    let deep = Value::List(vec![nested(60); 500]);
+    let deep = Value::List(vec![nested(60); 300]);
     let texts = Value::List(vec!["a".into(); 12_000]);
     let empty = Value::List(vec![Struct::default().into(); 12_000]);
     for value in [nulls, same_keys, keys, twice, lists, deep, texts, empty] {
