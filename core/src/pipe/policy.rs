@@ -1,0 +1,5 @@
+//! Decisions of Pipe RPC that are plain data: which ids are free, what is sent first, how much is too much.
+
+pub mod ids;
+pub mod load;
+pub mod queue;
