@@ -6,12 +6,13 @@
 //! how messages are bytes, with [`msgpack`] and [`simple`], the codecs of deployed peers; [`json`], how messages are lines of text for people
 //! and scripts.
 
+pub mod binding;
 mod machines;
 mod policy;
 mod wire;
 
 pub use machines::{callee, caller, end, receiver, session};
-pub use policy::{ids, load, queue};
+pub use policy::{aborts, ids, load, queue};
 pub use wire::{
     codec::{self, msgpack, simple},
     json, message, sync, value,

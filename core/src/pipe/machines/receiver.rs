@@ -205,6 +205,12 @@ impl Receiver {
         Self { config, parts: Parts::new(State::Undecided(Waiting::default())) }
     }
 
+    /// Whether its blocks are a byte stream, which can be read.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(self.parts.state(), State::Stream(_))
+    }
+
     fn undecided(&mut self, event: Event, waiting: Waiting) -> State {
         let room = self.config.undecided;
         match event {
