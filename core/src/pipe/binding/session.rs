@@ -1,10 +1,6 @@
 //! One session: bytes in, bytes out, calls.
 
-use std::{
-    collections::VecDeque,
-    mem,
-    time::Instant,
-};
+use std::{collections::VecDeque, mem, time::Instant};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -305,7 +301,10 @@ impl<C: Codec> SessionBinding<C> {
             return false;
         }
         match self.inbound.next_message() {
-            Ok(Some(message)) => self.on_message(message),
+            Ok(Some(message)) => {
+                self.has_more = self.has_ended || self.inbound.held() > 0;
+                self.on_message(message);
+            }
             Ok(None) => {
                 self.has_more = false;
                 if self.has_ended {

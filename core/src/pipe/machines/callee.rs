@@ -76,12 +76,9 @@ impl Callee {
             }
             // Its pipe is over for both.
             Event::Close => self.parts.ignore(State::Idle),
-            Event::Call
-            | Event::Send
-            | Event::SendEof
-            | Event::Finish
-            | Event::Overflow
-            | Event::SessionEnded => self.parts.ignore(State::Idle),
+            Event::Call | Event::Send | Event::SendEof | Event::Finish | Event::Overflow | Event::SessionEnded => {
+                self.parts.ignore(State::Idle)
+            }
         }
     }
 
@@ -92,12 +89,9 @@ impl Callee {
             // They were on their way (PIP-4, PIP-7).
             Event::Block | Event::Eof | Event::Close => self.parts.ignore(State::Done),
             // A function that did not know yet.
-            Event::Call
-            | Event::Send
-            | Event::SendEof
-            | Event::Finish
-            | Event::Overflow
-            | Event::SessionEnded => self.parts.ignore(State::Done),
+            Event::Call | Event::Send | Event::SendEof | Event::Finish | Event::Overflow | Event::SessionEnded => {
+                self.parts.ignore(State::Done)
+            }
         }
     }
 

@@ -33,10 +33,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            undecided: Room { blocks: 64, bytes: 256 << 10 },
-            stream: Room { blocks: 1024, bytes: 1 << 20 },
-        }
+        Self { undecided: Room { blocks: 64, bytes: 256 << 10 }, stream: Room { blocks: 1024, bytes: 1 << 20 } }
     }
 }
 

@@ -120,7 +120,8 @@ impl<T: Copy> Ids<T> {
         for _ in 0..=PAGES {
             let page = ((usize::from(low) + 1) & 0x7fff) / PAGE;
             let side = usize::from(self.side != 0);
-            let is_full = matches!(self.pages.get(side).and_then(|pages| pages.get(page)), Some(Some(page)) if page.used == PAGE);
+            let is_full =
+                matches!(self.pages.get(side).and_then(|pages| pages.get(page)), Some(Some(page)) if page.used == PAGE);
             if is_full {
                 low = (page * PAGE + PAGE - 1) as u16;
                 continue;
