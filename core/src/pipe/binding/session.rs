@@ -65,6 +65,8 @@ pub struct SessionBinding<C> {
     has_more: bool,
     /// The peer's direction has ended behind what has come.
     has_ended: bool,
+    /// Bytes came that are no message: what comes behind them means nothing (WIR-4).
+    is_deaf: bool,
     /// What the machine knows of [`Calls::is_held`].
     is_held: bool,
     is_overloaded: bool,
@@ -94,6 +96,7 @@ impl<C: Codec> SessionBinding<C> {
             peer: Uuid::nil(),
             has_more: false,
             has_ended: false,
+            is_deaf: false,
             is_held: false,
             is_overloaded: false,
             is_flushing: false,
@@ -112,7 +115,7 @@ impl<C: Codec> SessionBinding<C> {
     /// Bytes have come.
     pub fn handle_data(&mut self, now: Instant, bytes: Bytes) {
         self.now = now;
-        if !self.is_over {
+        if !self.is_over && !self.is_deaf {
             self.inbound.push(bytes);
             self.has_more = true;
         }
@@ -300,7 +303,7 @@ impl<C: Codec> SessionBinding<C> {
         if self.is_over || !self.has_more || is_held {
             return false;
         }
-        match self.inbound.next_message() {
+        match if self.is_deaf { Ok(None) } else { self.inbound.next_message() } {
             Ok(Some(message)) => {
                 self.has_more = self.has_ended || self.inbound.held() > 0;
                 self.on_message(message);
@@ -312,6 +315,8 @@ impl<C: Codec> SessionBinding<C> {
                 }
             }
             Err(error) => {
+                self.has_more = self.has_ended;
+                self.is_deaf = true;
                 self.fault = Some(error);
                 self.tell_machine(session::Event::BadBytes, None);
             }

@@ -202,6 +202,18 @@ fn violations() {
 }
 
 #[test]
+fn a_violation_is_answered_whatever_comes_behind_it() {
+    let mut raw = Raw::new(codecs()[0]);
+    let mut bytes = BytesMut::new();
+    raw.codec.encode(&control(b'Z', b""), &mut bytes).unwrap();
+    bytes.extend_from_slice(b"\x01 no message");
+    raw.server.binding.handle_data(raw.now, bytes.freeze());
+    raw.server.binding.handle_end(raw.now);
+    assert_eq!(raw.hears(), [Control::close().into()]);
+    expect_end(&mut raw, Why::Violation(Violation::UnknownControl(90)), 0);
+}
+
+#[test]
 fn a_peer_that_says_nothing_has_10_s() {
     let mut raw = Raw::silent(codecs()[0], |_| {});
     let due = raw.now + Duration::from_secs(10);

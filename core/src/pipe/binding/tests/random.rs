@@ -215,7 +215,8 @@ impl World {
                 self.step(is_server, Step::Carry(1000));
                 self.step(is_server, Step::Carry(1000));
             }
-            if self.moves == before {
+            let is_read = self.ends.iter().all(|end| end.side.binding.waiting() == (0, 0));
+            if self.moves == before && is_read {
                 return;
             }
             assert!(round < 9_999, "there is no end of it");

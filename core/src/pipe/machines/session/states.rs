@@ -254,8 +254,11 @@ impl Session {
                 self.end_pipes();
                 self.close_wire(cause, !matches!(cause, Why::Forced | Why::Lost | Why::Silent | Why::Overload))
             }
+            // What comes means nothing any more (SES-7), and the peer may still take what goes.
+            state @ (State::Draining(_) | State::Closing(_)) if cause == Why::Undecodable => self.parts.ignore(state),
+            state @ State::Closing(_) if cause == Why::PeerLeft => self.parts.ignore(state),
             // The reason is that of the first end.
-            State::Draining(why) | State::Closing(why) => self.close_wire(why, false),
+            State::Draining(why) | State::Closing(why) => self.close_wire(why, cause == Why::PeerLeft),
             State::Closed => State::Closed,
         }
     }

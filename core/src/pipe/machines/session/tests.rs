@@ -191,9 +191,8 @@ fn draining_sends_what_is_queued_then_the_close() {
     for event in Session::alphabet() {
         match event {
             Event::Flushed | Event::ControlClose => {}
-            Event::WireEnded | Event::WireFailed | Event::BadBytes | Event::Overload => {
-                play().expect(event, "Closed", &closed(false));
-            }
+            Event::WireEnded => play().expect(event, "Closed", &closed(true)),
+            Event::WireFailed | Event::Overload => play().expect(event, "Closed", &closed(false)),
             Event::End { graceful: false } => play().expect(event, "Closed", &closed(false)),
             Event::WireUp { .. }
             | Event::Sync(_)
@@ -201,6 +200,7 @@ fn draining_sends_what_is_queued_then_the_close() {
             | Event::Message
             | Event::Ping
             | Event::UnknownControl { .. }
+            | Event::BadBytes
             | Event::Sent
             | Event::ReadHeld
             | Event::ReadResumed
@@ -218,20 +218,20 @@ fn closing_waits_for_the_close_alone() {
     for event in Session::alphabet() {
         match event {
             Event::Flushed | Event::ControlClose => play().expect(event, "Closed", &closed(true)),
-            Event::WireEnded
-            | Event::WireFailed
-            | Event::BadBytes
-            | Event::Overload
-            | Event::End { graceful: false } => play().expect(event, "Closed", &closed(false)),
+            Event::WireFailed | Event::Overload | Event::End { graceful: false } => {
+                play().expect(event, "Closed", &closed(false));
+            }
             Event::WireUp { .. }
             | Event::Sync(_)
             | Event::SyncShort
             | Event::Message
             | Event::Ping
             | Event::UnknownControl { .. }
+            | Event::BadBytes
             | Event::Sent
             | Event::ReadHeld
             | Event::ReadResumed
+            | Event::WireEnded
             | Event::End { graceful: true } => play().expect(event, "Closing", &[]),
         }
     }
