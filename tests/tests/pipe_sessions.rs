@@ -97,32 +97,34 @@ fn masked(message: Message) -> Message {
 }
 
 /// What we say where a deployed node said something else, and the section of the specification that has it.
-fn ours(scenario: &str, mut said: Vec<Message>) -> Vec<Message> {
+fn ours(role: Role, scenario: &str, mut said: Vec<Message>) -> Vec<Message> {
     let abort = |pipe, code, message: &str| -> Message {
         Close { pipe: PipeId::new(pipe).expect("not 0"), result: Err(Abort::new(code, message)) }.into()
     };
     let is_about = |message: &Message, id: u16| message.pipe().is_some_and(|pipe| pipe.get() == id);
-    match scenario {
+    match (role, scenario) {
         // 4.5: a service has abort codes of its own.
-        "session/rpc_failure" => {
+        (Role::Server, "session/rpc_failure") => {
             let place = said.iter_mut().find(|message| is_about(message, 5)).expect("the call of function 14");
             *place = abort(5, 77, "custom");
         }
         // 5: an old session is refused by a Control Close.
-        "probe/sync_nonzero_session" => said.push(Control::close().into()),
+        (Role::Server, "probe/sync_nonzero_session") => said.push(Control::close().into()),
         // 6: ids have a side.
-        "probe/wrong_side_open" => {
+        (Role::Server, "probe/wrong_side_open") => {
             let place = said.iter_mut().find(|message| is_about(message, 0x8001)).expect("the call");
             *place = abort(0x8001, -1, "wrong pipe-id side: -32767");
         }
-        "client_probe/client_side_id_open" => {
+        (Role::Client, "client_probe/client_side_id_open") => {
             let place = said.iter_mut().find(|message| is_about(message, 1)).expect("the call");
             *place = abort(1, -1, "wrong pipe-id side: 1");
         }
         // 7: a client dials again only if it is told to.
-        "client_probe/drop_after_sync" => said.truncate(1),
+        (Role::Client, "client_probe/drop_after_sync") => said.truncate(1),
         // 8.2: late blocks are dropped.
-        "probe/block_after_close" => said.retain(|message| *message != abort(1, -1, "unknown pipe-id specified: 1")),
+        (Role::Server, "probe/block_after_close") => {
+            said.retain(|message| *message != abort(1, -1, "unknown pipe-id specified: 1"))
+        }
         _ => {}
     }
     said
@@ -153,6 +155,8 @@ struct Node {
     asked: BTreeMap<PipeKey, PipeKey>,
     jobs: BTreeMap<(Instant, usize), Job>,
     own: BTreeMap<PipeId, PipeKey>,
+    /// The call of function 26, which the test itself ends.
+    kept: Option<PipeKey>,
 }
 
 impl Node {
@@ -174,6 +178,7 @@ impl Node {
             asked: BTreeMap::new(),
             jobs: BTreeMap::new(),
             own: BTreeMap::new(),
+            kept: None,
         };
         node.settle();
         node
@@ -288,7 +293,8 @@ impl Node {
             },
             15 | 18 => self.binding.refuse(pipe, Refused::Internal).expect("a call"),
             16 => self.later(&params[0], Job::Answer(pipe, params[1].clone())),
-            17 | 26 => {}
+            17 => {}
+            26 => self.kept = Some(pipe),
             20 | 21 | 23 | 25 => {
                 self.running.insert(pipe, Running { function, sum: 0, bytes: Vec::new() });
             }
@@ -356,13 +362,21 @@ fn sync_of(messages: &[Message]) -> SyncConfig {
 
 fn replay_as_server(scenario: &Scenario, conn: u64) {
     let theirs = scenario.said("S>C", conn);
-    let expected = ours(&scenario.name, theirs.clone());
+    let expected = ours(Role::Server, &scenario.name, theirs.clone());
     let mut node = Node::new(scenario, Role::Server, &sync_of(&theirs));
     let mut answers = 0;
     let at = |line: &Line| format!("{}/{}: {}", scenario.codec, scenario.name, line.meaning);
     for line in scenario.lines.iter().filter(|line| line.conn == conn) {
         match (&*line.direction, line.bytes.is_empty()) {
-            ("C>S", false) => node.hear(&line.bytes),
+            ("C>S", false) => {
+                // The line was held until both had closed.
+                if scenario.name == "session/both_close_crossing"
+                    && let Some(pipe) = node.kept.take()
+                {
+                    node.answer(pipe, Ok("from server".into()));
+                }
+                node.hear(&line.bytes);
+            }
             ("S>C", false) => {
                 answers += 1;
                 while node.said.len() < answers.min(expected.len()) && node.wait() {}
@@ -383,7 +397,7 @@ fn replay_as_server(scenario: &Scenario, conn: u64) {
 
 fn replay_as_client(scenario: &Scenario) {
     let theirs = scenario.said("C>S", 1);
-    let expected = ours(&scenario.name, theirs.clone());
+    let expected = ours(Role::Client, &scenario.name, theirs.clone());
     let mut node = Node::new(scenario, Role::Client, &sync_of(&theirs));
     let is_probe = scenario.name.starts_with("client_probe/");
     let mut acts = theirs.into_iter();
