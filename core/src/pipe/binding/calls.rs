@@ -144,7 +144,8 @@ struct Pipe {
 /// The pipes of one session.
 #[derive(Debug)]
 pub(super) struct Calls {
-    pipes: Table<PipeKey, Pipe>,
+    /// Boxed, so that a session that once had many is small again.
+    pipes: Table<PipeKey, Box<Pipe>>,
     ids: Ids<PipeKey>,
     callee: callee::Config,
     receiver: receiver::Config,
@@ -221,7 +222,8 @@ impl Calls {
     fn add(&mut self, id: PipeId, priority: i8, function: u16, end: End) -> PipeKey {
         let receiver = Receiver::new(self.receiver);
         let waiting = VecDeque::new();
-        let key = self.pipes.insert(Pipe { id, priority, function, end, receiver, waiting, is_read: false });
+        let pipe = Pipe { id, priority, function, end, receiver, waiting, is_read: false };
+        let key = self.pipes.insert(Box::new(pipe));
         self.ids.use_for(id, key);
         key
     }

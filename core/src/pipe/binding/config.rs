@@ -50,7 +50,7 @@ impl Config {
             receiver: receiver::Config::default(),
             read: Limits::READ,
             write: Limits::WRITE,
-            closed_ids: 1024,
+            closed_ids: 256,
             write_max: 64 << 10,
             unread_max: 256 << 10,
         }

@@ -173,8 +173,77 @@ fn hard_limits_end_the_session() {
     assert!(matches!(events.last(), Some(Event::Closed { why: Why::Overload, how: net::Close::Abort, .. })));
 }
 
+/// Blocks and calls of one pair, without whatever a test keeps of them.
+fn flow(pair: &mut Pair, mut say: impl FnMut(&mut Session), mut answer: impl FnMut(&mut Session, Event)) {
+    say(&mut pair.client.binding);
+    let Pair { now, client, server } = pair;
+    loop {
+        while let Some(event) = server.binding.poll_event() {
+            answer(&mut server.binding, event);
+        }
+        while client.binding.poll_event().is_some() {}
+        let (there, back) = (client.binding.poll_write(), server.binding.poll_write());
+        if there.is_none() && back.is_none() {
+            return;
+        }
+        if let Some(bytes) = there {
+            server.binding.handle_data(*now, bytes);
+            client.binding.handle_sent(*now);
+        }
+        if let Some(bytes) = back {
+            client.binding.handle_data(*now, bytes);
+            server.binding.handle_sent(*now);
+        }
+    }
+}
+
+#[test]
+fn a_block_costs_no_allocation_beyond_its_buffer() {
+    for codec in codecs() {
+        let mut pair = Pair::new(codec);
+        let pipe = pair.client.open(pair.now, 20, vec![]);
+        pair.exchange();
+        let called = pair.server.called();
+        pair.server.binding.choose(called, Mode::Messages).unwrap();
+        let payload = Bytes::from(vec![7; 1000]);
+        let mut blocks = 0;
+        let mut round = || {
+            let say = |client: &mut Session| {
+                (0..60).for_each(|_| client.send(pipe, Loss::NEVER, payload.clone()).unwrap());
+            };
+            flow(&mut pair, say, |_, event| blocks += u32::from(matches!(event, Event::Block { .. })));
+        };
+        (0..10).for_each(|_| round());
+        let used = allocation_counter::measure(|| (0..10).for_each(|_| round()));
+        assert_eq!(blocks, 1200);
+        // The buffer of each write grows to its size, and is shared.
+        assert!(used.count_total <= 10 * 12, "{} allocations for 600 blocks", used.count_total);
+    }
+}
+
 /// A session that nobody uses is small, also when it has been used.
 #[test]
 fn an_idle_session_is_small() {
     assert!(size_of::<Session>() < 2_500, "{}", size_of::<Session>());
+    let mut kept = None;
+    let used = allocation_counter::measure(|| {
+        let mut pair = Pair::new(codecs()[0]);
+        for _ in 0..20 {
+            let now = pair.now;
+            let say = |client: &mut Session| {
+                (0..500).for_each(|_| drop(client.open(now, 10, vec![text()], 0).unwrap()));
+            };
+            flow(&mut pair, say, |server, event| {
+                if let Event::Called { pipe, .. } = event {
+                    server.close(pipe, Ok(text())).unwrap();
+                }
+            });
+        }
+        kept = Some(pair);
+    });
+    assert!(used.bytes_current < 200_000, "{} bytes are left of 500 calls at once", used.bytes_current);
+}
+
+fn text() -> Value {
+    Value::from("some words that say little")
 }
