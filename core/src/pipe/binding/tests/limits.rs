@@ -231,7 +231,9 @@ fn an_idle_session_is_small() {
         for _ in 0..20 {
             let now = pair.now;
             let say = |client: &mut Session| {
-                (0..500).for_each(|_| drop(client.open(now, 10, vec![text()], 0).unwrap()));
+                for _ in 0..500 {
+                    client.open(now, 10, vec![text()], 0).unwrap();
+                }
             };
             flow(&mut pair, say, |server, event| {
                 if let Event::Called { pipe, .. } = event {
