@@ -163,7 +163,7 @@ impl<'de> Visitor<'de> for Members {
             }
             (Type::Null | Type::F32 | Type::F64 | Type::Bin | Type::Struct, ..) => return Err(members(found)),
             (_, Some(inner), None, None) => inner,
-            (_, ..) => return Err(members(found)),
+            _ => return Err(members(found)),
         })
     }
 }
