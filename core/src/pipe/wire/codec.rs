@@ -1,4 +1,4 @@
-//! How messages are bytes: the trait of all codecs, and what they have in common (docs/protocols/pipe.md, Framing and Codecs).
+//! How messages are bytes: the trait of all codecs, and what they have in common (docs/protocols/pipe.md, Framing).
 //!
 //! There is no frame around a message: it says itself where it ends. So a receiver first measures what has come, and decodes a message when all
 //! of it is there:
