@@ -82,6 +82,11 @@ impl<C: Codec> Receiver<C> {
         Ok(message)
     }
 
+    /// The codec, which writes the other direction as well.
+    pub fn codec(&self) -> &C {
+        &self.codec
+    }
+
     /// How many bytes the messages had that it gave: where the next one begins.
     pub fn taken(&self) -> u64 {
         self.taken
