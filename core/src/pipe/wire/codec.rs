@@ -1,21 +1,21 @@
-//! How messages are bytes: the trait of all codecs, and what they have in common (docs/protocols/pipe.md, Framing and Codecs).
+//! How messages are bytes: the trait of all codecs, and what they have in common (docs/protocols/pipe.md, Framing).
 //!
 //! There is no frame around a message: it says itself where it ends. So a receiver first measures what has come, and decodes a message when all
 //! of it is there:
 //!
 //! ```
-//! use bytes::{Bytes, BytesMut};
+//! use bytes::BytesMut;
 //! use towline_core::pipe::{
 //!     codec::{Codec, Receiver},
 //!     message::{Control, Message},
 //!     msgpack::MsgPack,
 //! };
 //!
+//! let mut receiver = Receiver::new(MsgPack::default());
 //! let mut out = BytesMut::new();
-//! MsgPack::default().encode(&Control::close().into(), &mut out)?;
+//! receiver.codec().encode(&Control::close().into(), &mut out)?;
 //! assert_eq!(*out, *b"*C\xa0");
 //!
-//! let mut receiver = Receiver::new(MsgPack::default());
 //! receiver.push(out.freeze());
 //! assert_eq!(receiver.next_message()?, Some(Message::Control(Control::close())));
 //! assert_eq!(receiver.next_message()?, None);
@@ -34,7 +34,7 @@ use super::message::Message;
 
 /// Messages as bytes, and back. Peers agree on a codec beforehand: it is not negotiated (WIR-5).
 ///
-/// A codec measures one direction of one wire at a time: it may remember how far it has looked.
+/// A codec belongs to one wire. It measures what comes, and may remember how far it has looked; it writes what goes.
 pub trait Codec {
     /// Appends a message.
     ///

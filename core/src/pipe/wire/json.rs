@@ -26,15 +26,16 @@ const MAX_BRACKETS: usize = 256;
 
 /// Why a line is no message.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct Error(Cause);
+#[error("{0}")]
+pub struct Error(String);
 
-#[derive(Debug, thiserror::Error)]
-enum Cause {
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
-    #[error("brackets are nested deeper than {MAX_BRACKETS}")]
-    TooDeep,
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        let text = error.to_string();
+        // Which line it is, the caller knows; where in it, not every error does.
+        let why = text.rsplit_once(" at line ").map_or(&*text, |(why, _)| why);
+        Self(if error.column() == 0 { why.to_owned() } else { format!("{why}, at column {}", error.column()) })
+    }
 }
 
 /// Writes a message; the line has no end of its own.
@@ -49,37 +50,33 @@ pub fn to_line(message: &Message) -> String {
 /// # Errors
 /// When the line is not exactly one message.
 pub fn from_line(line: &str) -> Result<Message, Error> {
-    if depth(line) > MAX_BRACKETS {
-        return Err(Error(Cause::TooDeep));
+    if let Some(column) = too_deep(line) {
+        return Err(Error(format!("brackets are nested deeper than {MAX_BRACKETS}, at column {column}")));
     }
-    let read = || {
-        let mut json = serde_json::Deserializer::from_str(line);
-        // The limit of serde_json is less than values of 64 levels need; ours has been seen to.
-        json.disable_recursion_limit();
-        let message = Message::deserialize(&mut json)?;
-        json.end()?;
-        Ok(message)
-    };
-    read().map_err(|error| Error(Cause::Json(error)))
+    let mut json = serde_json::Deserializer::from_str(line);
+    // The limit of serde_json is less than values of 64 levels need; ours has been seen to.
+    json.disable_recursion_limit();
+    let message = Message::deserialize(&mut json)?;
+    json.end()?;
+    Ok(message)
 }
 
-/// How deep brackets are nested outside of strings.
-fn depth(line: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut is_escaped) = (0_usize, 0, false, false);
-    for byte in line.bytes() {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' if in_string => is_escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
+/// The column of the first bracket that is nested too deep, if there is one.
+fn too_deep(line: &str) -> Option<usize> {
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    line.bytes()
+        .position(|byte| {
+            match byte {
+                _ if is_escaped => is_escaped = false,
+                b'\\' if in_string => is_escaped = true,
+                b'"' => in_string = !in_string,
+                b'[' | b'{' if !in_string => depth += 1,
+                b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+                _ => {}
             }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
+            depth > MAX_BRACKETS
+        })
+        .map(|place| place + 1)
 }
 
 /// A number as decimal text: JSON libraries lose the last bits of large ones.

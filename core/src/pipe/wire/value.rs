@@ -161,14 +161,14 @@ impl From<()> for Value {
 
 #[cfg(test)]
 mod tests {
-    use std::hash::{BuildHasher, RandomState};
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
     use super::*;
 
     #[test]
     fn floats_are_compared_by_their_bits() {
         let values = [0.0, -0.0, f64::NAN, -f64::NAN, 1.0, f64::INFINITY].map(Value::Float64);
-        let hashers = RandomState::new();
+        let hashers = BuildHasherDefault::<DefaultHasher>::default();
         for (nth, a) in values.iter().enumerate() {
             for (mth, b) in values.iter().enumerate() {
                 assert_eq!(a == b, nth == mth, "{a:?} {b:?}");

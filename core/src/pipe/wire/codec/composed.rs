@@ -49,7 +49,7 @@ impl Width {
 ///
 /// Each item has at least one byte. What is written is read again.
 pub trait Primitives {
-    /// For texts about the codec.
+    /// The codec's name, for those who debug.
     const NAME: &'static str;
 
     /// Appends an integer, which fits in its width.
@@ -67,22 +67,22 @@ pub trait Primitives {
     /// Reads an integer, which fits in its width.
     ///
     /// # Errors
-    /// As for [`Stop`].
+    /// When it has not all come, or is something else.
     fn int(input: &mut Input<'_>, width: Width) -> Result<i64, Stop>;
     /// Reads a number of 32 bits.
     ///
     /// # Errors
-    /// As for [`Stop`].
+    /// When it has not all come, or is something else.
     fn f32(input: &mut Input<'_>) -> Result<f32, Stop>;
     /// Reads a number of 64 bits.
     ///
     /// # Errors
-    /// As for [`Stop`].
+    /// When it has not all come, or is something else.
     fn f64(input: &mut Input<'_>) -> Result<f64, Stop>;
     /// Reads what stands before bytes, and how many they are.
     ///
     /// # Errors
-    /// As for [`Stop`].
+    /// When it has not all come, or is something else.
     fn binary_head(input: &mut Input<'_>) -> Result<usize, Stop>;
 }
 

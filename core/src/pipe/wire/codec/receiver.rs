@@ -59,22 +59,23 @@ impl<C: Codec> Receiver<C> {
         while !self.rest.is_empty() {
             // Also of what has just come: else a few bytes would keep a whole read buffer. Many small items are not joined one by one.
             let wanted = self.needs.saturating_sub(self.begun.len()).max(JOINED);
-            let piece = self.rest.slice(..wanted.min(self.rest.len()));
-            self.begun.extend_from_slice(&piece);
+            let joined = self.rest.len().min(wanted);
+            self.begun.extend_from_slice(&self.rest[..joined]);
             if self.begun.len() >= self.needs {
                 match self.codec.measure(&self.begun)? {
                     Measure::Whole(length) => {
                         let surplus = self.begun.len().saturating_sub(length);
-                        self.begun.truncate(length);
-                        self.rest.advance(piece.len() - surplus);
-                        let bytes = mem::take(&mut self.begun).freeze();
-                        return self.decode(bytes).map(Some);
+                        self.rest.advance(joined.saturating_sub(surplus));
+                        let mut bytes = mem::take(&mut self.begun);
+                        bytes.truncate(length);
+                        return self.decode(bytes.freeze()).map(Some);
                     }
                     Measure::Needs(length) => self.needs = length,
                 }
             }
-            self.rest.advance(piece.len());
+            self.rest.advance(joined);
         }
+        // Not even an empty slice of what has come.
         self.rest = Bytes::new();
         Ok(None)
     }
@@ -84,6 +85,11 @@ impl<C: Codec> Receiver<C> {
         let message = self.codec.decode(bytes)?;
         self.taken += length;
         Ok(message)
+    }
+
+    /// The codec, which writes the other direction as well.
+    pub fn codec(&self) -> &C {
+        &self.codec
     }
 
     /// How many bytes the messages had that it gave: where the next one begins.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{DeserializeSeed, Error as _, MapAccess, Visitor},
-    ser::SerializeMap as _,
+    ser::SerializeMap,
 };
 
 use super::{Hex, text};
@@ -48,65 +48,38 @@ struct Text(#[serde(with = "text")] i64);
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        let mut typed = |t: Type| map.serialize_entry("t", &t);
         match self {
-            Self::Null => typed(Type::Null)?,
-            Self::Bool(value) => {
-                typed(Type::Bool)?;
-                map.serialize_entry("v", value)?;
+            Self::Null => {
+                map.serialize_entry("t", &Type::Null)?;
+                map.end()
             }
-            Self::Int8(value) => {
-                typed(Type::I8)?;
-                map.serialize_entry("v", value)?;
-            }
-            Self::Int16(value) => {
-                typed(Type::I16)?;
-                map.serialize_entry("v", value)?;
-            }
-            Self::Int32(value) => {
-                typed(Type::I32)?;
-                map.serialize_entry("v", value)?;
-            }
-            Self::Int64(value) => {
-                typed(Type::I64)?;
-                map.serialize_entry("v", &Text(*value))?;
-            }
-            Self::Float32(value) => {
-                typed(Type::F32)?;
-                map.serialize_entry("bits", &format_args!("{:08x}", value.to_bits()))?;
-            }
-            Self::Float64(value) => {
-                typed(Type::F64)?;
-                map.serialize_entry("bits", &format_args!("{:016x}", value.to_bits()))?;
-            }
-            Self::Binary(value) => {
-                typed(Type::Bin)?;
-                map.serialize_entry("hex", &Hex(value.clone()))?;
-            }
-            Self::String(value) => {
-                typed(Type::Str)?;
-                map.serialize_entry("v", value)?;
-            }
-            Self::Uuid(value) => {
-                typed(Type::Uuid)?;
-                map.serialize_entry("v", value)?;
-            }
-            Self::List(values) => {
-                typed(Type::List)?;
-                map.serialize_entry("v", values)?;
-            }
-            Self::Map(pairs) => {
-                typed(Type::Map)?;
-                map.serialize_entry("v", pairs)?;
-            }
+            Self::Bool(value) => with(map, Type::Bool, "v", value),
+            Self::Int8(value) => with(map, Type::I8, "v", value),
+            Self::Int16(value) => with(map, Type::I16, "v", value),
+            Self::Int32(value) => with(map, Type::I32, "v", value),
+            Self::Int64(value) => with(map, Type::I64, "v", &Text(*value)),
+            Self::Float32(value) => with(map, Type::F32, "bits", &format_args!("{:08x}", value.to_bits())),
+            Self::Float64(value) => with(map, Type::F64, "bits", &format_args!("{:016x}", value.to_bits())),
+            Self::Binary(value) => with(map, Type::Bin, "hex", &Hex(value.clone())),
+            Self::String(value) => with(map, Type::Str, "v", value),
+            Self::Uuid(value) => with(map, Type::Uuid, "v", value),
+            Self::List(values) => with(map, Type::List, "v", values),
+            Self::Map(pairs) => with(map, Type::Map, "v", pairs),
             Self::Struct(Struct { schema, fields }) => {
-                typed(Type::Struct)?;
+                map.serialize_entry("t", &Type::Struct)?;
                 map.serialize_entry("schema", schema)?;
                 map.serialize_entry("v", fields)?;
+                map.end()
             }
         }
-        map.end()
     }
+}
+
+/// A type, and the only other member.
+fn with<M: SerializeMap>(mut map: M, t: Type, member: &str, value: &impl Serialize) -> Result<M::Ok, M::Error> {
+    map.serialize_entry("t", &t)?;
+    map.serialize_entry(member, value)?;
+    map.end()
 }
 
 impl<'de> Deserialize<'de> for Value {
@@ -163,7 +136,7 @@ impl<'de> Visitor<'de> for Members {
             }
             (Type::Null | Type::F32 | Type::F64 | Type::Bin | Type::Struct, ..) => return Err(members(found)),
             (_, Some(inner), None, None) => inner,
-            (_, ..) => return Err(members(found)),
+            _ => return Err(members(found)),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What messages and values begin with: all of them but the values inside (docs/protocols/pipe.md, Messages and Values).
+//! What messages and values begin with: all of them but the values inside (docs/protocols/pipe.md, Messages; docs/protocols/pipe.md, Values).
 
 use std::ops::Range;
 

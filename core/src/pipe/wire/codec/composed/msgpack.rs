@@ -17,6 +17,10 @@ pub type MsgPack = Composed<Items>;
 #[derive(Debug)]
 pub enum Items {}
 
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "all other items are refused alike, and MessagePack gets no new ones"
+)]
 impl Primitives for Items {
     const NAME: &'static str = "MsgPack";
 
