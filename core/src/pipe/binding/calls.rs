@@ -206,7 +206,7 @@ impl Calls {
         if out.outbound.is_full() {
             return Err(OpenError::Full);
         }
-        let id = self.ids.next().ok_or(OpenError::NoFreePipe)?;
+        let id = self.ids.next_free().ok_or(OpenError::NoFreePipe)?;
         let mut end = End::Caller(Caller::default());
         let mut message = Message::from(Open { pipe: id, priority, function, params });
         let step = end.step(out, end::Event::Call, (id, priority), &mut message);

@@ -110,7 +110,7 @@ impl<T: Copy> Ids<T> {
     /// The next free id of this side (PID-2); none when all are in use (PID-3). It is free until it is [used](Self::use_for).
     ///
     /// Pages that are full are passed over as a whole, so this takes some hundred steps at most, and one mostly.
-    pub fn next(&mut self) -> Option<PipeId> {
+    pub fn next_free(&mut self) -> Option<PipeId> {
         let ids = if self.side == 0 { 0x7fff } else { 0x8000 };
         if self.used >= ids {
             return None;
@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn take<T: Copy>(ids: &mut Ids<T>, what: T) -> Option<u16> {
-        let id = ids.next()?;
+        let id = ids.next_free()?;
         ids.use_for(id, what);
         Some(id.get())
     }
@@ -291,7 +291,7 @@ mod tests {
             let mut used = BTreeSet::new();
             for (take, low) in steps {
                 if take {
-                    match ids.next() {
+                    match ids.next_free() {
                         Some(next) => {
                             prop_assert!(next.get() < 33 && used.insert(next.get()), "{next}");
                             ids.use_for(next, ());

@@ -32,11 +32,6 @@ impl<C: Codec> Receiver<C> {
         Self { codec, begun: BytesMut::new(), needs: 0, rest: Bytes::new(), taken: 0 }
     }
 
-    /// The codec, which also writes.
-    pub fn codec(&self) -> &C {
-        &self.codec
-    }
-
     /// Takes what has come. Messages that came before are to be asked for first: what is left of them is copied.
     pub fn push(&mut self, bytes: Bytes) {
         self.rest = if self.rest.is_empty() { bytes } else { [&*self.rest, &*bytes].concat().into() };
