@@ -1,12 +1,13 @@
 //! From the bytes of one session to the machines, and back: no I/O, no clock.
 //!
-//! [`SessionBinding`] is what a host drives. Its data is in parts: what came ([`Receiver`](super::codec::Receiver)), what is to go (`outbound`),
+//! [`SessionBinding`] is what a host drives. Its data is in parts: what came (`inbound`), what is to go (`outbound`),
 //! and the pipes (`calls`).
 
 mod calls;
 mod config;
 mod error;
 mod event;
+mod inbound;
 mod outbound;
 mod session;
 #[cfg(test)]

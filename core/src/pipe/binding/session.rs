@@ -10,6 +10,7 @@ use super::{
     config::Config,
     error::{ChooseError, CloseError, OpenError, ReadError, SendError},
     event::{Event, PipeKey, Read, Refused},
+    inbound::{Arrival, Inbound},
     outbound::Outbound,
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
         },
         policy::{aborts, ids::Ids, load::Load},
         wire::{
-            codec::{Codec, DecodeError, Receiver},
+            codec::{Codec, DecodeError},
             message::{Abort, Control, Loss, Message, Part},
             sync::SyncConfig,
             value::Value,
@@ -51,9 +52,8 @@ pub struct SessionBinding<C> {
     role: Role,
     node_id: Uuid,
     epoch: Epoch,
-    unread_max: usize,
     machine: Session,
-    inbound: Receiver<C>,
+    inbound: Inbound<C>,
     outbound: Outbound,
     calls: Calls,
     events: VecDeque<Event>,
@@ -61,12 +61,6 @@ pub struct SessionBinding<C> {
     now: Instant,
     /// Who the peer says it is.
     peer: Uuid,
-    /// There may be a message in what has come.
-    has_more: bool,
-    /// The peer's direction has ended behind what has come.
-    has_ended: bool,
-    /// Bytes came that are no message: what comes behind them means nothing (WIR-4).
-    is_deaf: bool,
     /// What the machine knows of [`Calls::is_held`].
     is_held: bool,
     is_overloaded: bool,
@@ -86,17 +80,13 @@ impl<C: Codec> SessionBinding<C> {
             role: config.role,
             node_id: config.node_id,
             epoch: config.epoch,
-            unread_max: config.unread_max,
             machine: Session::new(config.session),
-            inbound: Receiver::new(codec),
+            inbound: Inbound::new(codec, config.unread_max),
             outbound: Outbound::new(config.write, config.write_max),
             calls: Calls::new(ids, config.callee, config.receiver, Load::new(config.read)),
             events: VecDeque::new(),
             now: config.epoch.instant,
             peer: Uuid::nil(),
-            has_more: false,
-            has_ended: false,
-            is_deaf: false,
             is_held: false,
             is_overloaded: false,
             is_flushing: false,
@@ -115,9 +105,8 @@ impl<C: Codec> SessionBinding<C> {
     /// Bytes have come.
     pub fn handle_data(&mut self, now: Instant, bytes: Bytes) {
         self.now = now;
-        if !self.is_over && !self.is_deaf {
+        if !self.is_over {
             self.inbound.push(bytes);
-            self.has_more = true;
         }
     }
 
@@ -133,8 +122,7 @@ impl<C: Codec> SessionBinding<C> {
     /// The peer has ended its direction. What came before still counts.
     pub fn handle_end(&mut self, now: Instant) {
         self.now = now;
-        self.has_ended = true;
-        self.has_more = true;
+        self.inbound.end();
     }
 
     /// The byte stream broke.
@@ -160,7 +148,7 @@ impl<C: Codec> SessionBinding<C> {
     /// Whether more bytes are wanted: all that has come was taken, and nothing is full (LOD-1).
     #[must_use]
     pub fn wants_read(&self) -> bool {
-        !self.is_over && !self.has_more && !self.has_ended && !self.calls.is_held()
+        !self.is_over && self.inbound.wants_more() && !self.calls.is_held()
     }
 
     /// Bytes to write, of as many messages as fit; none while a write is under way.
@@ -299,24 +287,14 @@ impl<C: Codec> SessionBinding<C> {
 
     /// Takes the next message out of what has come; says whether it did anything.
     fn decode(&mut self) -> bool {
-        let is_held = self.calls.is_held() && !self.has_ended && self.inbound.held() <= self.unread_max;
-        if self.is_over || !self.has_more || is_held {
+        if self.is_over {
             return false;
         }
-        match if self.is_deaf { Ok(None) } else { self.inbound.next_message() } {
-            Ok(Some(message)) => {
-                self.has_more = self.has_ended || self.inbound.held() > 0;
-                self.on_message(message);
-            }
-            Ok(None) => {
-                self.has_more = false;
-                if self.has_ended {
-                    self.tell_machine(session::Event::WireEnded, None);
-                }
-            }
-            Err(error) => {
-                self.has_more = self.has_ended;
-                self.is_deaf = true;
+        let Some(arrival) = self.inbound.next_arrival(self.calls.is_held()) else { return false };
+        match arrival {
+            Arrival::Message(message) => self.on_message(message),
+            Arrival::End => self.tell_machine(session::Event::WireEnded, None),
+            Arrival::NoMessage(error) => {
                 self.fault = Some(error);
                 self.tell_machine(session::Event::BadBytes, None);
             }
