@@ -1,4 +1,4 @@
-//! What waits to be sent: the highest priority first, and among equals what came first (docs/protocols/pipe.md, PID-6).
+//! What waits to be sent: the highest priority first, and among equals what came first (docs/protocols/pipe.md, Pipe ids).
 //!
 //! Messages wait as bytes, those of one priority in one buffer. So the messages of a pipe keep their order, many leave in one write, and mostly
 //! without being moved.
