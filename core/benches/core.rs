@@ -2,6 +2,7 @@
 //!
 //! - `session event`: one event of the hub's session machine.
 //! - `admission`: consumer sessions one after another: handshake with client certificate, SESSION_OPEN, SESSION_ACK; time and memory inside the hub.
+//! - `message`: a call, its result, or a block of 4 KiB, through each codec: written, measured and read.
 //! - `hit`, `miss`: one transaction through a caching proxy, without its sockets: 32 KiB, out of the cache or from the origin.
 //! - `relay`: a hub between a consumer and a provider in memory, 64 MiB one way; only the time inside the hub counts.
 
@@ -18,6 +19,11 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedN
 use towline_core::{
     machine::Machine,
     net::{Command, Event, StreamBinding},
+    pipe::{
+        self,
+        codec::{Codec as _, Composed, Primitives, Receiver},
+        message::{Block, Close, Loss, Message, Open, Part, PipeId},
+    },
     quic::{Epoch, Identity, ReadOutcome, Received, Roots, Transmit, WriteOutcome},
     spn::{
         Role,
@@ -39,6 +45,8 @@ const BULK: usize = 64 << 20;
 
 fn main() {
     session_event();
+    messages::<pipe::msgpack::Items>();
+    messages::<pipe::simple::Items>();
     admission();
     transactions();
     relay();
@@ -70,6 +78,38 @@ fn session_event() {
         took.as_nanos() as f64 / f64::from(EVENTS),
         allocations.count_total
     );
+}
+
+fn messages<P: Primitives>() {
+    const MESSAGES: u32 = 1_000_000;
+    let pipe = PipeId::new(1).expect("not 0");
+    let text = |text: &str| pipe::value::Value::from(text);
+    let block = Part::Data { loss: Loss::NEVER, payload: vec![7; 4096].into() };
+    let all: [(&str, Message); 3] = [
+        ("call", Open { pipe, priority: 0, function: 10, params: vec![text("towline"), 7_i32.into()] }.into()),
+        ("result", Close { pipe, result: Ok(text("hello, towline")) }.into()),
+        ("block", Block { pipe, part: block }.into()),
+    ];
+    for (name, message) in all {
+        let (codec, mut receiver) = (Composed::<P>::default(), Receiver::new(Composed::<P>::default()));
+        let mut out = BytesMut::with_capacity(8192);
+        let mut took = Duration::ZERO;
+        let allocations = measure(|| {
+            let began = clock();
+            for _ in 0..MESSAGES {
+                codec.encode(&message, &mut out).expect("no limit");
+                receiver.push(out.split().freeze());
+                std::hint::black_box(receiver.next_message().expect("a message"));
+            }
+            took = clock() - began;
+        });
+        println!(
+            "message {} {name}: {:.1} ns, {:.2} allocations",
+            P::NAME,
+            took.as_nanos() as f64 / f64::from(MESSAGES),
+            allocations.count_total as f64 / f64::from(MESSAGES)
+        );
+    }
 }
 
 fn transactions() {

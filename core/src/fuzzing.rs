@@ -8,6 +8,7 @@ mod datagrams;
 mod frames;
 mod head;
 mod machines;
+mod messages;
 mod sessions;
 mod transaction;
 
@@ -21,6 +22,8 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("txn_head", head::run),
     ("txn_transaction", transaction::run),
     ("machines", machines::run),
+    ("pipe_msgpack", messages::msgpack),
+    ("pipe_simple", messages::simple),
     ("spn_frames", frames::run),
     ("spn_hub_datagrams", datagrams::run),
     ("spn_sessions", sessions::run),

@@ -82,6 +82,7 @@
 //!
 //! # Features
 //!
+//! - `pipe` (default): calls, messages and streams between two peers.
 //! - `spn` (default): services behind a hub, over QUIC.
 //! - `txn` (default): transactions, by way of a caching proxy.
 //! - `tls`: TLS under any byte-stream binding; `spn` contains it.
@@ -102,6 +103,8 @@ pub mod fuzzing;
 pub mod host;
 pub mod machine;
 pub mod net;
+#[cfg(feature = "pipe")]
+pub mod pipe;
 #[cfg(feature = "spn")]
 pub mod quic;
 #[cfg(feature = "spn")]

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     process::{Child, Command, Output, Stdio},
+    thread,
 };
 
 use towline_core::tools::catalog::{Entry, catalog};
@@ -13,11 +14,15 @@ fn start(arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-fn towline(arguments: &[&str], input: &str) -> Output {
+fn towline(arguments: &[&str], input: impl AsRef<[u8]> + Send) -> Output {
     let mut child = start(arguments);
-    // A program that does not read its input has closed it by now, perhaps.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    child.wait_with_output().unwrap()
+    let mut stdin = child.stdin.take().unwrap();
+    // Beside reading its output, which may be more than a pipe holds.
+    thread::scope(|scope| {
+        // A program that does not read its input has closed it by now, perhaps.
+        scope.spawn(move || stdin.write_all(input.as_ref()).is_ok());
+        child.wait_with_output().unwrap()
+    })
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -41,6 +46,9 @@ fn wrong_usage_is_2_and_says_what_to_do() {
         &["machine", "graph", "nobody"],
         &["machine", "run", "nobody"],
         &["machine", "run", "nobody", "--seed", "x"],
+        &["pipe"],
+        &["pipe", "decode"],
+        &["pipe", "encode", "--codec", "java"],
     ] {
         let output = towline(arguments, "");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -106,5 +114,88 @@ fn a_reader_that_leaves_is_no_error() {
         let _ = child.stdin.take().unwrap().write_all(b"{\"at_ms\": 0, \"event\": \"advance\"}\n".repeat(9).as_slice());
         let output = child.wait_with_output().unwrap();
         assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{name}");
+    }
+}
+
+const CODECS: [&str; 2] = ["msgpack", "simple"];
+
+#[test]
+fn messages_become_bytes_and_messages_again() {
+    let block = |nth: usize| {
+        let payload = format!("{:02x}", nth % 256).repeat(40_000);
+        format!("{{\"type\":\"block\",\"pipe_id\":{},\"eof\":false,\"loss\":0,\"payload\":\"{payload}\"}}\n", nth + 1)
+    };
+    // More than any buffer on the way holds.
+    let messages: String = (0..50).map(block).collect();
+    for codec in CODECS {
+        for hex in [&["--hex"][..], &[]] {
+            let encoded = towline(&[&["pipe", "encode", "--codec", codec], hex].concat(), &messages);
+            assert_eq!((encoded.status.code(), text(&encoded.stderr)), (Some(0), ""));
+            let decoded = towline(&[&["pipe", "decode", "--codec", codec], hex].concat(), &encoded.stdout);
+            assert_eq!((decoded.status.code(), text(&decoded.stderr)), (Some(0), ""));
+            assert!(text(&decoded.stdout) == messages, "{codec} {hex:?}");
+        }
+    }
+}
+
+#[test]
+fn no_messages_are_no_bytes_and_no_bytes_no_messages() {
+    for codec in CODECS {
+        for tool in ["encode", "decode"] {
+            for hex in [&["--hex"][..], &[]] {
+                let output = towline(&[&["pipe", tool, "--codec", codec], hex].concat(), "");
+                let found = (output.status.code(), text(&output.stdout), text(&output.stderr));
+                assert_eq!(found, (Some(0), "", ""), "{tool} {codec}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_is_said_before_the_next_one_comes() {
+    for (tool, line, answer) in [
+        ("decode", "2a4300 00\n", "{\"type\":\"control\",\"code\":67,\"data\":\"\"}"),
+        ("encode", "{\"type\":\"control\",\"code\":67,\"data\":\"\"}\n", "2a430000"),
+    ] {
+        let mut child = start(&["pipe", tool, "--codec", "simple", "--hex"]);
+        let (mut input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut output = BufReader::new(output).lines();
+        for _ in 0..3 {
+            input.write_all(line.as_bytes()).unwrap();
+            assert_eq!(output.next().unwrap().unwrap(), answer);
+        }
+        drop(input);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn the_input_of_pipe_tools_has_its_exit_codes() {
+    for (arguments, input, code, out, error) in [
+        (&["decode", "--codec", "msgpack", "--hex"][..], "2a", 0, "{\"incomplete\":1,\"offset\":0}\n", ""),
+        (&["decode", "--codec", "msgpack"], "*C\u{7f}", 1, "\"error\":\"wrong-item\",\"offset\":2", ""),
+        (&["encode", "--codec", "simple"], "\n{}", 1, "", "line 2: missing field `type`"),
+    ] {
+        let output = towline(&[&["pipe"], arguments].concat(), input);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert!(text(&output.stdout).contains(out) && text(&output.stderr).starts_with(error), "{output:?}");
+        assert!(
+            output.stdout.is_empty() == out.is_empty() && output.stderr.is_empty() == error.is_empty(),
+            "{output:?}"
+        );
+    }
+}
+
+#[test]
+fn a_reader_of_messages_that_leaves_is_no_error() {
+    for (tool, input) in [
+        ("decode", "2a430000\n".repeat(20_000)),
+        ("encode", "{\"type\":\"control\",\"code\":67,\"data\":\"\"}\n".repeat(20_000)),
+    ] {
+        let mut child = start(&["pipe", tool, "--codec", "simple", "--hex"]);
+        drop(child.stdout.take());
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{tool}");
     }
 }

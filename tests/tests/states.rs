@@ -20,7 +20,7 @@ use towline_core::{
 use towline_tests::tables::Table;
 
 /// All of them: a machine that nobody registered must be missed.
-const MACHINES: [&str; 10] = [
+const MACHINES: [&str; 14] = [
     "spn.hub",
     "spn.hub_session",
     "spn.hub_connection",
@@ -31,6 +31,10 @@ const MACHINES: [&str; 10] = [
     "tls.connection",
     "txn.accept",
     "txn.transaction",
+    "pipe.session",
+    "pipe.caller",
+    "pipe.callee",
+    "pipe.receiver",
 ];
 
 /// A machine, or a machine whose configuration makes it another one.

@@ -19,7 +19,7 @@ enum Form<'a> {
 pub fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Form::Text(text.into()),
-        Err(_) => Form::Hex { hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect() },
+        Err(_) => Form::Hex { hex: to_hex(bytes) },
     }
     .serialize(serializer)
 }
@@ -37,7 +37,14 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, 
     }
 }
 
-fn from_hex(hex: &str) -> Option<Vec<u8>> {
+/// Two digits a byte, small letters.
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// None if their number is odd, or another character is among them.
+pub(crate) fn from_hex(hex: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> = hex.chars().map(|digit| digit.to_digit(16).map(|value| value as u8)).collect();
     let (pairs, rest) = digits.as_ref()?.as_chunks::<2>();
     rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())

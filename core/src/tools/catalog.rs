@@ -7,6 +7,8 @@ use super::{
     script,
 };
 use crate::machine::Describe;
+#[cfg(feature = "pipe")]
+use crate::pipe;
 #[cfg(feature = "spn")]
 use crate::spn;
 #[cfg(feature = "tls")]
@@ -98,6 +100,14 @@ pub fn catalog() -> Vec<Entry> {
         Entry::of::<txn::accept::Accept>(),
         #[cfg(feature = "txn")]
         Entry::of::<txn::transaction::Transaction>(),
+        #[cfg(feature = "pipe")]
+        Entry::of::<pipe::session::Session>(),
+        #[cfg(feature = "pipe")]
+        Entry::of::<pipe::caller::Caller>(),
+        #[cfg(feature = "pipe")]
+        Entry::of::<pipe::callee::Callee>(),
+        #[cfg(feature = "pipe")]
+        Entry::of::<pipe::receiver::Receiver>(),
     ]
 }
 

@@ -14,6 +14,8 @@ use towline_core::tools::{
     script,
 };
 
+use crate::failure::{self, Failure};
+
 #[derive(Subcommand)]
 pub(crate) enum Tool {
     /// Lists all machines, one per line: its name, a tab, and a description
@@ -64,26 +66,25 @@ enum Error {
     Write(io::Error),
 }
 
-impl Error {
+impl Failure for Error {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Script(_) | Self::Violation(_) => 1,
             Self::Unknown(_) | Self::Config(_) | Self::Read(_) | Self::Write(_) => 2,
         }
     }
+
+    fn of_output(&self) -> Option<&io::Error> {
+        match self {
+            Self::Write(error) => Some(error),
+            Self::Script(_) | Self::Violation(_) | Self::Unknown(_) | Self::Config(_) | Self::Read(_) => None,
+        }
+    }
 }
 
 pub(crate) fn main(tool: Tool) -> ExitCode {
-    match machine(tool, &catalog(), &mut io::stdin().lock(), &mut io::stdout().lock()) {
-        // Whoever reads has seen enough, as with `| head`.
-        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody may be there to read it.
-            let _ = writeln!(io::stderr(), "{error}");
-            error.exit_code().into()
-        }
-        Ok(()) => ExitCode::SUCCESS,
-    }
+    let ran = machine(tool, &catalog(), &mut io::stdin().lock(), &mut io::stdout().lock());
+    failure::exit_code(ran.map(|()| ExitCode::SUCCESS))
 }
 
 fn machine(tool: Tool, machines: &[Entry], input: &mut dyn BufRead, output: &mut dyn Write) -> Result<(), Error> {

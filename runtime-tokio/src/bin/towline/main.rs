@@ -1,6 +1,8 @@
 //! `towline`: tools for people who read, test and debug protocols, and the caching proxy.
 
+mod failure;
 mod machine;
+mod pipe;
 mod proxy;
 
 use std::process::ExitCode;
@@ -21,6 +23,9 @@ enum Tool {
     /// The protocols' state machines
     #[command(subcommand)]
     Machine(machine::Tool),
+    /// Pipe RPC: its messages as bytes and as JSON
+    #[command(subcommand)]
+    Pipe(pipe::Tool),
     #[command(about = proxy::ABOUT, long_about = proxy::HELP)]
     Proxy(Box<proxy::Arguments>),
 }
@@ -32,6 +37,7 @@ fn main() -> ExitCode {
     };
     match arguments.tool {
         Tool::Machine(tool) => machine::main(tool),
+        Tool::Pipe(tool) => pipe::main(tool),
         Tool::Proxy(arguments) => proxy::main(*arguments),
     }
 }

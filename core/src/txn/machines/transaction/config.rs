@@ -10,7 +10,7 @@ use crate::{
     txn::{allow::Allow, request::Request},
 };
 
-/// What makes two requests ask for the same thing (docs/protocols/txn.md, rule K1).
+/// What makes two requests ask for the same thing (docs/protocols/txn.md, Wire rules, K1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyMode {

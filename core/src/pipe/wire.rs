@@ -1,0 +1,7 @@
+//! What Pipe RPC looks like on a wire.
+
+pub mod codec;
+pub mod json;
+pub mod message;
+pub mod sync;
+pub mod value;
