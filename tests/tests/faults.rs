@@ -221,7 +221,7 @@ fn b16_a_hub_that_drains_holds_up_no_other() {
     let disabled = "name: r2\n  disabled: true\n";
     fs::write(first.file("inventory.yaml"), both.replace("name: r2\n", disabled)).unwrap();
     first.hub.signal("USR1");
-    first.hub.err_line("its realm is disabled: draining");
+    first.hub.err_line("the realm is disabled; the hub drains");
     // Meanwhile the first is served, and follows another reload.
     let began = Instant::now();
     fs::write(first.file("inventory.yaml"), first_only.replace("- c\n", "- c\n      - d\n")).unwrap();

@@ -1,4 +1,4 @@
-//! `towline machine`: names, draws and runs the state machines.
+//! `towline machine`: lists, draws and runs the state machines.
 
 use std::{
     io::{self, BufRead, Write},
@@ -28,7 +28,7 @@ pub(crate) enum Tool {
     Run {
         /// Name of the machine, as in `towline machine list`
         name: String,
-        /// Configuration of the machine, one JSON object; members that are not given have their defaults
+        /// Configuration of the machine, one JSON object; missing members have their defaults
         #[arg(long, value_name = "JSON")]
         config: Option<String>,
         /// Seed of the machine's random numbers, if it has any
@@ -75,10 +75,10 @@ impl Error {
 
 pub(crate) fn main(tool: Tool) -> ExitCode {
     match machine(tool, &catalog(), &mut io::stdin().lock(), &mut io::stdout().lock()) {
-        // Whoever reads has seen enough, as with `| head`.
+        // A reader that closes early, such as `head`, is no error.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody may be there to read it.
+            // Stderr may be closed.
             let _ = writeln!(io::stderr(), "{error}");
             error.exit_code().into()
         }
@@ -114,7 +114,7 @@ fn run(
 ) -> Result<(), Error> {
     let (mut read, mut written) = (Ok(()), Ok(()));
     let mut lines = input.split(b'\n').map_while(|line| line.map_err(|error| read = Err(Error::Read(error))).ok());
-    // A line at a time, so that a person or a program at the other end can answer.
+    // Each line is flushed, so that a person or a program can respond to it.
     let mut out = |line: &str| match writeln!(output, "{line}").and_then(|()| output.flush()) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
