@@ -161,7 +161,7 @@ fn b11_aborted_downloads_leave_nothing_behind() {
             abort(client);
         }
     }
-    // 320 of them, three times the stream credit: every server has been told.
+    // 320 connections, three times the stream credit: every server has seen a reset.
     let deadline = Instant::now() + Duration::from_secs(20);
     while OPEN.load(Ordering::SeqCst) > 0 {
         assert!(Instant::now() < deadline, "{} still write", OPEN.load(Ordering::SeqCst));

@@ -271,7 +271,7 @@ fn an_operator_asks_pauses_and_drains() {
     let nobody = ctl(&realm, &["status"]);
     assert_eq!(nobody.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("was it started with --control"), "{nobody:?}");
-    // A killed hub's socket is in nobody's way.
+    // The socket of a killed hub is replaced.
     realm.hub = start();
     realm.hub.err_line("listening on");
     realm.hub.signal("KILL");

@@ -25,7 +25,7 @@ struct Running {
 }
 
 impl Running {
-    /// It ends by itself when it is told to accept nothing more.
+    /// Drains the proxy, which then ends by itself.
     fn drain(mut self) {
         (self.drain)();
         self.thread.take().expect("a thread").join().expect("an end");
