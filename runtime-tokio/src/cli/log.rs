@@ -203,7 +203,7 @@ impl Form for Diagnostics {
         line(
             self.0,
             Level::WARN,
-            &format!("{lost} diagnostic lines were lost: nobody read them, or they could not be written"),
+            &format!("{lost} diagnostic lines were lost: the reader of stderr has stalled, or writing failed"),
         )
     }
 }

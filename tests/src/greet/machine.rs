@@ -272,7 +272,7 @@ impl Describe for Greet {
     fn check(&self) -> Result<(), String> {
         let expected = match self.parts.state() {
             State::Start | State::Done => None,
-            State::ReadName(name) if name.len() > self.config.name_max => return Err("the name is longer than its limit".to_owned()),
+            State::ReadName(name) if name.len() > self.config.name_max => return Err("the name is too long".to_owned()),
             State::ReadName(_) => Some("name"),
             State::Greet(_) => Some("write"),
         };

@@ -258,7 +258,7 @@ impl Supervisor {
         match (self.alive.is_empty(), self.is_leaving, self.hubs.is_empty()) {
             (false, _, _) | (true, false, true) => None,
             (true, true, _) => Some(0),
-            // A hub that nobody has stopped ends only if its socket fails.
+            // A hub that was not stopped ends only if its socket fails.
             (true, false, false) => Some(2),
         }
     }
