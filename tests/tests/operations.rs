@@ -152,7 +152,7 @@ fn a_singleton_hands_over_while_the_old_one_still_serves() {
     held.write_all(b"a").unwrap();
     held.read_exact(&mut [0]).unwrap();
     set_weight(&realm, &old, "p.env", 0);
-    // The new one is let in although the old one is still there.
+    // The new provider is accepted although the old one is still there.
     let _new = realm.provider("p2", web("new"));
     assert_eq!(get(address).unwrap(), "new");
     held.write_all(b"b").unwrap();
