@@ -5,7 +5,7 @@
 //! cargo run -p towline-smol --example agent consumer HUB PORT ca.pem laptop.pem laptop.key 127.0.0.1:9090
 //! ```
 //!
-//! One more address is that of the name server to ask, in the place of the system's.
+//! An optional last address is the name server, in place of the system's.
 
 mod log;
 
@@ -37,7 +37,7 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let hubs = Hubs { port: port.parse()?, resolver };
     let identity = Identity::from_pem(&fs::read_to_string(certificate)?, &fs::read_to_string(key)?)?;
     let roots = Roots::from_pem(&fs::read_to_string(ca)?)?;
-    let tell = |notice: SessionNotice| match notice {
+    let log_session = |notice: SessionNotice| match notice {
         SessionNotice::SessionUp { remote, .. } => eprintln!("session established remote={remote}"),
         SessionNotice::SessionReserved { remote, .. } => {
             eprintln!("another address of the same hub: kept in reserve remote={remote}");
@@ -47,12 +47,12 @@ fn run(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     match role.as_str() {
         "provider" => {
             let config = Config::new(Role::Provider, host, identity, roots);
-            let (_control, task) = provider_agent(config, hubs, address.clone(), tell)?;
+            let (_control, task) = provider_agent(config, hubs, address.clone(), log_session)?;
             smol::block_on(task);
         }
         "consumer" => {
             let config = Config::new(Role::Consumer, host, identity, roots);
-            let (_control, local, task) = consumer_agent(config, hubs, address.parse::<SocketAddr>()?, tell)?;
+            let (_control, local, task) = consumer_agent(config, hubs, address.parse::<SocketAddr>()?, log_session)?;
             eprintln!("listening on {local}");
             smol::block_on(task);
         }

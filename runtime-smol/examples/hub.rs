@@ -1,6 +1,6 @@
 //! A hub on smol: `cargo run -p towline-smol --example hub INVENTORY`, with the inventory that `spnhub pki` writes.
 //!
-//! Records go to stdout. SIGTERM ends it in good order. For production use `spnhub`: it reloads its inventory, too.
+//! Records go to stdout. SIGTERM ends the hub cleanly. For production use `spnhub`, which also reloads its inventory.
 
 mod log;
 
@@ -19,7 +19,7 @@ use towline_smol::hub::{HubHandle, epoch};
 fn main() -> ExitCode {
     log::init();
     let Some(path) = env::args().nth(1) else {
-        eprintln!("usage: hub INVENTORY (a YAML or JSON file; `spnhub pki` makes one)");
+        eprintln!("usage: hub INVENTORY (a YAML or JSON file; `spnhub pki` creates one)");
         return ExitCode::from(2);
     };
     match run(&path) {
@@ -38,34 +38,34 @@ fn run(path: &str) -> Result<(), Box<dyn std::error::Error>> {
     for finding in findings {
         eprintln!("{finding}");
     }
-    let (told, notices) = mpsc::channel();
+    let (sender, notices) = mpsc::channel();
     let mut hubs = Vec::new();
     for realm in inventory.realms.iter().filter(|realm| realm.is_enabled) {
         for record in &realm.hubs {
-            let (hub, told) = (hubs.len(), told.clone());
-            hubs.push(HubHandle::start(record.config(realm), move |notice| drop(told.send((hub, notice))))?);
+            let (hub, sender) = (hubs.len(), sender.clone());
+            hubs.push(HubHandle::start(record.config(realm), move |notice| drop(sender.send((hub, notice))))?);
         }
     }
-    drop(told);
+    drop(sender);
     let (leaving, mut signals) = (hubs.clone(), Signals::new([Signal::Term])?);
     smol::spawn(async move {
         signals.next().await;
         leaving.iter().for_each(HubHandle::shutdown);
     })
     .detach();
-    // The last one ends it.
+    // The channel closes after the last hub.
     for (hub, notice) in notices {
         let Some(handle) = hubs.get(hub) else { continue };
         match notice {
             Notice::Listening => eprintln!("listening on {}", handle.local_addr()),
             Notice::ClusterStart(task) | Notice::ClusterStop(task) => {
-                eprintln!("{}: there is no cluster manager here; start and stop its provider by hand", task.service);
+                eprintln!("{}: this example has no cluster manager; start and stop the provider by hand", task.service);
                 handle.cluster_done(task.id, false);
             }
             Notice::Record(record) => println!("{}", record.to_json(&epoch())),
             Notice::Refused(refusal) => eprintln!("{refusal}"),
             Notice::RefusalsSuppressed { count } => eprintln!("{count} more refusals"),
-            // The last one, and what a later release may add.
+            // The end of a hub, and notices of later releases.
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! What the DNS library needs of a runtime: tasks, timers and sockets of smol.
+//! The runtime of the DNS library: tasks, timers and sockets of smol.
 
 use std::{
     future::Future,
@@ -17,7 +17,7 @@ use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider
 /// How long a server may take to accept a TCP connection, unless the library says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// smol, as the DNS library sees it.
+/// The smol runtime for the DNS library.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Runtime;
 

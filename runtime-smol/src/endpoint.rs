@@ -31,10 +31,10 @@ pub type Consumer = endpoint::Consumer<Smol>;
 pub type Provider = endpoint::Provider<Smol>;
 
 /// An agent in front of TCP consumers: listens on `bind` and gives each TCP connection a connection to the service.
-/// Returns its control, where it listens, and its task. `notices` hears of sessions.
+/// Returns its control, its local address, and its task. `notices` is called with events of sessions.
 ///
 /// # Errors
-/// Settings that cannot be used, no UDP socket, or a TCP address that cannot be bound.
+/// Invalid settings, no UDP socket, or a TCP address that cannot be bound.
 pub fn consumer_agent(
     config: Config,
     hubs: impl Into<Hubs>,
@@ -44,10 +44,10 @@ pub fn consumer_agent(
     endpoint::consumer_agent::<Smol>(config, hubs, bind, notices)
 }
 
-/// An agent in front of a TCP service: dials `forward` (`host:port`) for each connection. Returns its control and its task. `notices` hears of sessions.
+/// An agent in front of a TCP service: dials `forward` (`host:port`) for each connection. Returns its control and its task. `notices` is called with events of sessions.
 ///
 /// # Errors
-/// Settings that cannot be used, or no UDP socket.
+/// Invalid settings, or no UDP socket.
 pub fn provider_agent(
     config: Config,
     hubs: impl Into<Hubs>,

@@ -1,6 +1,6 @@
 //! Towline on smol: sockets, an alarm and tasks for the loops of `towline_core::host`, which carry bytes to the state machines.
 //!
-//! It has the modules of the library in `towline-tokio`, with streams that have the traits of `futures-io`.
+//! This crate has the same modules as the library `towline-tokio`; its streams have the traits of `futures-io`.
 
 mod dns;
 pub mod endpoint;

@@ -10,13 +10,13 @@ use towline_core::{
 
 use crate::runtime::Smol;
 
-/// Where the addresses of names come from.
+/// The source of the addresses of names: DNS or a file of hosts.
 pub type Names = host::Names<<Smol as Runtime>::Dns>;
 
-/// A proxy that listens: its control, where it listens, and its task. `notices` is called in the task and must not block.
+/// Starts a proxy. Returns its control, its local addresses, and its task. `notices` is called in the task and must not block.
 ///
 /// # Errors
-/// An address that cannot be listened on.
+/// An address that cannot be bound.
 pub fn serve(
     config: Config,
     listen: &[SocketAddr],

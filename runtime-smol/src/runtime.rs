@@ -1,4 +1,4 @@
-//! smol, as the loops of `towline_core::host` see it: sockets, an alarm, clocks, tasks, a transport for DNS.
+//! Implements the runtime of `towline_core::host` with smol: sockets, an alarm, clocks, tasks, a transport for DNS.
 
 use std::{
     future::Future,
@@ -17,7 +17,7 @@ use towline_core::{host, quic::Epoch};
 
 use crate::{dns, stream::Stream};
 
-/// smol.
+/// The smol runtime.
 #[derive(Debug, Clone, Copy)]
 pub struct Smol;
 
@@ -54,7 +54,7 @@ impl host::Runtime for Smol {
 #[derive(Debug)]
 pub struct Udp {
     socket: Async<UdpSocket>,
-    /// There may be something to receive: until a try has found nothing.
+    /// Whether datagrams may be waiting: true until an attempt has found none.
     is_readable: bool,
 }
 
@@ -128,7 +128,7 @@ impl host::TcpListener for Listener {
 #[derive(Debug)]
 pub struct Tcp {
     socket: Async<TcpStream>,
-    /// There may be something to read: until a read has brought less than it might have.
+    /// Whether bytes may be waiting: true until a read has returned less than its limit.
     is_readable: bool,
 }
 
@@ -218,7 +218,7 @@ impl host::Alarm for Alarm {
     }
 }
 
-/// One moment on both clocks: now.
+/// The current time on both clocks.
 #[must_use]
 pub fn epoch() -> Epoch {
     Epoch { instant: Instant::now(), unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) }

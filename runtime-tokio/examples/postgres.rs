@@ -1,8 +1,8 @@
-//! A database that only its realm can reach, and a client without agent: tokio-postgres over an SPN stream.
+//! A database that only members of a realm can reach, and a client without agent: tokio-postgres over an SPN stream.
 //!
-//! `cargo run -p towline-tokio --example postgres ADDRESS "user=postgres dbname=postgres"`, with the address of a PostgreSQL server, makes
-//! certificates that are thrown away, a hub on this machine, a provider in front of the server, and a consumer that asks it. In the middle of a
-//! transaction the hub is replaced: neither the transaction nor the temporary table, which live only as long as the connection, notice.
+//! `cargo run -p towline-tokio --example postgres ADDRESS "user=postgres dbname=postgres"`, with the address of a PostgreSQL server, starts,
+//! with temporary certificates, a hub on this machine, a provider in front of the server, and a consumer that queries it. In the middle of a
+//! transaction the hub is replaced: the transaction and the temporary table, which live only as long as the connection, survive.
 
 mod throwaway;
 
@@ -24,7 +24,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let server: SocketAddr = server.parse()?;
     let mut realm = Realm::start()?;
 
-    // The service: each stream becomes a connection of the server's.
+    // The service: each stream becomes a connection to the server.
     let mut provider = Provider::listen(realm.endpoint(Role::Provider)?, realm.port())?;
     tokio::spawn(async move {
         while let Some(mut stream) = provider.accept().await {
@@ -35,7 +35,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
     });
 
-    // Its user. The realm has encrypted and authenticated the stream already.
+    // The user. The realm has encrypted and authenticated the stream already.
     let consumer = Consumer::start(realm.endpoint(Role::Consumer)?, realm.port())?;
     let mut config: Config = database.parse()?;
     config.ssl_mode(tokio_postgres::config::SslMode::Disable);

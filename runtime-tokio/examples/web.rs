@@ -1,7 +1,7 @@
 //! A web server without an open port, and its client, without agents: hyper over SPN streams.
 //!
-//! `cargo run -p towline-tokio --example web` makes certificates that are thrown away, a hub on this machine, a provider that serves HTTP, and
-//! a consumer that fetches a page. In the middle the hub is replaced: the connection does not notice.
+//! `cargo run -p towline-tokio --example web` starts, with temporary certificates, a hub on this machine, a provider that serves HTTP, and
+//! a consumer that fetches a page. Between two requests the hub is replaced: the connection survives.
 
 mod throwaway;
 
@@ -18,7 +18,7 @@ use towline_tokio::endpoint::{Consumer, Provider};
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut realm = Realm::start()?;
 
-    // The service: what is read from a stream is HTTP.
+    // The service: HTTP on each stream.
     let mut provider = Provider::listen(realm.endpoint(Role::Provider)?, realm.port())?;
     tokio::spawn(async move {
         while let Some(stream) = provider.accept().await {
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     });
 
-    // Its user: a connection that is kept, and requests on it.
+    // The user: one connection, and several requests on it.
     let consumer = Consumer::start(realm.endpoint(Role::Consumer)?, realm.port())?;
     let (mut requests, connection) = client::conn::http1::handshake(TokioIo::new(consumer.connect().await?)).await?;
     tokio::spawn(connection);

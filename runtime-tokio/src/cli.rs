@@ -1,4 +1,4 @@
-//! What the programs are made of, beside the library: options' files, inventories, diagnostics, certificates, child processes (feature `cli`).
+//! Parts of the programs that the library does not need: settings, inventories, diagnostics, certificates, child processes (feature `cli`).
 
 pub mod cluster;
 pub mod inventory;

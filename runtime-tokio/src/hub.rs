@@ -6,5 +6,5 @@ pub use towline_core::host::hub::{StartError, seed};
 use crate::runtime::Tokio;
 pub use crate::runtime::epoch;
 
-/// A running hub. Dropping it lets the hub run on.
+/// A handle of a running hub. Dropping the handle does not stop the hub.
 pub type HubHandle = hub::HubHandle<Tokio>;

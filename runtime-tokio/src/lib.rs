@@ -4,8 +4,8 @@
 //! - [`endpoint`]: consumers and providers, as streams or as agents in front of TCP.
 //! - [`proxy`]: the caching proxy for transactions.
 //!
-//! The programs `spnhub`, `spnagent` and `towline` are built from these and from `cli` (feature `cli`, on by default). Without that feature
-//! nothing of theirs is compiled: no clap, hyper, rcgen or YAML.
+//! The programs `spnhub`, `spnagent` and `towline` are built from these modules and from `cli` (feature `cli`, on by default). Without that
+//! feature none of their dependencies is compiled: no clap, hyper, rcgen or YAML.
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -1,4 +1,4 @@
-//! tokio, as the loops of `towline_core::host` see it: sockets, an alarm, clocks, tasks, a transport for DNS.
+//! Implements the runtime of `towline_core::host` with tokio: sockets, an alarm, clocks, tasks, a transport for DNS.
 
 use std::{
     future::Future,
@@ -24,7 +24,7 @@ use towline_core::{host, quic::Epoch};
 
 use crate::stream::Stream;
 
-/// tokio.
+/// The tokio runtime.
 #[derive(Debug, Clone, Copy)]
 pub struct Tokio;
 
@@ -50,7 +50,7 @@ impl host::Runtime for Tokio {
 
     fn spawn_thread<F: Future<Output = ()>>(name: String, task: impl FnOnce() -> F + Send + 'static) -> io::Result<()> {
         let (built, is_built) = mpsc::channel();
-        // The runtime lives and dies in there: none may end within another one, which is where we may be.
+        // The new thread builds and drops the runtime: a runtime must not be dropped inside another one, and the caller may be in one.
         thread::Builder::new().name(name).spawn(move || match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
                 let _ = built.send(Ok(()));
@@ -130,7 +130,7 @@ impl host::TcpListener for Listener {
 #[derive(Debug)]
 pub struct Tcp(TcpStream);
 
-/// What is read into, without a copy and without an allocation for each read: small reads share a block.
+/// A read buffer without a copy and without an allocation for each read: small reads share a block.
 #[derive(Debug)]
 pub struct Buffer {
     block: BytesMut,
@@ -159,7 +159,7 @@ impl host::TcpStream for Tcp {
         if block.capacity() < size.div_ceil(4).min(max) {
             block.reserve(*size);
         }
-        // A short read tells tokio that there is no more.
+        // After a short read, tokio knows that the socket is empty.
         ready!(pin!(self.0.read_buf(&mut (&mut *block).limit(max.min(*size)))).poll(cx))?;
         Poll::Ready(Ok(block.split().freeze()))
     }
@@ -196,7 +196,7 @@ impl host::Alarm for Alarm {
     }
 }
 
-/// One moment on both clocks: now.
+/// The current time on both clocks.
 #[must_use]
 pub fn epoch() -> Epoch {
     Epoch { instant: Instant::now(), unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) }

@@ -15,8 +15,8 @@ use towline_core::{
 
 /// A connection to the other side of a service: reads and writes like a `TcpStream`.
 ///
-/// `shutdown` ends the writing direction in good order; the other goes on. A connection that was broken off, here or there or by the loss of a hub, is an
-/// error of kind `ConnectionReset`, never an end of file. Dropping a stream breaks it off, unless both directions have ended.
+/// `shutdown` ends the writing direction cleanly; the other direction continues. A connection that was reset, by either side or by the loss of a hub, is an
+/// error of kind `ConnectionReset`, never an end of file. Dropping a stream resets it, unless both directions have ended.
 #[derive(Debug)]
 pub struct Stream(UserHalf);
 
@@ -27,14 +27,14 @@ impl From<UserHalf> for Stream {
 }
 
 impl From<Stream> for UserHalf {
-    /// For a loop of byte streams, which carries it without copies.
+    /// For a loop of byte streams, which moves the bytes without copies.
     fn from(Stream(half): Stream) -> Self {
         half
     }
 }
 
 impl Stream {
-    /// Breaks the connection off, with a stream code (docs/protocols/spn.md, Codes).
+    /// Resets the connection with a stream code (docs/protocols/spn.md, Codes).
     pub fn reset(self, code: StreamCode) {
         self.0.reset(code);
     }
@@ -53,7 +53,7 @@ impl AsyncWrite for Stream {
         self.0.poll_write(cx, data)
     }
 
-    /// Waits until the loop has taken everything.
+    /// Waits until the loop has accepted all bytes.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_flush(cx)
     }
@@ -70,11 +70,11 @@ pub struct Io<S> {
     buffer: ReadBuffer,
 }
 
-/// Bytes of a block that reads share.
+/// Size of the block that reads share, in bytes.
 const BLOCK: usize = 64 * 1024;
 
 impl<S> Io<S> {
-    /// Takes a stream. Dropping it should be a reset, as far as it knows such an end.
+    /// Wraps a stream. Dropping the stream should reset it, if it has resets.
     pub fn new(stream: S) -> Self {
         Self { stream, buffer: ReadBuffer::new(BLOCK) }
     }

@@ -22,7 +22,7 @@ use towline_tokio::{
     hub::HubHandle,
 };
 
-/// A hub, a provider and a consumer, whose connections wait so long for a hub that has gone.
+/// A hub, a provider and a consumer; `pause` is the time that their connections wait for a lost hub.
 async fn start(pause: Duration) -> (HubHandle, Provider, Consumer) {
     let authority = Authority::new("r").unwrap();
     let pair = authority.hub(&["127.0.0.1".to_owned()]).unwrap();
@@ -36,10 +36,10 @@ async fn start(pause: Duration) -> (HubHandle, Provider, Consumer) {
         singleton: false,
         availability: None,
     }];
-    let (told, sessions) = mpsc::channel();
+    let (sender, sessions) = mpsc::channel();
     let hub = HubHandle::start(config, move |notice| {
         if matches!(&notice, Notice::Record(record) if matches!(record.event, RecordEvent::StartSession(_))) {
-            let _ = told.send(());
+            let _ = sender.send(());
         }
     })
     .unwrap();
@@ -109,9 +109,9 @@ async fn a_slow_reader_holds_its_writer_back() {
     let mut written = 0;
     while timeout(Duration::from_millis(500), ours.write_all(&block)).await.is_ok() {
         written += block.len();
-        assert!(written < 64 << 20, "nothing holds it back");
+        assert!(written < 64 << 20, "nothing holds the writer back");
     }
-    // And nothing of it is lost.
+    // No byte is lost.
     let mut got = vec![0; written];
     soon(theirs.read_exact(&mut got)).await.unwrap();
     assert!(got.iter().all(|byte| *byte == 7));
@@ -136,7 +136,7 @@ async fn a_closed_consumer_opens_nothing() {
         loop {
             match consumer.connect().await {
                 Err(error) => return error,
-                // The stop is on its way.
+                // The endpoint has not stopped yet.
                 Ok(_) => tokio::task::yield_now().await,
             }
         }

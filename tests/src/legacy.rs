@@ -1,7 +1,7 @@
 //! The deployed programs of `sc01`, played on the `quinn` crate (docs/protocols/spn.md, Legacy protocol, LEG-23, LEG-24, LEG-27, LEG-42).
 //!
-//! What they do wrong they do wrong here, too, where a peer can see it: the provider waits for a byte before it dials, and a
-//! direction that breaks ends like one that is done. The consumer goes on with a client on another stream when one breaks.
+//! Their faults are imitated where a peer can see them: the provider waits for a byte before it dials, and a broken direction
+//! ends like a complete one. The consumer continues with a client on another stream when its stream breaks.
 
 use std::{
     io,
@@ -58,7 +58,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// What an agent has seen and said.
+/// The events that an agent has logged.
 #[derive(Debug, Default)]
 pub struct Journal(Mutex<Vec<String>>);
 
@@ -189,7 +189,7 @@ async fn serve(mut send: SendStream, mut recv: RecvStream, forward: SocketAddr) 
     splice(tcp, send, recv).await;
 }
 
-/// Both directions. One that breaks is finished, not reset: that is how the original does it.
+/// Copies both directions. A broken direction is finished, not reset, as in the original.
 async fn splice(tcp: TcpStream, mut send: SendStream, mut recv: RecvStream) {
     let (mut from_tcp, mut to_tcp) = tcp.into_split();
     tokio::join!(
@@ -204,7 +204,7 @@ async fn splice(tcp: TcpStream, mut send: SendStream, mut recv: RecvStream) {
     );
 }
 
-/// A consumer agent; returns where it listens.
+/// Starts a consumer agent. Returns its TCP address.
 pub async fn consumer_agent(pair: &Pair, ca: &str, hub: SocketAddr) -> (Agent, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let address = listener.local_addr().expect("its address");
@@ -239,7 +239,7 @@ async fn consume(connection: Connection, journal: Arc<Journal>, listener: Arc<Tc
     }
 }
 
-/// A client's connection. A stream that breaks is taken for a failed try, whatever has passed on it: another one goes on in its place.
+/// A client's connection. A broken stream counts as a failed try, whatever has passed on it: another stream continues in its place.
 async fn carry(tcp: TcpStream, connection: Connection, journal: Arc<Journal>) {
     let (mut from_tcp, mut to_tcp) = tcp.into_split();
     let began = Instant::now();
@@ -322,7 +322,7 @@ impl Hub {
         self.endpoint.local_addr().expect("its address")
     }
 
-    /// Sends a word to everybody.
+    /// Sends a control datagram to every session.
     pub fn say(&self, word: &'static str) {
         for session in self.sessions.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let _ = session.send_datagram(Bytes::from_static(word.as_bytes()));
@@ -367,7 +367,7 @@ async fn glue(mut from: RecvStream, mut to: SendStream) {
     let _ = to.finish();
 }
 
-/// A session that a test leads by hand, byte by byte.
+/// A session that a test drives by hand, byte by byte.
 pub struct Session {
     /// The QUIC connection.
     pub connection: Connection,
@@ -392,7 +392,7 @@ impl Session {
     }
 }
 
-/// A consumer that does nothing but send words, as fast as it can.
+/// A consumer that only sends control datagrams, as fast as it can.
 pub async fn flood(pair: &Pair, ca: &str, hub: SocketAddr, words: usize) {
     let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
     endpoint.set_default_client_config(client(&["sc01-consumer"], Some(pair), ca));
@@ -404,12 +404,12 @@ pub async fn flood(pair: &Pair, ca: &str, hub: SocketAddr, words: usize) {
     endpoint.wait_idle().await;
 }
 
-/// Tries a session, and says how it ended within its first second; with whatever certificate, or none.
+/// Tries a session with any certificate, or none. Returns how the session ended within its first second.
 pub async fn attempt(alpn: &str, pair: Option<&Pair>, ca: &str, hub: SocketAddr) -> String {
     let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
     endpoint.set_default_client_config(client(&[alpn], pair, ca));
     match endpoint.connect(hub, "127.0.0.1").expect("a dial").await {
-        // In TLS 1.3 a refused client hears of it only afterwards.
+        // In TLS 1.3 a client learns of its refusal only after its own handshake.
         Ok(connection) => match tokio::time::timeout(Duration::from_secs(1), connection.closed()).await {
             Ok(reason) => reason.to_string(),
             Err(_) => "established".to_owned(),

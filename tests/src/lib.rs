@@ -1,4 +1,4 @@
-//! What crosses crates.
+//! Support for tests that need several crates: programs, servers, simulations, the soak.
 
 pub mod greet;
 pub mod legacy;

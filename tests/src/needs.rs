@@ -1,5 +1,5 @@
-//! What a test needs that a machine with Rust and a C compiler may not have. Without it the test is skipped, loudly; or it fails, where skips are
-//! forbidden.
+//! Programs and files that tests need, and that a machine with Rust and a C compiler may not have. Without them a test is skipped, with a line on
+//! stderr, or fails if skips are forbidden.
 
 use std::{
     env, fs,
@@ -9,17 +9,17 @@ use std::{
     thread,
 };
 
-/// With this variable set, and to anything but 0, a test that is skipped fails; set to `programs`, unless it is vectors that are missing, which
-/// no package has.
+/// If this variable is set, and not to 0, a skipped test fails. With `programs`, only missing vectors, which no package has, may be the reason of a
+/// skip.
 pub const FORBID: &str = "TOWLINE_TESTS_FORBID_SKIPS";
 
-/// Where programs are that Debian does not put into everybody's `PATH`.
+/// Directories of programs that are not in every user's `PATH` on Debian.
 const MORE: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 
-/// Says that the current test is skipped, and why.
+/// Reports that the current test is skipped, and the reason.
 ///
 /// # Panics
-/// Where skips are forbidden.
+/// Skips are forbidden.
 pub fn skip(why: &str) {
     skip_unless(&["", "0"], why);
 }
@@ -27,7 +27,7 @@ pub fn skip(why: &str) {
 /// The same where vectors are missing.
 ///
 /// # Panics
-/// Where such skips are forbidden.
+/// Such skips are forbidden.
 pub fn skip_vectors(why: &str) {
     skip_unless(&["", "0", "programs"], why);
 }
@@ -36,12 +36,12 @@ fn skip_unless(allowed: &[&str], why: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     let forbid = env::var(FORBID).unwrap_or_default();
     assert!(allowed.contains(&forbid.as_str()), "{test}: {why}; {FORBID}={forbid} forbids to skip it");
-    // Not by eprintln!, whose lines nobody sees of a test that passes.
-    // In one piece: other tests write, too.
+    // Not by eprintln!, whose lines are hidden when a test passes.
+    // In one write: other tests write to stderr as well.
     let _ = io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes());
 }
 
-/// The path of a program; without it, says which Debian package has it, and the test has nothing to do.
+/// The path of a program. If it is missing, reports the Debian package that has it; the test then ends.
 #[must_use]
 pub fn program(name: &str, package: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -66,7 +66,7 @@ pub fn postgres(name: &str) -> Option<PathBuf> {
     found.pop()
 }
 
-/// Whether there is IPv6 on the loopback; without it, the test has nothing to do.
+/// Whether there is IPv6 on the loopback; if not, the test ends.
 #[must_use]
 pub fn ipv6() -> bool {
     let has_it = UdpSocket::bind("[::1]:0").is_ok();

@@ -88,7 +88,7 @@ impl Realm {
     }
 }
 
-/// Our hub, with what it told.
+/// Our hub, with its notices.
 pub struct OurHub {
     /// Its control.
     pub handle: HubHandle,
@@ -109,32 +109,32 @@ impl OurHub {
         config.client_ca = client_ca.to_owned();
         config.services.iter_mut().for_each(|service| service.singleton = singleton);
         let notices = Arc::new(Mutex::new(Vec::new()));
-        let told = notices.clone();
-        let tell = move |notice| told.lock().unwrap_or_else(PoisonError::into_inner).push(notice);
-        Self { handle: HubHandle::start(config, tell).expect("a hub"), notices }
+        let collected = notices.clone();
+        let collect = move |notice| collected.lock().unwrap_or_else(PoisonError::into_inner).push(notice);
+        Self { handle: HubHandle::start(config, collect).expect("a hub"), notices }
     }
 
-    /// Where it listens.
+    /// Its UDP address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.handle.local_addr()
     }
 
-    /// All that it has told.
+    /// All notices so far.
     #[must_use]
-    pub fn told(&self) -> Vec<Notice> {
+    pub fn notices(&self) -> Vec<Notice> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until it tells something.
+    /// Waits for a notice.
     pub async fn wait(&self, what: &str, is_it: impl Fn(&Notice) -> bool) {
         for _ in 0..2000 {
-            if self.told().iter().any(&is_it) {
+            if self.notices().iter().any(&is_it) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("no {what} in {:#?}", self.told());
+        panic!("no {what} in {:#?}", self.notices());
     }
 
     /// Waits for a session.
@@ -168,7 +168,7 @@ pub async fn echo() -> SocketAddr {
     .await
 }
 
-/// A TCP server with a habit.
+/// A TCP server that runs `habit` on each connection.
 pub async fn server<F: Future<Output = io::Result<()>> + Send + 'static>(
     habit: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> SocketAddr {
@@ -182,7 +182,7 @@ pub async fn server<F: Future<Output = io::Result<()>> + Send + 'static>(
     address
 }
 
-/// What is to happen without much delay.
+/// Waits for a future that must end soon.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(20), what).await.expect("in time")
 }

@@ -13,10 +13,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long anything may take that is waited for.
+/// Time limit of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where cargo has put the programs: beside this test's own directory.
+/// The directory of the built programs: beside this test's own directory.
 #[must_use]
 pub fn path_of(program: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
@@ -26,7 +26,7 @@ pub fn path_of(program: &str) -> PathBuf {
     path
 }
 
-/// A free UDP port; somebody else may take it before it is used, but hardly does.
+/// A free UDP port. Another process could take it before its use; this is unlikely.
 #[must_use]
 pub fn free_udp_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a UDP port").port()
@@ -82,13 +82,13 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts one of ours.
+    /// Starts a program of this project.
     #[must_use]
     pub fn start(program: &str, arguments: &[&str]) -> Self {
         Self::spawn(Command::new(path_of(program)).args(arguments))
     }
 
-    /// Starts any.
+    /// Starts any command.
     #[must_use]
     pub fn spawn(command: &mut Command) -> Self {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1");
@@ -325,7 +325,7 @@ impl Realm {
     }
 }
 
-/// How an agent finds its hubs, where that is not as its settings say.
+/// How an agent finds its hubs, if it differs from its settings.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ways<'a> {
     /// The hubs' port.
@@ -350,7 +350,7 @@ fn start_hub(on: On, inventory: &str) -> Program {
     hub
 }
 
-/// Where a consumer agent says that it listens.
+/// The address on which a consumer agent logs that it listens.
 fn listening(agent: &Program) -> SocketAddr {
     let line = agent.err_line("listening on ");
     let address = line.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next());

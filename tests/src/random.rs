@@ -1,4 +1,4 @@
-//! Chance that can be had again.
+//! Reproducible random numbers.
 
 /// A small generator (splitmix64): the same numbers for the same seed, on every machine.
 pub struct Random(u64);

@@ -1,4 +1,4 @@
-//! TCP servers and clients with habits, for tests of what goes through.
+//! TCP servers and clients with various behaviours, for tests of connections.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ pub fn serve(habit: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + Clone +
     thread::spawn(move || {
         for tcp in listener.incoming().map_while(Result::ok) {
             let habit = habit.clone();
-            // What goes wrong here is seen at the other end.
+            // Errors show at the other end.
             thread::spawn(move || drop(habit(tcp)));
         }
     });
@@ -34,7 +34,7 @@ pub fn echo(tcp: TcpStream) -> io::Result<()> {
     tcp.shutdown(Shutdown::Write)
 }
 
-/// Connects, with patience for reads and writes.
+/// Connects, with time limits for reads and writes.
 #[must_use]
 pub fn connect(address: SocketAddr) -> TcpStream {
     let tcp = TcpStream::connect(address).expect("a connection");
@@ -103,9 +103,9 @@ pub fn send(tcp: &TcpStream, mut pattern: Pattern) -> io::Result<()> {
     }
 }
 
-/// A name server that knows one name, and says of its addresses that they are good for no time.
+/// A name server that knows one name, and answers with a TTL of 0.
 pub struct NameServer {
-    /// Where it answers.
+    /// The address of the server.
     pub address: SocketAddr,
     listed: Arc<Mutex<Vec<IpAddr>>>,
 }
@@ -188,7 +188,7 @@ fn reply(query: &[u8], known: &[u8], listed: &[IpAddr]) -> Option<Vec<u8>> {
 
 /// A network address translator in front of one UDP server: each client behind it has an outer port of its own, which can change.
 pub struct Nat {
-    /// Where clients send to.
+    /// The address for clients.
     pub address: SocketAddr,
     outers: Outers,
 }
@@ -247,7 +247,7 @@ fn carry_back(client: SocketAddr, outer: &Arc<UdpSocket>, inner: &Arc<UdpSocket>
         while let Some(outer) = outer.upgrade() {
             let _ = outer.set_read_timeout(Some(Duration::from_millis(200)));
             let Ok((length, from)) = outer.recv_from(&mut datagram) else { continue };
-            // With its last sender an outer port is given up.
+            // An outer port is closed with its last sender.
             if from == server && Arc::strong_count(&outer) > 1 {
                 let _ = inner.send_to(&datagram[..length], client);
             }

@@ -1,7 +1,7 @@
 //! A network in a box: hubs and endpoints in one thread, on virtual time, over a network that loses, delays, reorders and duplicates.
 //!
 //! Everything follows from one seed. Of an odd one, endpoints can resume, and hubs are killed, restarted and drained under them, the network parts,
-//! and addresses change: whatever nobody has broken off must come through whole. A run checks its invariants as it goes, and returns its journal: what the machines told their hosts.
+//! and addresses change: each connection that no end has reset must come through whole. A run checks its invariants at each step, and returns its journal: the notices of the machines.
 
 mod lives;
 mod network;
@@ -39,10 +39,10 @@ use self::{
 };
 use crate::random::Random;
 
-/// A run that has not come to its end by then hangs.
+/// A run that has not ended by then hangs.
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// Certificates, made once: their making and checking is what a run costs.
+/// Certificates, made once: making and verifying them is most of the cost of a run.
 struct Certificates {
     ca: String,
     hub: (String, String),
@@ -96,7 +96,7 @@ struct World {
 /// Runs a seed to its end, and returns the journal.
 ///
 /// # Errors
-/// The journal so far, and which invariant broke, and when.
+/// The journal so far, the broken invariant, and the time.
 pub fn run(seed: u64) -> Result<Vec<String>, (Vec<String>, String)> {
     let mut world = World::new(seed);
     match world.play() {
@@ -217,7 +217,7 @@ impl World {
             while let Some(deed) = plan.first_entry().filter(|deed| *deed.key() <= self.now) {
                 let deed = deed.remove();
                 match deed.whose().and_then(|who| self.still.until(who)) {
-                    // Nobody is there to do it.
+                    // The end that would do it is gone.
                     Some(until) => _ = plan.insert(until + Duration::from_micros(1 + plan.len() as u64), deed),
                     None => self.perform(deed),
                 }
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    /// Lets everybody work until nobody has anything to do at this moment.
+    /// Runs all hubs and endpoints until none has work at this moment.
     fn settle(&mut self) -> Result<(), String> {
         let now = self.now;
         loop {
@@ -249,7 +249,7 @@ impl World {
         }
     }
 
-    /// Sends what a hub has to send, and notes what it says.
+    /// Sends a hub's datagrams, and journals its notices.
     fn work_seat(&mut self, nth: usize) -> bool {
         if self.still.holds(Who::Hub(nth)) {
             return false;

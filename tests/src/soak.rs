@@ -1,5 +1,5 @@
-//! The soak: thousands of connections through the real programs, while everything around them goes wrong, and every byte of them
-//! compared. `tests/benches/soak.rs` runs it; docs/reliability.md says what came of it.
+//! The soak: thousands of connections through the real programs, while all kinds of faults happen around them; every byte is
+//! compared. `tests/benches/soak.rs` runs it; docs/reliability.md has the results.
 
 mod ends;
 mod process;
@@ -33,20 +33,20 @@ use self::{
     world::{Sample, Seat, World},
 };
 
-/// What is to be done.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long there is trouble.
+    /// Duration of the troubles.
     pub time: Duration,
     /// Connections at once.
     pub connections: usize,
-    /// What is chosen by chance follows from it.
+    /// Seed of all random choices.
     pub seed: u64,
     /// Bytes a second of all bulk connections together.
     pub rate: u64,
     /// Names of troubles that are left out.
     pub without: Vec<String>,
-    /// If there are any: no others.
+    /// If not empty, only these troubles happen.
     pub only: Vec<String>,
     /// The second provider and consumer are those of smol.
     pub is_smol: bool,
@@ -69,12 +69,12 @@ impl Default for Options {
     }
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug)]
 pub struct Report {
     /// Of connections.
     pub tally: Tally,
-    /// What was wrong with processes.
+    /// Faults of processes.
     pub faults: Vec<String>,
     /// The whole, in Markdown.
     pub text: String,
@@ -266,7 +266,7 @@ fn machine() -> String {
     format!("processor: {model}, {cores} cores, {wide} AVX-512")
 }
 
-/// How often each trouble was, and how soon everybody was back after it.
+/// The number of each trouble, and how soon all sessions were back after it.
 fn troubles(past: &[Past]) -> String {
     let mut lines = "| trouble | times | all sessions back within: median, worst |\n|---|---:|---|\n".to_owned();
     for (name, what) in Trouble::NAMES {
@@ -286,7 +286,7 @@ fn troubles(past: &[Past]) -> String {
     lines
 }
 
-/// What the processes took; growth is that of the longest life of each seat, from when it was warm.
+/// The resources of the processes; growth is that of the longest life of each seat, from when it was warm.
 fn processes(samples: &[Sample]) -> String {
     let mut lines =
         "| process | lives | longest | memory, MiB: warm, at its end, most of all | files: most, last | CPU s |\n\

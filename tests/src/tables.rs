@@ -1,4 +1,4 @@
-//! The reference's state tables, and whether a machine does what they say.
+//! The state tables of the documents, and their comparison with machines.
 //!
 //! A section `## NAME` holds one or more Markdown tables whose first head is `state \ event`, whose other heads are events and `timer:NAME`s,
 //! and whose cells are `—` (stays, and does nothing) or `Next or Other / what it does`; among the next states, `—` means "or nothing".

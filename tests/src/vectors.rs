@@ -1,4 +1,4 @@
-//! Bytes that were captured from other programs. They are not part of this project: who has them puts them beside it, or says where they are.
+//! Bytes that were captured from other programs. They are not part of this project: users who have them put them beside it, or set `TOWLINE_VECTORS`.
 
 use std::{env, fs, path::PathBuf};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::needs;
 
-/// The folder with the vectors of a protocol; without it, says so, and the test that needs it has nothing to do.
+/// The folder with the vectors of a protocol. If it is missing, reports that; the test then ends.
 #[must_use]
 pub fn folder(protocol: &str) -> Option<PathBuf> {
     let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors"));

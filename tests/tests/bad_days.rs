@@ -1,5 +1,5 @@
-//! What happens around a program: nobody reads its output, the disk is full, files run out, an inventory is not there yet or hangs, a
-//! command hangs. None of it ends a program or blocks one.
+//! Faults around a program: its output is not read, the disk is full, file descriptors run out, an inventory is not available yet or hangs, a
+//! command hangs. None of these ends or blocks a program.
 
 use std::{
     collections::BTreeMap,
@@ -57,7 +57,7 @@ fn mkfifo(path: &str) {
 /// A pipe into which nothing goes any more, and its reader.
 fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
     let (reader, mut writer) = io::pipe().unwrap();
-    // As much as one takes unless it is told otherwise.
+    // The default capacity of a pipe.
     writer.write_all(&[b'.'; 65536]).unwrap();
     (reader, writer)
 }

@@ -29,10 +29,10 @@ use towline_tests::{
 };
 use towline_tokio::Tokio;
 
-/// Whoever greets does not care.
+/// The greeter does not depend on the kind of stream.
 const NOWHERE: ([u8; 4], u16) = ([0; 4], 0);
 
-/// Puts streams under a greeter as `next` brings them, until one client was not greeted; says how many were.
+/// Gives the streams of `next` to a greeter, until one client was not greeted. Returns the number of greeted clients.
 async fn greet<R: Runtime, S: ByteStream>(mut next: impl FnMut(&mut Context<'_>) -> Poll<S>) -> usize {
     let names = Names::Hosts(Arc::default());
     let mut streams = StreamLoop::<Greeter, R>::new(Greeter::new(Config::default()), Vec::new(), names, 4096);
@@ -49,7 +49,7 @@ async fn greet<R: Runtime, S: ByteStream>(mut next: impl FnMut(&mut Context<'_>)
             match streams.poll_notice(cx) {
                 Poll::Ready(Some(ended)) if ended.outcome == Outcome::Greeted => greeted += 1,
                 Poll::Ready(Some(_)) => return Poll::Ready(greeted),
-                Poll::Ready(None) => panic!("nobody has told it to end"),
+                Poll::Ready(None) => panic!("the greeter ended by itself"),
                 Poll::Pending => return Poll::Pending,
             }
         }

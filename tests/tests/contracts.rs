@@ -241,7 +241,7 @@ fn a_realm_that_is_enabled_again_waits_for_its_address() {
     let good = fs::read_to_string(&file).unwrap();
     fs::write(&file, good.replace("name: r\n", "name: r\n  disabled: true\n")).unwrap();
     realm.hub.signal("USR1");
-    realm.hub.err_line("its realm is disabled: draining");
+    realm.hub.err_line("the realm is disabled; the hub drains");
     fs::write(&file, &good).unwrap();
     realm.hub.signal("USR1");
     realm.hub.err_line("the next attempt follows when a draining hub has ended");

@@ -51,7 +51,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Its own children end when it is told to; a SIGKILL would leave them behind for a moment.
+        // On a signal the server ends its children first; SIGKILL would leave them behind for a moment.
         self._server.signal("INT");
         self._server.wait();
     }
@@ -62,7 +62,7 @@ struct Programs {
     initdb: PathBuf,
     postgres: PathBuf,
     psql: PathBuf,
-    /// Who the server is to be when we are root, which it refuses to be: its number, and the program that makes it so.
+    /// The user of the server if the test runs as root, which the server refuses: its id, and the program that changes the user.
     user: Option<(u32, PathBuf)>,
 }
 
@@ -85,7 +85,7 @@ impl Programs {
         let Some((_, setpriv)) = &self.user else { return Command::new(program) };
         let mut command = Command::new(setpriv);
         command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
-        // Not every directory of ours is its to be in.
+        // The server's user may not have access to this directory.
         command.current_dir(Path::new("/"));
         command
     }

@@ -149,7 +149,7 @@ fn licence_expressions_are_read_as_spdx_means_them() {
     }
 }
 
-/// Who embeds a library does not compile the programs' dependencies, nor whoever embeds the core any socket.
+/// A program that embeds a library does not compile the programs' dependencies; one that embeds the core compiles no sockets.
 #[test]
 fn libraries_bring_nothing_of_the_programs() {
     let brought = |arguments: &[&str]| {

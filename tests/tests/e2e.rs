@@ -356,7 +356,7 @@ fn sigterm_pauses_what_is_there_and_the_next_hub_goes_on_with_it() {
     assert!(end.contains(r#""disconnectReason":"closed""#), "{end}");
 }
 
-/// Without resume, a hub that is told to end waits for its connections.
+/// Without resume, a hub that drains waits for its connections.
 #[test]
 fn sigterm_drains_what_cannot_be_paused() {
     let mut realm = Realm::start(|inventory| inventory);
@@ -512,7 +512,7 @@ fn malformed_control_frames_close_only_their_own_session() {
     echo_works(path.address, b"unharmed");
 }
 
-/// SIGKILL says nothing to anybody: the idle timeout finds it out.
+/// SIGKILL sends nothing to the peers: the idle timeout detects it.
 #[test]
 fn a_provider_that_dies_without_a_word_is_a_reset_and_is_replaced() {
     let realm = Realm::start(|inventory| inventory);

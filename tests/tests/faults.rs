@@ -161,7 +161,7 @@ fn b11_aborted_downloads_leave_nothing_behind() {
             abort(client);
         }
     }
-    // 320 of them, three times the stream credit: every server has been told.
+    // 320 connections, three times the stream credit: every server has seen a reset.
     let deadline = Instant::now() + Duration::from_secs(20);
     while OPEN.load(Ordering::SeqCst) > 0 {
         assert!(Instant::now() < deadline, "{} still write", OPEN.load(Ordering::SeqCst));
@@ -221,7 +221,7 @@ fn b16_a_hub_that_drains_holds_up_no_other() {
     let disabled = "name: r2\n  disabled: true\n";
     fs::write(first.file("inventory.yaml"), both.replace("name: r2\n", disabled)).unwrap();
     first.hub.signal("USR1");
-    first.hub.err_line("its realm is disabled: draining");
+    first.hub.err_line("the realm is disabled; the hub drains");
     // Meanwhile the first is served, and follows another reload.
     let began = Instant::now();
     fs::write(first.file("inventory.yaml"), first_only.replace("- c\n", "- c\n      - d\n")).unwrap();

@@ -49,12 +49,12 @@ async fn our_hub_between_their_agents() {
     for _ in 0..3 {
         round_trip(TcpStream::connect(address).await.unwrap()).await;
     }
-    // SIGTERM: the word, their answer, their close.
+    // SIGTERM: the control datagram, their answer, their close.
     hub.handle.shutdown();
     soon(provider.journal.wait("word: notify_shutdown")).await;
     soon(consumer.journal.wait("word: notify_shutdown")).await;
     soon(hub.wait("end", |notice| matches!(notice, Notice::Stopped))).await;
-    assert_eq!(hub.told().iter().filter(|notice| is_session_end(notice)).count(), 2);
+    assert_eq!(hub.notices().iter().filter(|notice| is_session_end(notice)).count(), 2);
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn our_endpoints_with_their_hub() {
     round_trip(consumer.connect().await.unwrap()).await;
     soon(hub.journal.wait("word: request_provider_start")).await;
     round_trip(consumer.connect().await.unwrap()).await;
-    // The word makes our endpoints leave in good order.
+    // The control datagram makes our endpoints leave cleanly.
     hub.say("notify_shutdown");
     soon(hub.journal.wait("word: notify_shutdown")).await;
     control.close();

@@ -1,4 +1,4 @@
-//! Nothing in the documents or in the code points to what is not there.
+//! Every link and citation in the documents and the code has a target.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

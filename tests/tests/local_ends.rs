@@ -1,5 +1,5 @@
-//! What TCP peers of agents see, with the real programs on both runtimes: answers before resets, resets in place of ends that are none, and no
-//! connection that outlives whoever wanted it.
+//! What TCP peers of agents see, with the real programs on both runtimes: answers before resets, resets in place of ends that are not clean, and no
+//! connection that outlives its client.
 
 use std::{
     fs, io,
@@ -101,7 +101,7 @@ fn a_service_is_told_when_nobody_wants_its_bytes() {
     }
 }
 
-/// A service that tells what it reads, and how that ends, and writes nothing.
+/// A service that reports the bytes it reads and their end, and writes nothing.
 fn listener() -> (SocketAddr, mpsc::Receiver<io::Result<usize>>) {
     let (told, seen) = mpsc::channel();
     let address = serve(move |mut tcp| {
@@ -299,8 +299,8 @@ fn a_proxy_that_dies_in_the_middle_resets_its_client() {
     assert!(is_reset(&end), "{end:?}");
 }
 
-/// A provider that is stopped gets connections that are soon given to another one. When it goes on, the hub has long told it to forget them, behind
-/// all that it was given.
+/// A provider that is stopped gets connections that are soon given to another one. When it continues, the frames with
+/// which the hub withdraws them stand behind everything else in its socket.
 #[test]
 fn a_provider_that_was_stopped_serves_nothing_that_has_moved() {
     const CONNECTIONS: usize = 150;

@@ -20,7 +20,7 @@ use towline_tests::{
     servers::{connect, echo, serve},
 };
 
-/// A name server that says of every answer, also of a "no", that it is good for an hour.
+/// A name server whose answers, negative ones included, have a TTL of an hour.
 struct Dns {
     address: SocketAddr,
     names: Arc<Mutex<BTreeMap<String, Vec<IpAddr>>>>,
@@ -143,7 +143,7 @@ fn what_the_system_says_is_read_again_when_it_changes() {
         fs::write(&new, "127.0.0.1 localhost\n192.0.2.8 hub.test\n").unwrap();
         fs::rename(&new, &hosts).unwrap();
         assert_eq!(resolver.addresses("hub.test.").await.unwrap(), ["192.0.2.8".parse::<IpAddr>().unwrap()]);
-        // A server that nobody is at: it says so of that one.
+        // The file names a server again, which does not answer: the error is about that server.
         fs::write(&hosts, "").unwrap();
         fs::write(&servers, "nameserver 127.0.0.77\noptions timeout:1 attempts:1\n").unwrap();
         let error = resolver.addresses("hub.test.").await.unwrap_err().to_string();

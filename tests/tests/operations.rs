@@ -152,7 +152,7 @@ fn a_singleton_hands_over_while_the_old_one_still_serves() {
     held.write_all(b"a").unwrap();
     held.read_exact(&mut [0]).unwrap();
     set_weight(&realm, &old, "p.env", 0);
-    // The new one is let in although the old one is still there.
+    // The new provider is accepted although the old one is still there.
     let _new = realm.provider("p2", web("new"));
     assert_eq!(get(address).unwrap(), "new");
     held.write_all(b"b").unwrap();
@@ -271,7 +271,7 @@ fn an_operator_asks_pauses_and_drains() {
     let nobody = ctl(&realm, &["status"]);
     assert_eq!(nobody.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("was it started with --control"), "{nobody:?}");
-    // A killed hub's socket is in nobody's way.
+    // The socket of a killed hub is replaced.
     realm.hub = start();
     realm.hub.err_line("listening on");
     realm.hub.signal("KILL");

@@ -25,7 +25,7 @@ struct Running {
 }
 
 impl Running {
-    /// It ends by itself when it is told to accept nothing more.
+    /// Drains the proxy, which then ends by itself.
     fn drain(mut self) {
         (self.drain)();
         self.thread.take().expect("a thread").join().expect("an end");
@@ -156,7 +156,7 @@ fn many_at_once_ask_the_origin_once(start: fn(Config, Dns) -> Running) {
     proxy.drain();
 }
 
-/// However a client puts its question, the origin is asked what the answer is kept under.
+/// Whatever the form of a client's head, the origin gets the head of the cache key.
 fn nobody_plants_the_answer_to_another_question(start: fn(Config, Dns) -> Running) {
     let heads = Arc::new(Mutex::new(Vec::new()));
     let seen = heads.clone();
@@ -192,7 +192,7 @@ fn nobody_plants_the_answer_to_another_question(start: fn(Config, Dns) -> Runnin
     }
 }
 
-/// The head's own time is so long that whoever has to wait for it waits in vain.
+/// The time limit of a head is so long that a client that has to wait for it fails.
 fn slow_heads_keep_nobody_out(start: fn(Config, Dns) -> Running) {
     let (config, _) = setting(|config| {
         config.accept.max_transactions = 40;
@@ -218,7 +218,7 @@ fn slow_heads_keep_nobody_out(start: fn(Config, Dns) -> Running) {
     proxy.drain();
 }
 
-/// Nobody answers for a crowd of names; one that has an answer is found all the same.
+/// Many names get no answer; a name that has an answer is resolved nevertheless.
 fn slow_names_keep_nobody_out(start: fn(Config, Dns) -> Running) {
     let names = NameServer::start_silent("origin.test", &[[127, 0, 0, 1].into()]);
     let (config, _) = setting(|config| {

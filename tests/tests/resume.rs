@@ -296,7 +296,7 @@ fn an_ssh_session_stays_usable() {
         file("authorized")
     );
     fs::write(file("sshd_config"), config).unwrap();
-    // It wants its directory, and its whole path.
+    // sshd needs its directory, and its absolute path.
     let _ = fs::create_dir_all("/run/sshd");
     let sshd = Program::spawn(Command::new(sshd).args(["-D", "-e", "-f", &file("sshd_config")]));
     sshd.err_line("Server listening");

@@ -174,7 +174,7 @@ fn a_hub_that_has_stopped_has_left_its_address() {
     for on in BOTH {
         let config = realm.hub(SocketAddr::from(([127, 0, 0, 1], free_udp_port())));
         let (address, (told, free)) = (config.bind, mpsc::channel());
-        // Tried in the hub's own thread, at the very moment.
+        // Bound in the hub's own thread, when the notice arrives.
         let tell = move |notice| {
             if matches!(notice, hub::Notice::Stopped) {
                 told.send(UdpSocket::bind(address).map(drop)).unwrap();

@@ -4,7 +4,7 @@ use std::{env, thread};
 
 use towline_tests::sim;
 
-/// Seeds that every run of the tests tries; `TOWLINE_SIM_SEEDS=100000` tries so many.
+/// Number of seeds in every run of the tests; `TOWLINE_SIM_SEEDS=100000` changes it.
 const SEEDS: u64 = 1000;
 
 #[test]

@@ -138,7 +138,7 @@ fn sigterm_ends_with_the_last_transaction() {
     tcp.read_exact(&mut first).unwrap();
     proxy.signal("TERM");
     proxy.err_line("SIGTERM");
-    // Nobody is accepted any more; the last ones may still stand in the queue.
+    // No client is accepted any more; the last ones may still be in the queue.
     let began = Instant::now();
     while TcpStream::connect(address).is_ok() {
         assert!(began.elapsed() < PATIENCE, "it still listens");
@@ -290,7 +290,7 @@ fn hostile_clients_do_no_harm() {
         held.push(tcp);
     }
     honest(2);
-    // Heads that are none; ends in the middle; NULs; floods behind the head; resets at once.
+    // Malformed heads; ends in the middle; NULs; floods after the head; resets at once.
     hostile(2, |mut tcp| tcp.write_all(&[b'x'; 9000]));
     hostile(3, |mut tcp| {
         tcp.write_all(b"127.0.0.1 half")?;

@@ -4,7 +4,7 @@ use std::env;
 
 use towline_tests::txn::lives;
 
-/// Seeds that every run of the tests tries.
+/// Number of seeds in every run of the tests.
 const SEEDS: u64 = 500;
 
 #[test]

@@ -193,7 +193,7 @@ fn an_adaptor_changes_the_bytes_and_keeps_the_connections() {
     assert_eq!(hex.poll_notice(), Some(Ended { conn, outcome: Outcome::Greeted }));
 }
 
-/// How a greeter on a runtime ends with two clients, one after the other, and what they were told.
+/// The outcomes of a greeter on a runtime with two clients, one after the other.
 fn greeted_by<R: Runtime>(run: impl FnOnce(Pin<Box<dyn Future<Output = ()>>>) + Send + 'static) {
     let (tell, told) = mpsc::channel();
     let (address_to, address_from) = mpsc::channel();

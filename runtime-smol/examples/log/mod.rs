@@ -1,4 +1,4 @@
-//! Diagnostics of the library on stderr. What comes again and again is counted.
+//! Diagnostics of the library on stderr. Repeated lines are counted.
 
 use std::{
     io, thread,
@@ -8,7 +8,7 @@ use std::{
 use towline_core::host::LogLimit;
 use tracing_subscriber::{filter::LevelFilter, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
 
-/// How often it is said what was held back.
+/// Interval of the reports on suppressed lines.
 const REPORT: Duration = Duration::from_secs(1);
 
 pub(crate) fn init() {

@@ -1,4 +1,4 @@
-//! A realm that is thrown away with the example: certificates, and a hub on this machine that can be replaced.
+//! A temporary realm for an example: certificates, and a hub on this machine that can be replaced.
 
 use std::{error::Error, net::SocketAddr};
 
@@ -42,7 +42,7 @@ impl Realm {
         Ok(Self { authority, record, hub, stopped })
     }
 
-    /// Where its endpoints find it.
+    /// The hub's UDP port.
     pub(crate) fn port(&self) -> u16 {
         self.record.bind.port()
     }
@@ -58,10 +58,10 @@ impl Realm {
         Ok(Config::new(role, "127.0.0.1", identity, Roots::from_pem(&self.authority.certificate)?))
     }
 
-    /// Ends the hub, without a pause for anybody, and starts another in its place.
+    /// Ends the hub at once, and starts another one in its place.
     pub(crate) async fn replace_hub(&mut self) -> Result<(), Box<dyn Error>> {
         self.hub.stop();
-        // Its address is free when it has stopped.
+        // The address is free when the hub has stopped.
         self.stopped.recv().await;
         (self.hub, self.stopped) = start(&self.record)?;
         Ok(())
@@ -69,10 +69,10 @@ impl Realm {
 }
 
 fn start(record: &hub::Config) -> Result<(HubHandle, mpsc::UnboundedReceiver<()>), Box<dyn Error>> {
-    let (told, stopped) = mpsc::unbounded_channel();
+    let (sender, stopped) = mpsc::unbounded_channel();
     let hub = HubHandle::start(record.clone(), move |notice| {
         if matches!(notice, Notice::Stopped) {
-            let _ = told.send(());
+            let _ = sender.send(());
         }
     })?;
     Ok((hub, stopped))

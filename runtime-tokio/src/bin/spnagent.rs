@@ -144,7 +144,7 @@ fn main() -> ExitCode {
 }
 
 impl Error {
-    /// 1: what was given is bad. 2: usage, or the machine.
+    /// 1: invalid certificates, key or configuration. 2: usage, or an error of the system.
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Identity { .. } | Self::Start(StartError::Config(_)) => 1,
@@ -169,11 +169,11 @@ async fn run(command: Command) -> Result<(), Error> {
             span.in_scope(|| tracing::info!(port = hubs.port, %forward, "providing"));
             let forward = Forward { keepalive: keepalive(&common, &file)?, ..forward.into() };
             let (control, agent) = provider_agent(config, hubs, forward, session_log())?;
-            let again = move || {
+            let read_again = move || {
                 let file = env_file(&common)?;
                 Ok((config_of(Role::Provider, &common, &file)?, Some(weight_of(weight, &file)?)))
             };
-            until_signal(control, agent, again).instrument(span).await
+            until_signal(control, agent, read_again).instrument(span).await
         }
         Command::Consumer { common, bind_address } => {
             let file = env_file(&common)?;
@@ -188,23 +188,23 @@ async fn run(command: Command) -> Result<(), Error> {
             let (span, port) = (tracing::error_span!("consumer", hub = config.server_name), hubs.port);
             let (control, local, agent) = consumer_agent(config, hubs, bind, session_log()).await?;
             span.in_scope(|| tracing::info!(port, "listening on {local}"));
-            let again = move || Ok((config_of(Role::Consumer, &common, &env_file(&common)?)?, None));
-            until_signal(control, agent, again).instrument(span).await
+            let read_again = move || Ok((config_of(Role::Consumer, &common, &env_file(&common)?)?, None));
+            until_signal(control, agent, read_again).instrument(span).await
         }
     }
 }
 
-/// The keep-alive of local sockets: a minute unless it is said, and none for 0.
+/// The keep-alive of local sockets: 60 s by default, none for 0.
 fn keepalive(common: &Common, file: &EnvFile) -> Result<Option<Duration>, Error> {
     let setting = ("tcp-keepalive", "SPN_TCP_KEEPALIVE");
     let Some(text) = file.text(common.tcp_keepalive.as_deref(), setting.1) else { return Ok(Some(KEEPALIVE)) };
-    // The kernel takes no more.
+    // The kernel accepts no larger value.
     let seconds = text.parse().ok().filter(|seconds| *seconds <= 32_767);
     let seconds: u64 = seconds.ok_or_else(|| value(setting, text, "seconds, 0 to 32767"))?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
-/// A provider's weight: 100 unless it is said.
+/// A provider's weight; 100 by default.
 fn weight_of(option: Option<u16>, file: &EnvFile) -> Result<u16, Error> {
     match (option, file.text(None, "SPN_WEIGHT")) {
         (Some(weight), _) => Ok(weight),
@@ -215,25 +215,25 @@ fn weight_of(option: Option<u16>, file: &EnvFile) -> Result<u16, Error> {
     }
 }
 
-/// What is read again.
-type Again = Arc<dyn Fn() -> Result<(Config, Option<u16>), Error> + Send + Sync>;
+/// Reads the settings again, for a reload.
+type ReadAgain = Arc<dyn Fn() -> Result<(Config, Option<u16>), Error> + Send + Sync>;
 
-/// Runs the agent. SIGTERM ends it in good order, SIGINT and SIGQUIT at once; SIGHUP and SIGUSR1 read certificates, key and weight again.
+/// Runs the agent. SIGTERM ends it cleanly, SIGINT and SIGQUIT at once; SIGHUP and SIGUSR1 reload certificates, key and weight.
 async fn until_signal(
     control: Control,
     agent: impl Future<Output = ()>,
-    again: impl Fn() -> Result<(Config, Option<u16>), Error> + Send + Sync + 'static,
+    read_again: impl Fn() -> Result<(Config, Option<u16>), Error> + Send + Sync + 'static,
 ) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut user = signal(SignalKind::user_defined1())?;
-    let again: Again = Arc::new(again);
+    let read_again: ReadAgain = Arc::new(read_again);
     tokio::pin!(agent);
     let mut reload = None;
     loop {
-        let why = tokio::select! {
+        let signal = tokio::select! {
             () = &mut agent => return Ok(()),
             () = async { match &mut reload { Some(reload) => reload.await, None => std::future::pending().await } } => {
                 reload = None;
@@ -255,33 +255,33 @@ async fn until_signal(
             _ = hang_up.recv() => "SIGHUP",
             _ = user.recv() => "SIGUSR1",
         };
-        // A newer one replaces one that waits for a file.
-        reload = Some(Box::pin(take_again(why, control.clone(), again.clone())));
+        // A newer reload replaces one that still waits for a file.
+        reload = Some(Box::pin(reload_settings(signal, control.clone(), read_again.clone())));
     }
 }
 
-async fn take_again(why: &'static str, control: Control, again: Again) {
-    // Beside the loop: a file may hang.
-    let settings = process::beside(move || again()).await.map_err(Error::from).flatten();
+async fn reload_settings(signal: &'static str, control: Control, read_again: ReadAgain) {
+    // In a thread beside the loop: reading a file may hang.
+    let settings = process::beside(move || read_again()).await.map_err(Error::from).flatten();
     let (config, weight) = match settings {
         Ok(settings) => settings,
-        Err(error) => return tracing::error!("{why}: reload failed: {error}; the current settings stay in use"),
+        Err(error) => return tracing::error!("{signal}: reload failed: {error}; the current settings stay in use"),
     };
     if let Err(error) = control.set_identity(config.identity, config.roots).await {
-        return tracing::error!("{why}: reload failed: {error}; the current settings stay in use");
+        return tracing::error!("{signal}: reload failed: {error}; the current settings stay in use");
     }
     match weight {
         Some(weight) => {
             control.set_weight(weight);
-            tracing::info!(weight, "{why}: certificates and weight reloaded");
+            tracing::info!(weight, "{signal}: certificates and weight reloaded");
         }
-        None => tracing::info!("{why}: certificates reloaded"),
+        None => tracing::info!("{signal}: certificates reloaded"),
     }
 }
 
-/// Logs events of sessions, each with the id that the session has in the hub's records.
+/// Logs events of sessions, each with the session id of the hub's records.
 fn session_log() -> impl FnMut(SessionNotice) + Send + 'static {
-    // The notice of an end has the address only.
+    // The notice of a session's end has only the address.
     let mut ids: BTreeMap<SocketAddr, String> = BTreeMap::new();
     move |notice| match notice {
         SessionNotice::SessionUp { remote, protocol, session_id, service } => {
@@ -300,12 +300,12 @@ fn session_log() -> impl FnMut(SessionNotice) + Send + 'static {
             tracing::info!(%remote, %through, session_id = ids.get(&through), "another address of the same hub; kept in reserve");
         }
         SessionNotice::Limit { what } => tracing::warn!("limit reached: {what}"),
-        // About connections; the loop has dealt with them.
+        // Notices about connections, which the loop has handled.
         _ => {}
     }
 }
 
-/// All that an environment file may say.
+/// All variables that an environment file may set.
 const SETTINGS: [&str; 14] = [
     HOSTNAME.1,
     PORT.1,
@@ -343,7 +343,7 @@ fn congestion(common: &Common, file: &EnvFile) -> Result<Congestion, SettingsErr
     })
 }
 
-/// The settings alone.
+/// The endpoint's configuration, without the hubs.
 fn config_of(role: Role, common: &Common, file: &EnvFile) -> Result<Config, Error> {
     config(role, common, file).map(|(config, _)| config)
 }
@@ -389,10 +389,10 @@ fn config(role: Role, common: &Common, file: &EnvFile) -> Result<(Config, Hubs),
 const HOSTNAME: (&str, &str) = ("spn-hub-hostname", "SPN_HUB_HOSTNAME");
 const PORT: (&str, &str) = ("spn-hub-port", "SPN_HUB_PORT");
 const URL: (&str, &str) = ("spn-hub-url", "SPN_HUB_URL");
-/// The UDP port of a hub that names none.
+/// The UDP port of the hub if none is set.
 const DEFAULT_PORT: u16 = 4433;
 
-/// Host and port of the hub, from either family of settings.
+/// Host and port of the hub, from host and port settings or from a URL.
 fn hub(common: &Common, file: &EnvFile) -> Result<(String, u16), Error> {
     let hub = file.first(&[(common.spn_hub_hostname.as_deref(), HOSTNAME.1), (common.spn_hub_url.as_deref(), URL.1)]);
     let Some(hub) = hub else {
@@ -411,7 +411,7 @@ fn hub(common: &Common, file: &EnvFile) -> Result<(String, u16), Error> {
         return Err(value(setting, hub.value.clone(), "the DNS name or IP address of the hub"));
     }
     let port = match (url_port, port) {
-        // The port of a URL is as strong as the URL.
+        // The port of a URL has the precedence of the URL.
         (Some(of_url), Some((port, origin))) => {
             if origin < hub.origin {
                 port
@@ -445,7 +445,7 @@ fn number(setting: (&'static str, &'static str), text: &str) -> Result<u16, Erro
     port.ok_or_else(|| value(setting, text.to_owned(), "a UDP port, 1 to 65535"))
 }
 
-/// PEM text and where it is from.
+/// PEM text and its origin.
 struct Pem {
     text: String,
     origin: String,
@@ -465,7 +465,7 @@ fn pem(
         (None, Some(found)) if found.which == 0 => file.path(found),
         (None, Some(found)) => {
             let origin = text_variable.unwrap_or(variable).to_owned();
-            // Where a variable has one line only, people write its breaks so.
+            // Where a variable can have only one line, line breaks are written as `\n`.
             let text = if found.value.contains('\n') { found.value.clone() } else { found.value.replace("\\n", "\n") };
             return Ok(Pem { text, origin });
         }

@@ -1,13 +1,13 @@
-//! Cluster managers: what starts and stops the providers that a hub asks for (docs/protocols/spn.md, Starting and stopping providers, MNG-14 to MNG-16).
+//! Cluster managers start and stop the providers that a hub requests (docs/protocols/spn.md, Starting and stopping providers, MNG-14 to MNG-16).
 //!
-//! One [`ClusterManager`] for each kind of `clusterManagerUrn`, found by its scheme. This crate has one of them: [`Commands`], for `exec:`.
+//! Each scheme of `clusterManagerUrn` has a [`ClusterManager`]. This crate has one of them: [`Commands`], for `exec:`.
 //!
 //! ```
 //! use std::sync::Arc;
 //! use towline_core::spn::hub::ClusterTask;
 //! use towline_tokio::cli::cluster::{ClusterError, ClusterManager, Clusters, Done};
 //!
-//! /// Whoever is asked to run our providers by hand.
+//! /// A person who starts our providers by hand.
 //! struct Operator;
 //!
 //! impl ClusterManager for Operator {
@@ -48,29 +48,30 @@ use towline_core::spn::hub::ClusterTask;
 
 use crate::cli::process::Own;
 
-/// How long a command may take, unless told.
+/// Default time limit of a command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 
-/// What a cluster manager does, while it does it.
+/// The work of a cluster manager, as a future.
 pub type Done<'a> = Pin<Box<dyn Future<Output = Result<(), ClusterError>> + Send + 'a>>;
 
-/// Starts and stops providers. It answers when the thing is done, or cannot be; how long it tries is its own affair.
+/// Starts and stops providers. Its futures end when the provider is started or stopped, or when this has failed; each implementation sets its own
+/// time limits.
 pub trait ClusterManager: Send + Sync {
-    /// Starts a provider. One that runs already is no error.
+    /// Starts a provider. A provider that runs already is no error.
     fn start<'a>(&'a self, task: &'a ClusterTask) -> Done<'a>;
-    /// Stops a provider. One that does not run is no error.
+    /// Stops a provider. A provider that does not run is no error.
     fn stop<'a>(&'a self, task: &'a ClusterTask) -> Done<'a>;
 }
 
 /// Why a provider was not started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// The inventory names a kind of cluster manager that is not here.
+    /// The inventory names a kind of cluster manager that is not available.
     #[error("no cluster manager for `{urn}`; available: {}", if known.is_empty() { "none" } else { known.as_str() })]
     NoBackEnd {
         /// `clusterManagerUrn`.
         urn: String,
-        /// Those that are here.
+        /// The available ones.
         known: String,
     },
     /// What follows `exec:` names no command.
@@ -78,13 +79,13 @@ pub enum ClusterError {
     NoCommand {
         /// `clusterManagerUrn`.
         urn: String,
-        /// Where commands are.
+        /// The directory of commands.
         directory: PathBuf,
     },
-    /// A command would take it for an option.
+    /// The `serviceId` is empty, or a command would take it for an option.
     #[error("serviceId `{0}`: expected a name that is not empty and does not begin with `-`")]
     ServiceId(String),
-    /// The command did not even begin.
+    /// The command could not be run.
     #[error("cannot run {}: {error}", path.display())]
     Run {
         /// The command.
@@ -105,15 +106,15 @@ pub enum ClusterError {
     TooLong {
         /// The command.
         path: PathBuf,
-        /// How long it had.
+        /// The time limit.
         limit: Duration,
     },
-    /// What another cluster manager has to say.
+    /// An error of another cluster manager.
     #[error("{0}")]
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The cluster managers that are here, by the scheme of `clusterManagerUrn`.
+/// The available cluster managers, by the scheme of `clusterManagerUrn`.
 #[derive(Default)]
 pub struct Clusters(BTreeMap<String, Box<dyn ClusterManager>>);
 
@@ -130,17 +131,17 @@ pub fn scheme(urn: &str) -> &str {
 }
 
 impl Clusters {
-    /// One more, for URNs that begin with `scheme` and a colon.
+    /// Adds a cluster manager for URNs that begin with `scheme` and a colon.
     #[must_use]
     pub fn with(mut self, scheme: &str, manager: impl ClusterManager + 'static) -> Self {
         self.0.insert(scheme.to_owned(), Box::new(manager));
         self
     }
 
-    /// The one that `clusterManagerUrn` names.
+    /// The cluster manager that `clusterManagerUrn` names.
     ///
     /// # Errors
-    /// When it is not here.
+    /// It is not available.
     pub fn find(&self, urn: &str) -> Result<&dyn ClusterManager, ClusterError> {
         self.0.get(scheme(urn)).map(|manager| &**manager).ok_or_else(|| ClusterError::NoBackEnd {
             urn: urn.to_owned(),
@@ -151,9 +152,9 @@ impl Clusters {
 
 /// `exec:NAME`: runs the command of that name in one directory, as `NAME start SERVICE_ID` or `NAME stop SERVICE_ID`.
 ///
-/// It is done when the command has ended with 0. Everything else that the inventory says of the provider is on its standard input, as JSON
-/// with the inventory's own names; so the inventory chooses among the operator's commands, and cannot bring any of its own.
-/// What the command writes, to either output, goes to our stderr.
+/// The work is done when the command has ended with 0. The command reads the rest of the provider's `availabilityManagement` from its standard input,
+/// as JSON with the inventory's own names. So the inventory chooses among the operator's commands, and cannot add any.
+/// Both outputs of the command go to the stderr of this process.
 #[derive(Debug)]
 pub struct Commands {
     directory: PathBuf,
@@ -161,25 +162,25 @@ pub struct Commands {
 }
 
 #[derive(Clone, Copy)]
-enum Deed {
+enum Operation {
     Start,
     Stop,
 }
 
 impl Commands {
-    /// Those in a directory.
+    /// The commands in a directory.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
         Self { directory, limit: COMMAND_LIMIT }
     }
 
-    /// A command may take so long, and is then killed with all that it has started; 120 s unless told.
+    /// Sets the time limit of a command, 120 s by default. After that the command is killed, with all processes that it has started.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
 
-    async fn run(&self, deed: Deed, task: &ClusterTask) -> Result<(), ClusterError> {
+    async fn run(&self, operation: Operation, task: &ClusterTask) -> Result<(), ClusterError> {
         let availability = &*task.availability;
         let urn = &availability.cluster_manager;
         let name = urn.split_once(':').map_or("", |(_, name)| name);
@@ -190,13 +191,13 @@ impl Commands {
             return Err(ClusterError::ServiceId(availability.service_id.clone()));
         }
         let path = self.directory.join(name);
-        let mut child = spawn(&path, deed, &availability.service_id)
+        let mut child = spawn(&path, operation, &availability.service_id)
             .map_err(|error| ClusterError::Run { path: path.clone(), error })?;
-        let mut leash = Leash::new(&child);
-        let (input, text) = (child.stdin.take(), told(task));
+        let mut group = ProcessGroup::new(&child);
+        let (input, text) = (child.stdin.take(), command_input(task));
         let feed = async {
             if let Some(mut input) = input {
-                // It need not read.
+                // A command need not read its input.
                 let _ = input.write_all(text.as_bytes()).await;
             }
             future::pending::<()>().await;
@@ -206,17 +207,17 @@ impl Commands {
             () = feed => return Ok(()),
         };
         if let Ok(Ok(_)) = ended {
-            leash.let_go();
+            group.release();
         }
         match ended {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(ClusterError::Failed { path, status }),
             Ok(Err(error)) => Err(ClusterError::Run { path, error }),
             Err(_) => {
-                leash.kill();
-                // Only now is it gone for good.
+                group.kill();
+                // The group stays armed until the killed command is reaped.
                 let _ = child.wait().await;
-                leash.let_go();
+                group.release();
                 Err(ClusterError::TooLong { path, limit: self.limit })
             }
         }
@@ -225,75 +226,76 @@ impl Commands {
 
 impl ClusterManager for Commands {
     fn start<'a>(&'a self, task: &'a ClusterTask) -> Done<'a> {
-        Box::pin(self.run(Deed::Start, task))
+        Box::pin(self.run(Operation::Start, task))
     }
 
     fn stop<'a>(&'a self, task: &'a ClusterTask) -> Done<'a> {
-        Box::pin(self.run(Deed::Stop, task))
+        Box::pin(self.run(Operation::Stop, task))
     }
 }
 
-fn spawn(path: &Path, deed: Deed, service_id: &str) -> io::Result<Child> {
-    // Stdout may be where records go. Pipes are no choice: a provider that the command leaves behind would lose its reader with it.
+fn spawn(path: &Path, operation: Operation, service_id: &str) -> io::Result<Child> {
+    // Stdout may be the output of records. A pipe does not work: a provider that the command leaves behind would lose the pipe's reader when this process ends.
     let out = io::stderr().as_fd().try_clone_to_owned()?;
-    let deed = match deed {
-        Deed::Start => "start",
-        Deed::Stop => "stop",
+    let operation = match operation {
+        Operation::Start => "start",
+        Operation::Stop => "stop",
     };
     Command::new(path)
-        .args([deed, service_id])
+        .args([operation, service_id])
         .stdin(Stdio::piped())
         .stdout(out)
         .stderr(Stdio::inherit())
-        // Signals from our terminal are for us.
+        // Signals from the terminal must reach this process only.
         .process_group(0)
         .spawn()
 }
 
-/// Kills a command with all that it has started, unless it has ended by itself: one that hangs shall not outlive us.
-struct Leash {
+/// The process group of a command. Dropping it kills the command and all processes that it has started, unless the command has ended by itself: a
+/// command that hangs must not outlive this process.
+struct ProcessGroup {
     group: Option<Pid>,
     _own: Option<Own>,
 }
 
-impl Leash {
+impl ProcessGroup {
     fn new(child: &Child) -> Self {
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         Self { group, _own: child.id().map(Own::new) }
     }
 
-    /// It has ended; what it has left behind is to go on.
-    fn let_go(&mut self) {
+    /// The command has ended. The processes that it has left behind keep running.
+    fn release(&mut self) {
         self.group = None;
     }
 
     fn kill(&self) {
         if let Some(group) = self.group {
-            // All of it may have ended by now.
+            // All processes of the group may have ended by now.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
 }
 
-impl Drop for Leash {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         self.kill();
     }
 }
 
-/// What the command reads.
-fn told(task: &ClusterTask) -> String {
-    let it = &*task.availability;
+/// The JSON text that a command reads.
+fn command_input(task: &ClusterTask) -> String {
+    let availability = &*task.availability;
     let mount = |(size, target): &(u64, String)| json!({"volumeSize": size, "target": target});
     let text = json!({
         "serviceUrn": &*task.service,
-        "clusterManagerUrn": it.cluster_manager,
-        "serviceId": it.service_id,
-        "image": it.image,
-        "command": it.command,
-        "options": it.options,
-        "env": it.env,
-        "mountPoints": it.mount_points.iter().map(mount).collect::<Vec<_>>(),
+        "clusterManagerUrn": availability.cluster_manager,
+        "serviceId": availability.service_id,
+        "image": availability.image,
+        "command": availability.command,
+        "options": availability.options,
+        "env": availability.env,
+        "mountPoints": availability.mount_points.iter().map(mount).collect::<Vec<_>>(),
     });
     format!("{text}\n")
 }

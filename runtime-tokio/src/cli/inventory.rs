@@ -1,4 +1,4 @@
-//! Where inventories come from: a file, or the inventory's HTTP interface (docs/protocols/spn.md, Inventory, INV-1, INV-5, INV-27).
+//! Loads inventories from a file, or over the inventory's HTTP interface (docs/protocols/spn.md, Inventory, INV-1, INV-5, INV-27).
 
 mod http;
 #[cfg(test)]
@@ -26,14 +26,14 @@ pub use http::HttpError;
 
 use super::{process::beside, settings::text_of};
 
-/// How long a load may take, as a whole.
+/// Time limit of a whole load.
 const WHOLE: Duration = Duration::from_secs(30);
-/// The longest inventory, all its parts together, in bytes;
+/// Limit of an inventory, all its parts together, in bytes;
 const MAX_BYTES: usize = 64 << 20;
-/// and as values, of which a small one is far longer in memory than in a file.
+/// and in values: a small value takes far more memory than space in a file.
 const MAX_VALUES: usize = 1_000_000;
 
-/// Where an inventory comes from.
+/// The source of an inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A YAML or JSON file.
@@ -42,18 +42,18 @@ pub enum Source {
     Http(String),
 }
 
-/// An inventory as it was loaded.
+/// A loaded inventory.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What can be used.
+    /// The usable part.
     pub inventory: Inventory,
-    /// What is wrong with the rest.
+    /// The faults of the rest.
     pub findings: Vec<Finding>,
-    /// A part of it could not be had, and may be there later.
+    /// Whether loading a part has failed; a later attempt may succeed.
     pub is_partial: bool,
 }
 
-/// Why there is no inventory at all.
+/// Loading the inventory failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
@@ -72,33 +72,33 @@ pub enum LoadError {
         /// Why.
         message: String,
     },
-    /// There is more of it than an inventory has.
+    /// The inventory is larger than the limits.
     #[error("{path}: {message}")]
     TooMuch {
         /// The file.
         path: PathBuf,
-        /// What it has too much of.
+        /// The limit that it exceeds.
         message: String,
     },
-    /// The list of realms cannot be had.
+    /// Loading the list of realms failed.
     #[error(transparent)]
     Http(#[from] HttpError),
     /// The system has no certificate authorities for https.
     #[error("cannot load the system's certificate authorities for https: {0}")]
     Tls(io::Error),
-    /// It took too long.
+    /// The load took too long.
     #[error("reading {source_name} took longer than {} s", WHOLE.as_secs())]
     Slow {
-        /// What it is.
+        /// The source of the inventory.
         source_name: String,
     },
-    /// The machine has no thread for it, or earlier loads hang.
+    /// The system has no thread for the load, or too many earlier loads hang.
     #[error("cannot load the inventory: {0}")]
     Thread(io::Error),
 }
 
 impl LoadError {
-    /// Whether the inventory is a server's that may answer later: it is still starting, or out of reach for the moment.
+    /// Whether a later attempt may succeed: the server is still starting, or unreachable for the moment.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
@@ -124,11 +124,11 @@ impl Source {
         }
     }
 
-    /// Loads the inventory. `token` is sent to an HTTP inventory (`Authorization: Bearer`). Dropping it ends it, and it has 30 s; nothing of it
-    /// holds the caller's thread up for long.
+    /// Loads the inventory within 30 s. `token` is sent to an HTTP inventory (`Authorization: Bearer`). Dropping the future ends the load. The
+    /// load does not block the caller's thread.
     ///
     /// # Errors
-    /// There is nothing to judge. An inventory with faults is no error.
+    /// Nothing could be loaded. An inventory with faults is no error.
     pub async fn load(&self, token: Option<&str>) -> Result<Loaded, LoadError> {
         let deadline = Instant::now() + WHOLE;
         let (value, missing) = match self {
@@ -158,7 +158,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Reads a file, in a thread of its own: the disk may hang. A named pipe has its content when its writer has ended.
+/// Reads a file, in a thread of its own: the disk may hang. A named pipe is read until its writer closes it.
 async fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let failed = |error| LoadError::File { path: path.to_owned(), error };
     let from = path.to_owned();
@@ -168,7 +168,7 @@ async fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     }
 }
 
-/// `None`: it is a named pipe.
+/// Reads a file; `None` for a named pipe.
 fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if fs::metadata(path)?.file_type().is_fifo() {
         return Ok(None);
@@ -178,12 +178,12 @@ fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if text.len() > MAX_BYTES { Err(too_long()) } else { Ok(Some(text)) }
 }
 
-/// Unlike a thread this one can be left waiting.
+/// Reads a named pipe. Unlike a thread, this future can be dropped while it waits.
 async fn read_pipe(path: &Path) -> io::Result<Vec<u8>> {
     let pipe = pipe::OpenOptions::new().open_receiver(path)?;
     let (mut text, mut part) = (Vec::new(), vec![0; 64 * 1024]);
     loop {
-        // Not before: without a writer there is an end at once.
+        // Wait first: without a writer, a read returns the end of the file at once.
         pipe.readable().await?;
         match pipe.try_read(&mut part) {
             Ok(0) => return Ok(text),
@@ -203,9 +203,9 @@ fn too_long() -> io::Error {
 
 fn parse(path: &Path, text: Vec<u8>) -> Result<Value, LoadError> {
     let text = text_of(text).map_err(|error| LoadError::File { path: path.to_owned(), error })?;
-    // JSON is a subset of YAML, but its own reader names its faults better.
+    // JSON is a subset of YAML, but the JSON parser has better error messages.
     let parsed = if text.trim_start().starts_with(['{', '[']) {
-        few(text.as_bytes(), &AtomicUsize::new(0))
+        limit_values(text.as_bytes(), &AtomicUsize::new(0))
             .map_err(|message| LoadError::TooMuch { path: path.to_owned(), message })?;
         serde_json::from_str(&text).map_err(|error| error.to_string())
     } else {
@@ -214,8 +214,8 @@ fn parse(path: &Path, text: Vec<u8>) -> Result<Value, LoadError> {
     parsed.map_err(|message| LoadError::Syntax { path: path.to_owned(), message })
 }
 
-/// Counts the values of a JSON text, roughly and before they are there; says whether all that were counted are few enough.
-fn few(text: &[u8], count: &AtomicUsize) -> Result<(), String> {
+/// Counts the values of a JSON text, roughly and before it is parsed. Fails if the sum of all counts is over the limit.
+fn limit_values(text: &[u8], count: &AtomicUsize) -> Result<(), String> {
     let values = text.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
     if count.fetch_add(values, Ordering::Relaxed) + values > MAX_VALUES {
         return Err(format!("it has more than {MAX_VALUES} values"));

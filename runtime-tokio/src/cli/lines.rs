@@ -1,7 +1,7 @@
-//! Writes lines from a thread of its own: a full disk, a slow reader or one that has gone holds up nothing and ends nothing.
+//! Writes lines from a thread of its own: a full disk, a slow reader or a closed pipe neither blocks nor ends the program.
 //!
-//! Lines are whole: of one that could not be written completely nothing is left behind. Those that found no room, in the queue or on the
-//! disk, are counted, and a line says how many they were as soon as one can be written.
+//! Lines are whole: a line that could not be written completely is removed again. Lines that found no room, in the queue or on the
+//! disk, are counted; a line with their number is written as soon as there is room.
 
 mod output;
 #[cfg(test)]
@@ -21,93 +21,93 @@ use std::{
 
 use output::Output;
 
-/// Items in one turn of the thread.
+/// Limit of items that the thread writes in one turn.
 const BATCH: usize = 1000;
-/// A system call writes so many bytes, or one item: as many as a pipe takes as one piece.
-const PIECE: usize = 4096;
-/// How long items gather before they are written.
+/// A system call writes at most so many bytes, or one item: a pipe writes as much atomically.
+const WRITE_SIZE: usize = 4096;
+/// Delay before a write, in which more items are collected.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often it is tried again to say what was lost.
+/// Interval of attempts to write the number of lost items.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for one more write,
-const LAST_WORD: Duration = Duration::from_millis(500);
-/// and for all of them.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a flush waits for the next write,
+const FLUSH_STALL: Duration = Duration::from_millis(500);
+/// and for all writes.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
-/// What is written, and how.
+/// The items that are written, and their text.
 pub trait Form: Send + 'static {
-    /// What is handed over.
+    /// The items.
     type Item: Send + 'static;
 
-    /// How much may wait to be written, in the unit of [`Form::weight`]. More is lost, and counted.
+    /// Limit of waiting items, in the unit of [`Form::weight`]. Further items are lost, and counted.
     const ROOM: usize;
 
-    /// What an item takes of [`Form::ROOM`].
+    /// The share of [`Form::ROOM`] that an item needs.
     fn weight(_item: &Self::Item) -> usize {
         1
     }
 
-    /// What stands first in a file that is empty.
+    /// The text at the beginning of an empty file.
     fn head(&mut self) -> String {
         String::new()
     }
 
-    /// An item as it is written, its line breaks included; empty, if it is not.
+    /// The text of an item, with its line breaks; empty if the item is not written.
     fn text(&mut self, item: &Self::Item) -> String;
 
-    /// What stands in the place of items that were lost; empty, if nothing does.
+    /// The text in the place of lost items; empty for none.
     fn gap(&mut self, lost: u64) -> String;
 
-    /// Something has happened that somebody should hear of elsewhere.
+    /// Reports a problem by another way than these lines.
     fn trouble(&mut self, _trouble: Trouble<'_>) {}
 
-    /// The process ends, and nobody has taken the last items.
+    /// Reports that the process ends before the last items are written.
     fn unwritten() {}
 }
 
-/// What can happen to lines.
+/// A problem with the output.
 #[derive(Debug)]
 pub enum Trouble<'a> {
-    /// They cannot be written. Said once, until they can again.
+    /// Writing fails. Reported once, until a write succeeds again.
     Write(&'a io::Error),
-    /// The file was renamed or removed, and cannot be opened anew. Said once, until it can again.
+    /// The file was renamed or removed, and cannot be opened again. Reported once, until it can.
     Reopen(&'a io::Error),
     /// So many items were lost.
     Lost(u64),
 }
 
-/// Takes items and writes them. Dropped, it waits until everything is written, as long as somebody takes it, but at most 5 s.
-pub struct Lines<F: Form>(Teller<F>);
+/// The writer of items. Dropping it waits until everything is written: at most 5 s, and not longer than the output accepts data.
+pub struct Lines<F: Form>(LineSender<F>);
 
-/// A way to write items.
-pub struct Teller<F: Form> {
+/// Sends items to the writer.
+pub struct LineSender<F: Form> {
     messages: Sender<Message<F::Item>>,
     queue: Arc<Queue>,
 }
 
 enum Message<T> {
     Item(T),
-    /// Open the file anew.
+    /// Open the file again.
     Reopen,
-    /// Drop this when everything before it is written.
+    /// Drop the sender when everything before this message is written.
     Mark(Sender<()>),
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// The weight of what waits.
+    /// The weight of waiting items.
     weight: AtomicUsize,
-    /// Items that found no room since it was last said.
+    /// Items that found no room since the last report.
     lost: AtomicU64,
-    /// Writes that were done.
+    /// Number of writes so far.
     writes: AtomicU64,
 }
 
 impl<F: Form> Lines<F> {
-    /// To a file, appended; or to stdout. A file that is renamed or removed is opened anew.
+    /// Starts a writer: it appends to a file, or writes to stdout. A file that is renamed or removed is opened again.
     ///
     /// # Errors
-    /// A file that cannot be opened, or no thread.
+    /// The file cannot be opened, or the system has no thread.
     pub fn start(file: Option<&Path>, form: F) -> io::Result<Self> {
         let output = match file {
             Some(path) => Output::open(path)?,
@@ -116,10 +116,10 @@ impl<F: Form> Lines<F> {
         Self::to(output, form)
     }
 
-    /// To stderr.
+    /// Starts a writer to stderr.
     ///
     /// # Errors
-    /// No stderr, or no thread.
+    /// There is no stderr, or the system has no thread.
     pub fn to_stderr(form: F) -> io::Result<Self> {
         Self::to(Output::of(io::stderr())?, form)
     }
@@ -127,18 +127,18 @@ impl<F: Form> Lines<F> {
     fn to(output: Output, form: F) -> io::Result<Self> {
         let (messages, inbox) = channel();
         let queue = Arc::new(Queue::default());
-        let writer = Writer { form, output, queue: queue.clone(), lost: 0, is_broken: false, is_astray: false };
+        let writer = Writer { form, output, queue: queue.clone(), lost: 0, write_failed: false, reopen_failed: false };
         thread::Builder::new().name("lines".to_owned()).spawn(move || writer.run(&inbox))?;
-        Ok(Self(Teller { messages, queue }))
+        Ok(Self(LineSender { messages, queue }))
     }
 
-    /// A way to write.
+    /// A sender of items.
     #[must_use]
-    pub fn teller(&self) -> Teller<F> {
+    pub fn sender(&self) -> LineSender<F> {
         self.0.clone()
     }
 
-    /// Opens the file anew, though it may be where it was.
+    /// Opens the file again, even if it was not renamed.
     pub fn reopen(&self) {
         let _ = self.0.messages.send(Message::Reopen);
     }
@@ -152,17 +152,17 @@ impl<F: Form> Drop for Lines<F> {
     }
 }
 
-impl<F: Form> Teller<F> {
-    /// One that tells nobody.
+impl<F: Form> LineSender<F> {
+    /// A sender without a writer.
     pub(crate) fn none() -> Self {
         Self { messages: channel().0, queue: Arc::default() }
     }
 
-    /// Hands an item over, and never waits.
-    pub fn tell(&self, item: F::Item) {
+    /// Queues an item, and never waits.
+    pub fn send(&self, item: F::Item) {
         let weight = F::weight(&item);
         if self.queue.weight.fetch_add(weight, Ordering::Relaxed) < F::ROOM {
-            // The thread ends after the last teller.
+            // The thread ends after the last sender.
             let _ = self.messages.send(Message::Item(item));
         } else {
             self.queue.weight.fetch_sub(weight, Ordering::Relaxed);
@@ -170,16 +170,16 @@ impl<F: Form> Teller<F> {
         }
     }
 
-    /// Waits until everything is written that was told, as long as somebody takes it, but at most 5 s; says whether it is.
+    /// Waits until all queued items are written: at most 5 s, and not longer than the output accepts data. Returns whether they are written.
     #[must_use]
     pub fn flush(&self) -> bool {
         let (mark, passed) = channel();
         let _ = self.messages.send(Message::Mark(mark));
         let began = Instant::now();
         let mut writes = None;
-        while passed.recv_timeout(LAST_WORD) == Err(RecvTimeoutError::Timeout) {
+        while passed.recv_timeout(FLUSH_STALL) == Err(RecvTimeoutError::Timeout) {
             let now = Some(self.queue.writes.load(Ordering::Relaxed));
-            if writes == now || began.elapsed() >= LAST_WORDS {
+            if writes == now || began.elapsed() >= FLUSH_LIMIT {
                 return false;
             }
             writes = now;
@@ -194,23 +194,23 @@ impl<F: Form> fmt::Debug for Lines<F> {
     }
 }
 
-impl<F: Form> fmt::Debug for Teller<F> {
+impl<F: Form> fmt::Debug for LineSender<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Teller").field("queue", &self.queue).finish_non_exhaustive()
+        f.debug_struct("LineSender").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 
-impl<F: Form> Clone for Teller<F> {
+impl<F: Form> Clone for LineSender<F> {
     fn clone(&self) -> Self {
         Self { messages: self.messages.clone(), queue: self.queue.clone() }
     }
 }
 
-/// Items as they are written.
+/// The text of items, for a write.
 #[derive(Default)]
 struct Batch {
     text: Vec<u8>,
-    /// Where each item ends.
+    /// The end of each item in `text`.
     ends: Vec<usize>,
 }
 
@@ -225,12 +225,12 @@ struct Writer<F> {
     form: F,
     output: Output,
     queue: Arc<Queue>,
-    /// Items that are lost, and not said yet.
+    /// Lost items that are not reported yet.
     lost: u64,
-    /// It was said that nothing can be written,
-    is_broken: bool,
-    /// or that the file cannot be opened anew.
-    is_astray: bool,
+    /// The failure of a write was reported,
+    write_failed: bool,
+    /// or the failure to open the file again.
+    reopen_failed: bool,
 }
 
 impl<F: Form> Writer<F> {
@@ -252,7 +252,7 @@ impl<F: Form> Writer<F> {
             let mut marks = Vec::new();
             let mut reopen = false;
             if let Some(first) = first {
-                // Under load this saves a wake-up and a write for every line; nobody waits for one so impatiently.
+                // Under load this saves a wake-up and a write for each line; the delay does not matter to readers.
                 if matches!(first, Message::Item(_)) {
                     thread::sleep(GATHER);
                 }
@@ -272,15 +272,15 @@ impl<F: Form> Writer<F> {
             self.write(&batch);
             batch.text.clear();
             batch.ends.clear();
-            // What has been lost meanwhile need not wait for the next item.
+            // Items lost meanwhile are reported without waiting for the next item.
             self.lost += self.queue.lost.swap(0, Ordering::Relaxed);
-            if self.lost > 0 && !self.is_broken {
+            if self.lost > 0 && !self.write_failed {
                 self.write(&batch);
             }
         }
     }
 
-    /// Writes what was lost, and a batch. What cannot be written is lost.
+    /// Writes the number of lost items, then a batch. Items that cannot be written are lost.
     fn write(&mut self, batch: &Batch) {
         let lost = self.lost;
         let mut written = Ok(());
@@ -300,17 +300,17 @@ impl<F: Form> Writer<F> {
             self.lost += batch.ends.len() as u64;
         }
         match written {
-            Ok(()) => self.is_broken = false,
-            Err(error) if !std::mem::replace(&mut self.is_broken, true) => self.form.trouble(Trouble::Write(&error)),
+            Ok(()) => self.write_failed = false,
+            Err(error) if !std::mem::replace(&mut self.write_failed, true) => self.form.trouble(Trouble::Write(&error)),
             Err(_) => {}
         }
     }
 
-    /// Writes the items of a batch, until one cannot be; says how many were.
+    /// Writes the items of a batch until a write fails. Returns the number of written items.
     fn pieces(&mut self, batch: &Batch) -> (usize, io::Result<()>) {
         let (mut item, mut start) = (0, 0);
         while let Some(rest) = batch.ends.get(item..).filter(|rest| !rest.is_empty()) {
-            let fitting = rest.iter().take_while(|end| **end - start <= PIECE).count().max(1);
+            let fitting = rest.iter().take_while(|end| **end - start <= WRITE_SIZE).count().max(1);
             let ends: Vec<usize> = rest.iter().take(fitting).map(|end| end - start).collect();
             let length = ends.last().copied().unwrap_or_default();
             let Some(piece) = batch.text.get(start..start + length) else { break };
@@ -326,16 +326,18 @@ impl<F: Form> Writer<F> {
         (item, Ok(()))
     }
 
-    /// Goes to where the file is now.
-    fn follow(&mut self, at_any_rate: bool) {
-        match self.output.follow(at_any_rate) {
+    /// Opens the file again if it was renamed or removed, or if `force` is set.
+    fn follow(&mut self, force: bool) {
+        match self.output.follow(force) {
             Ok(is_new) => {
-                self.is_astray = false;
+                self.reopen_failed = false;
                 if is_new {
                     self.begin();
                 }
             }
-            Err(error) if !std::mem::replace(&mut self.is_astray, true) => self.form.trouble(Trouble::Reopen(&error)),
+            Err(error) if !std::mem::replace(&mut self.reopen_failed, true) => {
+                self.form.trouble(Trouble::Reopen(&error))
+            }
             Err(_) => {}
         }
     }
@@ -344,7 +346,7 @@ impl<F: Form> Writer<F> {
         if self.output.is_empty() {
             let head = self.form.head();
             if !head.is_empty() {
-                // Should it fail, so will the first item, and that is said.
+                // If this fails, the first item fails as well, and that is reported.
                 let _ = self.output.write(head.as_bytes(), &[head.len()], || {});
             }
         }

@@ -1,5 +1,5 @@
-//! Diagnostics on stderr. Whatever is the matter with stderr, they block nothing and end nothing: a thread of its own writes them
-//! ([`crate::cli::lines`]), and lines that come again and again are counted ([`LogLimit`]).
+//! Diagnostics on stderr. A stderr that is full, closed or not read neither blocks nor ends the program: a separate thread writes the diagnostics
+//! ([`crate::cli::lines`]), and repeated lines are counted ([`LogLimit`]).
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -26,12 +26,12 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::cli::lines::{Form, Lines, Teller};
+use crate::cli::lines::{Form, LineSender, Lines};
 
-/// The libraries under us warn of what a peer sends, packet by packet. Nobody shall fill a disk with that; what counts is told as a refusal.
+/// The libraries for QUIC and TLS warn about each packet of a peer. Such warnings could fill a disk; the important ones are logged as refusals.
 const LIBRARIES: &str = "quinn_proto=error,rustls=error";
 
-/// How diagnostics are written.
+/// The format of diagnostics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -41,10 +41,10 @@ pub enum Format {
     Json,
 }
 
-/// Where the process writes diagnostics.
-static STDERR: OnceLock<Teller<Diagnostics>> = OnceLock::new();
+/// The process's sender of diagnostics.
+static STDERR: OnceLock<LineSender<Diagnostics>> = OnceLock::new();
 
-/// Diagnostics, for as long as the program runs. Dropped, it waits until they are written, as long as somebody takes them.
+/// The diagnostics of a running program. Dropping this waits until they are written, as [`Lines`] does.
 #[derive(Debug)]
 #[must_use = "the last lines are lost without it"]
 pub struct Log {
@@ -53,17 +53,17 @@ pub struct Log {
     _lines: Option<Lines<Diagnostics>>,
 }
 
-/// Sends diagnostics to stderr from now on, panics included. `RUST_LOG` chooses what is said; by default everything of level info and above.
+/// Sends diagnostics, panics included, to stderr from now on. `RUST_LOG` sets the level; the default is info.
 pub fn init(format: Format) -> Log {
-    // Without a thread or a stderr there are no diagnostics, and everything else.
+    // Without a thread or a stderr, the program runs without diagnostics.
     let lines = Lines::to_stderr(Diagnostics(format)).ok();
-    let stderr = STDERR.get_or_init(|| lines.as_ref().map_or_else(Teller::none, Lines::teller)).clone();
+    let stderr = STDERR.get_or_init(|| lines.as_ref().map_or_else(LineSender::none, Lines::sender)).clone();
     let (wake, woken) = channel();
     let limit = LogLimit::new(Instant::now, move || {
         let _ = wake.send(());
     });
     let reports = limit.clone();
-    // Without it the counts are said at the end.
+    // Without this thread, the counts are written at the end.
     let _ = thread::Builder::new().name("log".to_owned()).spawn(move || report(&reports, format, &woken));
     let filter = filter(env::var("RUST_LOG").ok().as_deref());
     let layer = tracing_subscriber::fmt::layer().with_target(false).log_internal_errors(false).with_writer(stderr);
@@ -71,11 +71,11 @@ pub fn init(format: Format) -> Log {
         Format::Text => layer.with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none()).boxed(),
         Format::Json => layer.json().flatten_event(true).boxed(),
     };
-    // Of two only the first counts.
+    // A second call has no effect.
     let _ = registry().with(filter).with(limit.clone()).with(layer).try_init();
     panic::set_hook(Box::new(move |panic| {
         say(&line(format, Level::ERROR, &panicked(panic)));
-        // It may be the last thing that this process does.
+        // The process may end after this.
         flush();
     }));
     Log { limit, format, _lines: lines }
@@ -89,14 +89,14 @@ impl Drop for Log {
     }
 }
 
-/// What is said. A library that `RUST_LOG` names says what it is asked for.
-fn filter(asked: Option<&str>) -> EnvFilter {
-    let of = |asked: &str| EnvFilter::try_new(format!("{LIBRARIES},{asked}"));
-    let asked = asked.filter(|asked| !asked.is_empty());
-    asked.and_then(|asked| of(asked).ok()).or_else(|| of("info").ok()).unwrap_or_default()
+/// The filter for a value of `RUST_LOG`. A library that the value names has the level given there.
+fn filter(directives: Option<&str>) -> EnvFilter {
+    let parse = |directives: &str| EnvFilter::try_new(format!("{LIBRARIES},{directives}"));
+    let given = directives.filter(|directives| !directives.is_empty());
+    given.and_then(|given| parse(given).ok()).or_else(|| parse("info").ok()).unwrap_or_default()
 }
 
-/// Says what was held back, when it is time.
+/// Writes the counts of suppressed lines when they are due.
 fn report(limit: &LogLimit, format: Format, woken: &Receiver<()>) {
     loop {
         let waited = match limit.poll_timeout() {
@@ -116,35 +116,35 @@ fn held_line(format: Format, held: &Held) -> String {
     line(format, held.level, &held.message)
 }
 
-/// Reads the command line. Whoever has asked for help has it on stdout; what is wrong with it is said on stderr.
+/// Parses the command line. Help goes to stdout, usage errors go to stderr.
 ///
 /// # Errors
-/// What the program ends with.
+/// The exit code of the program, after help or a usage error.
 pub fn arguments<C: Parser + CommandFactory>() -> Result<C, ExitCode> {
     C::try_parse().map_err(|error| {
         if error.use_stderr() {
             let text = error.render();
             let text = if io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
-            // Nothing of the program is there yet, only a thread to write, so that a reader who stands still does not hold it up.
+            // Diagnostics are not initialized yet. A thread writes this text, so that a stalled reader does not block the program.
             if let Ok(lines) = Lines::to_stderr(Diagnostics(Format::Text)) {
-                lines.teller().tell(text);
+                lines.sender().send(text);
             }
         } else {
-            // A reader that leaves early has seen enough.
+            // A reader that closes early, such as `head`, is no error.
             let _ = error.print();
         }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
     })
 }
 
-/// Says something on stderr as it stands, lines with their breaks, whatever `RUST_LOG` says.
+/// Writes a text to stderr unchanged, with its line breaks, whatever the level in `RUST_LOG`.
 pub fn say(text: &str) {
     if let Some(stderr) = STDERR.get() {
-        stderr.tell(text.to_owned());
+        stderr.send(text.to_owned());
     }
 }
 
-/// Says why a program ends, in the form of its other diagnostics, whatever `RUST_LOG` says.
+/// Writes the error that ends a program, in the format of its diagnostics, whatever the level in `RUST_LOG`.
 pub fn fatal(format: Format, program: &str, error: &dyn fmt::Display) {
     say(&match format {
         Format::Text => format!("{program}: {error}\n"),
@@ -152,15 +152,15 @@ pub fn fatal(format: Format, program: &str, error: &dyn fmt::Display) {
     });
 }
 
-/// Waits until what was said is written, as long as somebody takes it.
+/// Waits until all diagnostics are written, as [`LineSender::flush`] does.
 fn flush() {
     if let Some(stderr) = STDERR.get() {
-        // Nobody is there to hear that nobody is there.
+        // A failure to write to stderr cannot be reported.
         let _ = stderr.flush();
     }
 }
 
-/// A line in the form that `tracing` gives its own.
+/// A line in the format of `tracing`.
 fn line(format: Format, level: Level, message: &str) -> String {
     let mut time = String::new();
     let _ = tracing_subscriber::fmt::time::SystemTime.format_time(&mut format::Writer::new(&mut time));
@@ -203,25 +203,25 @@ impl Form for Diagnostics {
         line(
             self.0,
             Level::WARN,
-            &format!("{lost} diagnostic lines were lost: nobody read them, or they could not be written"),
+            &format!("{lost} diagnostic lines were lost: the reader of stderr has stalled, or writing failed"),
         )
     }
 }
 
-impl<'a> MakeWriter<'a> for Teller<Diagnostics> {
-    type Writer = Told<'a>;
+impl<'a> MakeWriter<'a> for LineSender<Diagnostics> {
+    type Writer = LineWriter<'a>;
 
-    fn make_writer(&'a self) -> Told<'a> {
-        Told(self)
+    fn make_writer(&'a self) -> LineWriter<'a> {
+        LineWriter(self)
     }
 }
 
-/// Takes one line in one piece.
-struct Told<'a>(&'a Teller<Diagnostics>);
+/// Sends each write as one line.
+struct LineWriter<'a>(&'a LineSender<Diagnostics>);
 
-impl Write for Told<'_> {
+impl Write for LineWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.tell(String::from_utf8_lossy(bytes).into_owned());
+        self.0.send(String::from_utf8_lossy(bytes).into_owned());
         Ok(bytes.len())
     }
 
@@ -252,11 +252,11 @@ mod tests {
         }
     }
 
-    fn said(asked: Option<&str>) -> usize {
+    fn lines_written(directives: Option<&str>) -> usize {
         let out = Out::default();
         let writer = out.clone();
         let subscriber =
-            tracing_subscriber::fmt().with_env_filter(filter(asked)).with_writer(move || writer.clone()).finish();
+            tracing_subscriber::fmt().with_env_filter(filter(directives)).with_writer(move || writer.clone()).finish();
         with_default(subscriber, || {
             warn!(target: "quinn_proto::connection", "illegal packet");
             warn!(target: "rustls::msgs::handshake", "Illegal SNI hostname received");
@@ -268,9 +268,9 @@ mod tests {
 
     #[test]
     fn what_a_peer_sends_is_not_logged_packet_by_packet() {
-        assert_eq!((said(None), said(Some("")), said(Some("info"))), (1, 1, 1));
-        assert_eq!(said(Some("info,quinn_proto=warn")), 2, "unless it is asked for");
-        assert_eq!(said(Some("off")), 0);
+        assert_eq!((lines_written(None), lines_written(Some("")), lines_written(Some("info"))), (1, 1, 1));
+        assert_eq!(lines_written(Some("info,quinn_proto=warn")), 2, "unless RUST_LOG names the library");
+        assert_eq!(lines_written(Some("off")), 0);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::cli::settings::{HOST_AND_PORT, host_and_port, read_text};
 
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 825;
-/// X.520 allows no longer Common Name.
+/// The longest Common Name that X.520 allows.
 const MAX_COMMON_NAME: usize = 64;
 
 /// The help text of `spnhub pki`.
@@ -35,21 +35,21 @@ First form, for a new realm:
         --provider web-1 --consumer laptop \\
         --forward 127.0.0.1:8080 --bind 127.0.0.1:9090
 
-It makes DIR with inventory.yaml for the hub, ca.pem and ca.key, and for each endpoint CN.pem, CN.key and CN.env. Then
+This creates DIR with inventory.yaml for the hub, ca.pem and ca.key, and CN.pem, CN.key and CN.env for each endpoint. Then
 
     spnhub -c DIR/inventory.yaml
     spnagent provider --env-file DIR/web-1.env
     spnagent consumer --env-file DIR/laptop.env
 
-Copy ca.pem, CN.pem, CN.key and CN.env of an endpoint to its machine, into one directory. Copy ca.key to none of them.
+Copy ca.pem, CN.pem, CN.key and CN.env of an endpoint to its machine, into one directory. Do not copy ca.key to any machine.
 
 Second form, for an existing DIR: the same without --realm and --hub.
-It adds a service, or an endpoint to an existing service.";
+This adds a service, or an endpoint to an existing service.";
 
-/// What `spnhub pki` is asked for.
+/// The arguments of `spnhub pki`.
 #[derive(Args, Debug, Clone)]
 pub struct PkiArgs {
-    /// Directory to write to: a new or empty one, or one that this command has made before.
+    /// Directory to write to: a new or empty one, or one that this command has created before.
     pub dir: PathBuf,
     /// Name of the realm: lower-case letters, digits and `-`.
     #[arg(long, requires = "hub")]
@@ -77,36 +77,36 @@ pub struct PkiArgs {
     pub bind: SocketAddr,
 }
 
-/// Why nothing was written.
+/// `spnhub pki` failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
-    /// There is something in the directory already.
+    /// The directory for a new realm is not empty.
     #[error(
-        "{0} is not empty: give a new directory, or leave out --realm and --hub to add to a realm that `spnhub pki` has made there"
+        "{0} is not empty: give a new directory, or leave out --realm and --hub to add to the realm that `spnhub pki` has created there"
     )]
     NotEmpty(PathBuf),
-    /// There is nothing to add to.
-    #[error("{0} has no inventory.yaml and ca.key: give --realm and --hub to make a new realm")]
+    /// The directory has no realm to add to.
+    #[error("{0} has no inventory.yaml or no ca.key: give --realm and --hub to create a new realm")]
     NothingThere(PathBuf),
-    /// A name that cannot be a file's or a Common Name.
+    /// An invalid name or address.
     #[error("--{option} `{value}`: expected {expected}")]
     Name {
         /// The option.
         option: &'static str,
-        /// What came.
+        /// The value.
         value: String,
         /// What is allowed.
         expected: &'static str,
     },
-    /// A new service has no provider, or nothing is to be added.
+    /// An option is missing, or options contradict each other.
     #[error("{0}")]
     Incomplete(&'static str),
-    /// The endpoint is there already.
+    /// The endpoint exists already.
     #[error(
         "{0} exists already: an endpoint has one certificate; give another name, or add this one to the service in inventory.yaml"
     )]
     Exists(PathBuf),
-    /// A file.
+    /// A file cannot be read or written.
     #[error("{path}: {error}")]
     Io {
         /// Which.
@@ -114,16 +114,16 @@ pub enum PkiError {
         /// Why.
         error: io::Error,
     },
-    /// The inventory is none of ours.
+    /// The inventory does not have the form that this command writes.
     #[error("{path}: {message}")]
     Inventory {
         /// Which.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         message: String,
     },
-    /// A certificate could not be made.
-    #[error("cannot make a certificate: {0}")]
+    /// Creating a certificate failed.
+    #[error("cannot create a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
 }
 
@@ -145,14 +145,14 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new one for a realm, for ten years.
+    /// Creates the authority of a realm, valid for ten years.
     ///
     /// # Errors
-    /// A name that fits into no certificate.
+    /// The name does not fit into a certificate.
     pub fn new(realm: &str) -> Result<Self, PkiError> {
         let mut params = CertificateParams::default();
         let pair = KeyPair::generate()?;
-        // Another name than any leaf's, for a chain must not look self-signed; and another than that of a realm of the same name made elsewhere.
+        // The name differs from that of any leaf, since a chain must not look self-signed, and from the CA of another realm of the same name.
         let mark: String = pair.public_key_raw().iter().rev().take(4).map(|byte| format!("{byte:02x}")).collect();
         params.distinguished_name = subject(&format!("Towline CA of realm {realm}, {mark}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -169,10 +169,10 @@ impl Authority {
         Ok(Self { issuer, certificate, key })
     }
 
-    /// A hub's certificate for these names and IP addresses.
+    /// Issues a hub's certificate for names and IP addresses.
     ///
     /// # Errors
-    /// A name that is neither.
+    /// A name is neither a DNS name nor an IP address.
     pub fn hub(&self, names: &[String]) -> Result<Pair, PkiError> {
         let mut params = CertificateParams::new(names.to_vec())?;
         params.distinguished_name = subject("SPN hub");
@@ -180,10 +180,10 @@ impl Authority {
         self.leaf(params)
     }
 
-    /// An endpoint's certificate.
+    /// Issues an endpoint's certificate.
     ///
     /// # Errors
-    /// A name that fits into no certificate.
+    /// The name does not fit into a certificate.
     pub fn endpoint(&self, common_name: &str) -> Result<Pair, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(common_name);
@@ -209,15 +209,15 @@ fn subject(common_name: &str) -> DistinguishedName {
 
 fn validity(params: &mut CertificateParams, days: i64) {
     let now = OffsetDateTime::now_utc();
-    // Clocks differ.
+    // The clocks of machines differ.
     params.not_before = now - Duration::hours(1);
     params.not_after = now + Duration::days(days);
 }
 
-/// Does what `spnhub pki` was asked for. Returns what was written, in words.
+/// Runs `spnhub pki`. Returns the text for its user.
 ///
 /// # Errors
-/// Nothing is left half done where it can be told beforehand: names and files are looked at first.
+/// Arguments and files are checked before anything is written, so most errors leave the directory unchanged.
 pub fn run(args: &PkiArgs) -> Result<String, PkiError> {
     check_names(args)?;
     match &args.realm {
@@ -241,7 +241,7 @@ fn check_names(args: &PkiArgs) -> Result<(), PkiError> {
     expect("service", &args.service, is_good, "letters, digits, `-`, `_`, `.` and `@`")?;
     for (option, name) in [("provider", &args.provider), ("consumer", &args.consumer)] {
         if let Some(name) = name {
-            // It becomes a file name; `ca` is taken.
+            // The name becomes a file name; `ca` is reserved.
             let is_good = !name.is_empty()
                 && name.len() <= MAX_COMMON_NAME
                 && !name.starts_with('.')
@@ -252,7 +252,7 @@ fn check_names(args: &PkiArgs) -> Result<(), PkiError> {
     }
     if args.provider.is_some() && args.provider == args.consumer {
         return Err(PkiError::Incomplete(
-            "--provider and --consumer are the same: give each endpoint a name of its own",
+            "--provider and --consumer have the same name: give each endpoint its own name",
         ));
     }
     for name in &args.hub {
@@ -300,7 +300,7 @@ fn create(args: &PkiArgs, realm: &str) -> Result<String, PkiError> {
     Ok(how_to(dir, Some(provider), Some(consumer)))
 }
 
-/// Where a hub listens that is dialled by these names: on loopback only when it is dialled there only.
+/// The address on which a hub with these names listens: loopback if all names are loopback.
 fn bind_address(names: &[String]) -> &'static str {
     let is_loopback =
         |name: &String| name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() && ip.is_ipv4());
@@ -340,14 +340,14 @@ fn extend(args: &PkiArgs) -> Result<String, PkiError> {
             return Err(PkiError::Exists(certificate));
         }
     }
-    let strange = |message: &str| PkiError::Inventory { path: path.clone(), message: message.to_owned() };
-    let mut inventory: Value = serde_saphyr::from_str(&read(&path)?).map_err(|error| strange(&error.to_string()))?;
+    let invalid = |message: &str| PkiError::Inventory { path: path.clone(), message: message.to_owned() };
+    let mut inventory: Value = serde_saphyr::from_str(&read(&path)?).map_err(|error| invalid(&error.to_string()))?;
     let realm = inventory.pointer("/realms/0/name").and_then(Value::as_str).map(str::to_owned);
-    let realm = realm.ok_or_else(|| strange("it has no realm"))?;
-    let hub = inventory.pointer_mut("/realms/0/hubs/0").ok_or_else(|| strange("its realm has no hub"))?;
-    let host = hub["fqdn"].as_str().ok_or_else(|| strange("its hub has no fqdn"))?.to_owned();
+    let realm = realm.ok_or_else(|| invalid("the inventory has no realm"))?;
+    let hub = inventory.pointer_mut("/realms/0/hubs/0").ok_or_else(|| invalid("the first realm has no hub"))?;
+    let host = hub["fqdn"].as_str().ok_or_else(|| invalid("the first hub has no fqdn"))?.to_owned();
     let port = hub["serverPort"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(4433);
-    let services = hub["services"].as_array_mut().ok_or_else(|| strange("its hub has no services"))?;
+    let services = hub["services"].as_array_mut().ok_or_else(|| invalid("the first hub has no services"))?;
     let urn = match services.iter_mut().find(|service| service["name"] == args.service.as_str()) {
         Some(known) => {
             for (member, name) in [("provider", &args.provider), ("consumers", &args.consumer)] {
@@ -358,7 +358,7 @@ fn extend(args: &PkiArgs) -> Result<String, PkiError> {
                 }
                 known[member]
                     .as_array_mut()
-                    .ok_or_else(|| strange("a service has no list of names"))?
+                    .ok_or_else(|| invalid("the service has no list of providers or consumers"))?
                     .push(json!(name));
             }
             known["urn"].as_str().map(str::to_owned)
@@ -379,7 +379,7 @@ fn extend(args: &PkiArgs) -> Result<String, PkiError> {
     }
     write_inventory(dir, &inventory)?;
     Ok(format!(
-        "{}SIGUSR1 makes a running hub load the new inventory.\n",
+        "{}Send SIGUSR1 to a running hub to load the new inventory.\n",
         how_to(dir, args.provider.as_ref(), args.consumer.as_ref())
     ))
 }
@@ -429,9 +429,9 @@ fn how_to(dir: &Path, provider: Option<&String>, consumer: Option<&String>) -> S
 
 fn write_inventory(dir: &Path, inventory: &Value) -> Result<(), PkiError> {
     let path = dir.join("inventory.yaml");
-    // The hub's private key is in it. Through a temporary file, so that a running hub never reads half of it.
+    // The file has the hub's private key. It is replaced as a whole, so that a running hub never reads half of it.
     let temporary = dir.join(".inventory.yaml.new");
-    // Ordered, so that adding a service changes few lines.
+    // Sorted, so that adding a service changes few lines.
     let ordered: BTreeMap<&String, &Value> = inventory.as_object().into_iter().flatten().collect();
     let text = serde_saphyr::to_string(&ordered)
         .map_err(|error| PkiError::Inventory { path: path.clone(), message: error.to_string() })?;

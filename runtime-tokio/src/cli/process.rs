@@ -1,4 +1,4 @@
-//! What a program of ours needs of its process.
+//! The process of a program: its runtime, limits, threads and children.
 
 use std::{
     collections::BTreeSet,
@@ -18,23 +18,22 @@ use tokio::{
     time::sleep,
 };
 
-/// As many files as a program may have, where nothing else limits it: a command that it starts inherits the limit, and some do something for
-/// each number there is.
+/// Upper bound of the limit of open files: commands inherit the limit, and some of them loop over all file descriptors.
 const FILES: u64 = 1 << 20;
-/// Things that are done beside the program at once. One that hangs, in a file of a server that has gone, stays.
-const BESIDE: usize = 16;
-/// How long ends of processes gather.
+/// Limit of concurrent threads beside the program. A thread that hangs, for example on a network file system, keeps its place.
+const MAX_BESIDE: usize = 16;
+/// Delay before ended processes are reaped.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Runs a program in this thread. When its future has ended nothing is waited for: neither a look-up of a name nor a file that hangs.
+/// Runs a program in this thread. When its future has ended, this waits for nothing else: neither a name look-up nor a file that hangs.
 ///
 /// # Errors
-/// The machine has no room for it, or the program's own.
+/// The runtime cannot be started, or the program has failed.
 pub fn run<T, E: From<io::Error>>(program: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     raise_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        // A file that has reached its limit shall be an error, as a full disk is, and not the end.
+        // With a handler, a file at its size limit is an error, as a full disk is, and does not end the process.
         let _sizes = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
         if getpid().is_init() {
             tokio::spawn(reap());
@@ -45,22 +44,22 @@ pub fn run<T, E: From<io::Error>>(program: impl Future<Output = Result<T, E>>) -
     result
 }
 
-/// Allows this process as many open files as it may allow itself: a connection needs one, and the usual limit is from times of less.
+/// Raises the soft limit of open files to the hard limit: each connection needs a file, and the usual soft limit is too low.
 fn raise_files() {
     let now = getrlimit(Resource::Nofile);
     let most = now.maximum.map_or(FILES, |most| most.min(FILES));
     if now.current.is_some_and(|current| current < most) {
-        // Whatever is the matter, it goes with what there is.
+        // If this fails, the old limit applies.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..now });
     }
 }
 
-/// Has something done in a thread of its own, and nobody waits for that when the program ends.
+/// Runs a function in a thread of its own. The end of the program does not wait for that thread.
 ///
 /// # Errors
-/// No thread, too many that have not come back, or one that panicked.
+/// The system has no thread, too many earlier ones still run, or the function has panicked.
 pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    /// One of those that are there.
+    /// One of the [`MAX_BESIDE`] places.
     struct Place;
     static TAKEN: AtomicUsize = AtomicUsize::new(0);
     impl Drop for Place {
@@ -70,28 +69,28 @@ pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
     }
     let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
     let place = Place;
-    if taken >= BESIDE {
+    if taken >= MAX_BESIDE {
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, "too many earlier attempts still hang"));
     }
     let (done, result) = oneshot::channel();
     thread::Builder::new().name("beside".to_owned()).spawn(move || {
         let result = work();
         drop(place);
-        // The asker may have gone.
+        // The caller may have dropped its future.
         let _ = done.send(result);
     })?;
     result.await.map_err(io::Error::other)
 }
 
-/// Children that somebody waits for.
+/// Children for which another part of the program waits.
 static OWN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
-/// A child that is waited for, while it is.
+/// Marks a child for which its owner waits, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Own(u32);
 
 impl Own {
-    /// To be made before anything else of the thread has its turn.
+    /// Marks a child. The caller must not yield between the start of the child and this call.
     pub(crate) fn new(pid: u32) -> Self {
         OWN.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
         Self(pid)
@@ -104,7 +103,7 @@ impl Drop for Own {
     }
 }
 
-/// As the first process of a container we inherit what others leave behind. Nobody waits for that, so we do, and for nothing else.
+/// Reaps orphans: the first process of a container inherits them, and no other part of the program waits for them.
 async fn reap() {
     let Ok(mut ended) = signal(SignalKind::child()) else { return };
     while ended.recv().await.is_some() {
@@ -119,14 +118,14 @@ async fn reap() {
     }
 }
 
-/// Children of ours that have ended and wait to be waited for.
+/// Children of this process that have ended and are not reaped.
 fn ended_children() -> Vec<Pid> {
     let own = getpid().as_raw_nonzero().get();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_ended = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // PID (NAME) STATE PARENT …; a name may hold anything.
+        // PID (NAME) STATE PARENT …; a name may contain any character.
         let mut words = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
         words.next() == Some("Z") && words.next().and_then(|parent| parent.parse().ok()) == Some(own)
     };
@@ -155,17 +154,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_hangs_beside_us_is_bounded_and_what_ends_makes_room() {
-        let (let_go, waits) = std::sync::mpsc::channel::<()>();
+        let (release, waits) = std::sync::mpsc::channel::<()>();
         let waits = std::sync::Arc::new(Mutex::new(waits));
         let hang = || {
             let waits = waits.clone();
             tokio::spawn(beside(move || waits.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok()))
         };
-        let hanging: Vec<_> = (0..BESIDE).map(|_| hang()).collect();
+        let hanging: Vec<_> = (0..MAX_BESIDE).map(|_| hang()).collect();
         // Other tests of this process may have taken some places.
         sleep(Duration::from_millis(50)).await;
         assert!(beside(|| ()).await.is_err());
-        drop(let_go);
+        drop(release);
         for one in hanging {
             let _ = one.await.unwrap();
         }

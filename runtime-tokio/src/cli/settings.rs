@@ -13,15 +13,15 @@ pub struct EnvFile {
     directory: PathBuf,
 }
 
-/// What a key has.
+/// The value of a key.
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     value: String,
-    /// Where it begins, from 1.
+    /// Its first line, from 1.
     line: usize,
 }
 
-/// Where a setting is from, the strongest first.
+/// The origin of a setting, in order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// The command line.
@@ -32,18 +32,18 @@ pub enum Origin {
     File,
 }
 
-/// A setting that is there.
+/// A setting that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// Which of those that were asked for, from 0.
+    /// Its index among the requested settings, from 0.
     pub which: usize,
     /// Its value.
     pub value: String,
-    /// Where it is from.
+    /// Its origin.
     pub origin: Origin,
 }
 
-/// What is wrong with settings.
+/// An error in the settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// A file cannot be read.
@@ -51,41 +51,41 @@ pub enum SettingsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What it was to give.
+        /// The setting that it has.
         what: String,
         /// Why.
         error: io::Error,
     },
-    /// A line of the environment file is no `KEY=value`.
+    /// A line of the environment file is not `KEY=value`.
     #[error("{path}, line {line}: expected {expected}, found `{text}`")]
     Line {
         /// The file.
         path: PathBuf,
         /// Its line, from 1.
         line: usize,
-        /// What is there.
+        /// The text of the line.
         text: String,
         /// What is allowed.
         expected: &'static str,
     },
-    /// A setting that must be there is not.
+    /// A required setting is missing.
     #[error("{what} is not set: give --{option}, or {variable} in the environment or in the --env-file")]
     Missing {
-        /// What it is.
+        /// The setting, in words.
         what: &'static str,
         /// The long option.
         option: &'static str,
         /// The variable.
         variable: &'static str,
     },
-    /// A setting has a value that it cannot have.
+    /// A setting has an invalid value.
     #[error("--{option} or {variable} is `{value}`: expected {expected}")]
     Value {
         /// The long option.
         option: &'static str,
         /// The variable.
         variable: &'static str,
-        /// What came.
+        /// The value.
         value: String,
         /// What is allowed.
         expected: &'static str,
@@ -93,12 +93,12 @@ pub enum SettingsError {
 }
 
 impl EnvFile {
-    /// Reads a file, as shells, containers and service managers would: `KEY=value` lines, with `export` before them or not, and comments.
-    /// A value in quotes is what is between them, over several lines if need be; in double quotes `\n`, `\r`, `\t`, `\"`, `\$` and `\\` have their
+    /// Reads a file as shells, containers and service managers do: `KEY=value` lines, with or without `export` before them, and comments.
+    /// A value in quotes is the text between them, which may have several lines; in double quotes `\n`, `\r`, `\t`, `\"`, `\$` and `\\` have their
     /// usual meaning. Nothing is substituted.
     ///
     /// # Errors
-    /// A file or line that cannot be read.
+    /// The file cannot be read, or a line is malformed.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
         let text = read_text(path).map_err(|error| SettingsError::Read {
             path: path.to_owned(),
@@ -110,7 +110,7 @@ impl EnvFile {
         Ok(Self { values, directory: path.parent().map(Path::to_owned).unwrap_or_default() })
     }
 
-    /// Keys that are none of these, and where they are: nobody reads them, so they may be misspelt.
+    /// Keys that are not in `known`, with their lines: they have no effect, and may be misspelt.
     #[must_use]
     pub fn unknown(&self, known: &[&str]) -> Vec<(usize, &str)> {
         let unknown = self.values.iter().filter(|(key, _)| !known.contains(&key.as_str()));
@@ -119,14 +119,14 @@ impl EnvFile {
         unknown
     }
 
-    /// A setting: the option, or the variable, or the file's line. An empty variable counts as not set.
+    /// A setting: the option, else the variable, else the file's line. An empty variable counts as not set.
     #[must_use]
     pub fn text(&self, option: Option<&str>, variable: &str) -> Option<String> {
         self.first(&[(option, variable)]).map(|found| found.value)
     }
 
-    /// Of several settings for the same thing the one that counts: any option goes before any variable, that before any line of the
-    /// file, and of one kind the one that is listed first.
+    /// The effective one of several settings for the same thing: any option precedes any variable, which precedes any line of the
+    /// file; of one kind, the first in the list precedes the others.
     #[must_use]
     pub fn first(&self, settings: &[(Option<&str>, &str)]) -> Option<Found> {
         let value = |origin, (option, variable): (Option<&str>, &str)| match origin {
@@ -142,7 +142,7 @@ impl EnvFile {
         })
     }
 
-    /// The path that a value of the file stands for: it is relative to the file.
+    /// The path in a setting. A path from the environment file is relative to that file.
     #[must_use]
     pub fn path(&self, found: &Found) -> PathBuf {
         match found.origin {
@@ -152,16 +152,16 @@ impl EnvFile {
     }
 }
 
-/// Reads a text that a person may have written, on whatever system: in UTF-8, or in UTF-16 with the byte-order mark that it has then. The mark is
-/// no part of the text.
+/// Reads a text that may have been written on any system: in UTF-8, or in UTF-16 with a byte-order mark. The mark is not
+/// part of the result.
 ///
 /// # Errors
-/// A file that cannot be read, or is no text.
+/// The file cannot be read, or is no text.
 pub fn read_text(path: &Path) -> io::Result<String> {
     fs::read(path).and_then(text_of)
 }
 
-/// The same of what was read.
+/// Decodes a text as [`read_text`] does.
 pub(crate) fn text_of(bytes: Vec<u8>) -> io::Result<String> {
     let no_text = || io::Error::new(io::ErrorKind::InvalidData, "not text in UTF-8 or UTF-16");
     let wide = |of: fn([u8; 2]) -> u16| {
@@ -185,7 +185,7 @@ pub(crate) fn text_of(bytes: Vec<u8>) -> io::Result<String> {
 const KEY_AND_VALUE: &str = "KEY=value or a # comment";
 const END_OF_QUOTE: &str = "a closing quote";
 
-/// Reads `KEY=value` lines; says which line is wrong, and what it should have been.
+/// Parses `KEY=value` lines. An error has the number and the text of the malformed line, and what was expected.
 fn parse(text: &str) -> Result<BTreeMap<String, Line>, (usize, String, &'static str)> {
     let mut values = BTreeMap::new();
     let mut lines = text.lines().enumerate();
@@ -213,7 +213,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, Line>, (usize, String, &'static 
                         Some((inner, rest)) if rest.trim().is_empty() || rest.trim_start().starts_with('#') => {
                             break inner;
                         }
-                        // Quotes of another kind of writing: it stands for itself.
+                        // More text follows the quotes: they are part of the value.
                         Some(_) => break plain(&quoted).to_owned(),
                         None => {
                             let (_, next) = lines.next().ok_or_else(|| wrong(END_OF_QUOTE))?;
@@ -229,7 +229,7 @@ fn parse(text: &str) -> Result<BTreeMap<String, Line>, (usize, String, &'static 
     Ok(values)
 }
 
-/// A value without its comment, which stands apart.
+/// A value without its comment, which begins with a space and `#`.
 fn plain(value: &str) -> &str {
     let comment = value
         .char_indices()
@@ -238,7 +238,7 @@ fn plain(value: &str) -> &str {
     comment.map_or(value, |((at, _), _)| &value[..at]).trim_end()
 }
 
-/// What is between quotes at the beginning, and what follows; `None` while there is no second quote.
+/// The text between the quotes at the beginning, and the rest; `None` if the second quote is missing.
 fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
     let mut inner = String::new();
     let mut chars = text.char_indices().skip(1);
@@ -250,7 +250,7 @@ fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
                 'r' => inner.push('\r'),
                 't' => inner.push('\t'),
                 c @ ('"' | '\\' | '$') => inner.push(c),
-                // Nothing that is known: a path of Windows, perhaps.
+                // No known escape: perhaps a path of Windows.
                 c => inner.extend(['\\', c]),
             },
             c => inner.push(c),
@@ -259,10 +259,10 @@ fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
     None
 }
 
-/// A TCP service to dial.
+/// Checks the address of a TCP service, and returns it.
 ///
 /// # Errors
-/// It is no `HOST:PORT`.
+/// The text is not `HOST:PORT`; the error is the expected form.
 pub fn host_and_port(text: &str) -> Result<String, &'static str> {
     let is_good = text.rsplit_once(':').is_some_and(|(host, port)| {
         let is_host = !host.is_empty() && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'));
@@ -271,7 +271,7 @@ pub fn host_and_port(text: &str) -> Result<String, &'static str> {
     if is_good { Ok(text.to_owned()) } else { Err(HOST_AND_PORT) }
 }
 
-/// What [`host_and_port`] expects.
+/// The form that [`host_and_port`] expects.
 pub const HOST_AND_PORT: &str = "HOST:PORT, for example 127.0.0.1:8080 or [::1]:8080";
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use towline_core::{
 
 use super::machine::{Action, Config, Event, Greet, Outcome};
 
-/// Clients at once; others wait in the queue of the listener.
+/// Limit of concurrent clients; others wait in the queue of the listener.
 const CLIENTS_MAX: usize = 1000;
-/// Bytes behind the name that are discarded, so that the client sees an end in good order.
+/// Limit of bytes after the name that are discarded, so that the client sees a clean end.
 const UNREAD_MAX: usize = 4096;
 /// The pause after an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -38,17 +38,17 @@ enum Due {
     Client(ConnId),
 }
 
-/// What the owner is told: a client is gone.
+/// The notice to the owner: a client is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
     /// Its connection.
     pub conn: ConnId,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
 impl Greeter {
-    /// Greets nobody yet.
+    /// A greeter without clients.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self { config, ..Self::default() }
@@ -62,7 +62,7 @@ impl Greeter {
         }
     }
 
-    /// Clients at the moment.
+    /// Current number of clients.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.clients.len()
@@ -76,7 +76,7 @@ impl Greeter {
     }
 
     fn drain(&mut self, conn: ConnId) {
-        // A client that broke its connection off is not closed by the machine.
+        // The machine does not close a client that has reset its connection.
         let mut how = Close::Abort;
         while let Some(action) = self.next_action(conn) {
             match action {
@@ -93,7 +93,7 @@ impl Greeter {
         }
     }
 
-    /// What a client's machine wants. When there is nothing more, its deadline is noted.
+    /// The next action of a client's machine. After the last one, the deadline is noted.
     fn next_action(&mut self, conn: ConnId) -> Option<Action> {
         self.clients.get_mut(conn)?.next_action(&mut self.deadlines, Due::Client(conn))
     }
@@ -140,7 +140,7 @@ impl StreamBinding for Greeter {
             net::Event::End => Event::ClientEof,
             net::Event::Sent { len } => Event::ClientSent { len: usize::try_from(len).unwrap_or(usize::MAX) },
             net::Event::Error { .. } => Event::ClientError,
-            // No name is looked up, and nobody is dialled.
+            // The greeter resolves no names and opens no connections.
             net::Event::Resolved { .. }
             | net::Event::ResolveFailed { .. }
             | net::Event::Connected

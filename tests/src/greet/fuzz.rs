@@ -1,4 +1,4 @@
-//! The body of a fuzz target: any bytes are the lives of some clients.
+//! The body of a fuzz target: reads any bytes as the events of some clients.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,10 +23,10 @@ struct Client {
     how: Option<Close>,
 }
 
-/// Lives a life. The first byte of each step says what happens and to whom, the second how much of it.
+/// Runs one input. The first byte of each step chooses the event and the client, the second the amount.
 ///
 /// # Panics
-/// When an invariant is broken.
+/// An invariant is broken.
 pub fn clients(data: &[u8]) {
     let config = Config::default();
     let mut now = first_instant();
@@ -72,8 +72,8 @@ pub fn clients(data: &[u8]) {
         }
         perform(&mut greeter, &mut clients);
         let open = clients.values().filter(|client| client.how.is_none());
-        assert_eq!(open.clone().count(), greeter.clients(), "each is closed once, at its end");
-        assert!(greeter.clients() == 0 || greeter.poll_timeout().is_some(), "it waits without a deadline");
+        assert_eq!(open.clone().count(), greeter.clients(), "each client is closed once, at its end");
+        assert!(greeter.clients() == 0 || greeter.poll_timeout().is_some(), "a client waits without a deadline");
         for client in open {
             assert!(client.credit.is_some() || client.writing.is_some(), "nothing will happen to it");
             assert!(client.sent.len() <= config.name_max + 1, "it reads more than a name");

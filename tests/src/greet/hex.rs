@@ -9,12 +9,12 @@ use std::{
 use bytes::Bytes;
 use towline_core::net::{AcceptFault, Command, ConnId, Event, Fault, StreamBinding};
 
-/// A binding around a binding, which keeps the numbers of the connections and changes their bytes.
+/// A binding around another binding: it keeps the numbers of the connections and changes their bytes.
 #[derive(Debug)]
 pub struct Hex<B> {
     inner: B,
     streams: BTreeMap<ConnId, Stream>,
-    /// What the adaptor wants for itself.
+    /// The adaptor's own commands.
     commands: VecDeque<Command>,
 }
 
@@ -48,7 +48,7 @@ impl Stream {
 }
 
 impl<B: StreamBinding> Hex<B> {
-    /// Puts the adaptor under a binding.
+    /// Wraps a binding.
     #[must_use]
     pub fn new(inner: B) -> Self {
         Self { inner, streams: BTreeMap::new(), commands: VecDeque::new() }

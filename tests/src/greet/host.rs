@@ -14,13 +14,13 @@ use super::{
     machine::Config,
 };
 
-/// Most bytes of one read.
+/// Limit of one read, in bytes.
 const READ: usize = 4096;
 
-/// Greets whoever connects to `address`: says where that is, and gives the task that does it. The task tells `ended` of each client that is gone.
+/// Greets the clients that connect to `address`. Returns the local address and the task, which calls `ended` for each client that is gone.
 ///
 /// # Errors
-/// The address cannot be listened on.
+/// The address cannot be bound.
 pub fn serve<R: Runtime>(
     config: Config,
     address: SocketAddr,

@@ -12,10 +12,10 @@ use towline_core::machine::{self, Automaton, Describe, Inspect as _, Parts};
 pub struct Config {
     /// Longest name in bytes, without its LF.
     pub name_max: usize,
-    /// For the whole name, however it drips.
+    /// Time limit for the whole name.
     #[serde(rename = "name_timeout_ms", with = "machine::ms")]
     pub name_timeout: Duration,
-    /// For the client to take the greeting.
+    /// Time limit for sending the greeting.
     #[serde(rename = "write_timeout_ms", with = "machine::ms")]
     pub write_timeout: Duration,
 }
@@ -26,16 +26,16 @@ impl Default for Config {
     }
 }
 
-/// What a client is in the middle of.
+/// The state of a client.
 #[derive(Debug, Clone, Default)]
 pub enum State {
-    /// Nobody is there yet.
+    /// No client has connected yet.
     Start,
-    /// The name is coming; this is what has come.
+    /// Receives the name; these are the bytes so far.
     ReadName(BytesMut),
-    /// So many bytes of the greeting have not been taken.
+    /// Number of bytes of the greeting that are not sent yet.
     Greet(usize),
-    /// It is over.
+    /// The client's connection is closed.
     #[default]
     Done,
 }
@@ -57,48 +57,48 @@ impl machine::State for State {
 pub enum Event {
     /// A client has connected.
     Accepted,
-    /// It sent something: the answer to a `ReadClient`.
+    /// The client has sent bytes: the answer to a `ReadClient`.
     ClientData {
         /// At least one byte.
         #[serde(with = "machine::text")]
         bytes: Bytes,
     },
-    /// It has ended its direction: the other answer to a `ReadClient`.
+    /// The client has ended its direction: the other answer to a `ReadClient`.
     ClientEof,
-    /// Its socket took bytes.
+    /// The socket has accepted bytes.
     ClientSent {
-        /// How many.
+        /// Their number.
         len: usize,
     },
-    /// Its connection broke.
+    /// The connection has failed.
     ClientError,
 }
 
-/// What to do about it.
+/// What the host has to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Read once: a credit. Until it is given, the client's bytes stay in its socket.
+    /// Read once: a credit. Without a credit, the client's bytes stay in the socket.
     ReadClient {
         /// At most so many bytes.
         max: usize,
     },
     /// Write to the client.
     WriteClient {
-        /// These.
+        /// The bytes.
         #[serde(with = "machine::text")]
         bytes: Bytes,
     },
-    /// Close its connection.
+    /// Close the client's connection.
     CloseClient,
     /// The last action.
     Finished {
-        /// How it ended.
+        /// The outcome.
         outcome: Outcome,
     },
 }
 
-/// How it ended.
+/// The outcome of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -106,13 +106,13 @@ pub enum Outcome {
     Greeted,
     /// There is no name, or it is too long.
     Malformed,
-    /// The client did not wait.
+    /// The client left early.
     ClientLeft,
-    /// It took too long.
+    /// A deadline has passed.
     TimedOut,
 }
 
-/// What a client can be too slow at.
+/// The deadlines of a client.
 #[derive(Debug, Clone, Copy)]
 pub enum Timer {
     /// Sending its name.
@@ -169,7 +169,7 @@ impl Automaton for Greet {
         }
     }
 
-    // A timer is stopped by whoever leaves its state: whichever fires, the client was too slow.
+    // The handler that leaves a state stops its timer. So if any timer fires, the client was too slow.
     fn on_timeout(&mut self, _now: Instant, _state: State, _timer: Timer) -> State {
         self.close(Outcome::TimedOut)
     }
@@ -212,7 +212,7 @@ impl Greet {
     }
 
     fn read_on(&mut self, name: BytesMut) -> State {
-        // Room for the longest name and its LF: what is too long is seen, and never kept.
+        // Room for the longest name and its LF: a name that is too long is detected, and never kept whole.
         self.parts.act(Action::ReadClient { max: self.config.name_max + 1 - name.len() });
         State::ReadName(name)
     }
@@ -272,7 +272,7 @@ impl Describe for Greet {
     fn check(&self) -> Result<(), String> {
         let expected = match self.parts.state() {
             State::Start | State::Done => None,
-            State::ReadName(name) if name.len() > self.config.name_max => return Err("it keeps too much".to_owned()),
+            State::ReadName(name) if name.len() > self.config.name_max => return Err("the name is too long".to_owned()),
             State::ReadName(_) => Some("name"),
             State::Greet(_) => Some("write"),
         };

@@ -1,4 +1,4 @@
-//! What happens in a run, and what must be true of its end.
+//! The events of a run, and the invariants of its end.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ impl Kind {
     }
 }
 
-/// Something that the outside does.
+/// An action from outside.
 #[derive(Debug)]
 pub(super) enum Deed {
     /// A consumer opens a connection.
@@ -41,7 +41,7 @@ pub(super) enum Deed {
     Stop { nth: usize },
     /// An endpoint's address changes.
     Move { nth: usize },
-    /// DNS lists these hubs from now on, and an endpoint hears of it.
+    /// DNS lists these hubs from now on, and an endpoint learns of it.
     List { peer: usize, hubs: Vec<usize> },
     /// A provider changes its weight.
     Weight { weight: u16 },
@@ -54,7 +54,7 @@ pub(super) enum Deed {
 }
 
 impl Deed {
-    /// Who has to be awake for it.
+    /// The process that must be running for it.
     pub(super) fn whose(&self) -> Option<Who> {
         match self {
             Self::Connect { consumer: nth, .. } | Self::Stop { nth } | Self::List { peer: nth, .. } => {
@@ -107,7 +107,7 @@ impl World {
                     plan.insert(self.moment(15_000), deed);
                 }
                 if self.random.chance(30) {
-                    // Each hears of it within a second.
+                    // Each endpoint learns of it within a second.
                     let (kept, at) = (self.random.below(self.seats.len() as u64) as usize, self.moment(10_000));
                     let hubs: Vec<usize> =
                         (0..self.seats.len()).filter(|hub| *hub == kept || self.random.chance(50)).collect();
@@ -219,7 +219,7 @@ impl World {
             }
         }
         for (id, ends) in ends {
-            // Whom nobody hears may have got it, too (docs/protocols/spn.md, Choosing a provider); who stands still has not.
+            // A silent provider may have received it, too (docs/protocols/spn.md, Choosing a provider); a stopped one has not.
             if self.kind == Kind::Resuming
                 && !self.has_parted
                 && ends.iter().filter(|end| end.role == Role::Provider).count() > 1
@@ -249,7 +249,7 @@ impl World {
                 Some(StreamCode::NOT_STARTED) if end.role == Role::Consumer => {}
                 // It said nothing for 2 s, and its connection went to another one.
                 Some(StreamCode::NOT_STARTED) if end.role == Role::Provider => {}
-                // Who could have got it has left for good, and cannot be asked.
+                // The provider that could have received it has left for good, and cannot be asked.
                 Some(StreamCode::PAUSE_TIMEOUT) if ends.iter().all(|end| end.role == Role::Consumer) => {}
                 // Some hubs here allow a session few connections, and those that end still count for a moment.
                 Some(StreamCode::CONNECTION_LIMIT) if end.role == Role::Consumer => {}

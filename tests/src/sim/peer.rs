@@ -244,7 +244,7 @@ impl Peer {
     fn serve(&mut self, now: Instant, conn: ConnId) -> Result<(), String> {
         let partner = if self.role == Role::Provider { Role::Consumer } else { Role::Provider };
         let Some(flow) = self.flows.get_mut(&conn).filter(|flow| !flow.is_over) else { return Ok(()) };
-        // Read, unless it is deaf.
+        // Read, unless the end is in its time without reads.
         let deaf = flow.id.map_or(Duration::ZERO, |id| Plan::of(id, self.role).deaf);
         if now < flow.began + deaf {
             if !self.deaf.iter().any(|(_, waiting)| *waiting == conn) {
@@ -283,7 +283,7 @@ impl Peer {
                 }
             }
         }
-        // Write, once it is known what.
+        // Write, once the content is known.
         let Some(id) = flow.id else { return Ok(()) };
         let plan = Plan::of(id, self.role);
         while !flow.writes_over {

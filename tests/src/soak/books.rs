@@ -1,4 +1,4 @@
-//! What is known of each connection, from both of its ends.
+//! The state of each connection, as reported by both of its ends.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -43,7 +43,7 @@ impl Kind {
         Self::SlowService,
     ];
 
-    /// How tables call it.
+    /// Its name in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -76,7 +76,7 @@ impl Kind {
     }
 }
 
-/// How an end of a connection stands.
+/// The state of an end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// It goes on.
@@ -98,7 +98,7 @@ pub struct Served {
     pub provider: usize,
     /// When its TCP connection came.
     pub accepted: Instant,
-    /// How it stands.
+    /// Its state.
     pub end: End,
 }
 
@@ -174,10 +174,10 @@ impl Books {
         number
     }
 
-    /// A service has read this number. The kind of the connection, unless it is none, or another service has it.
+    /// A service has read this number. Returns the kind of the connection.
     ///
     /// # Errors
-    /// Why it must not be served.
+    /// The number is unknown, or another service has it: the connection must not be served.
     pub fn serve(&self, number: u32, provider: usize, accepted: Instant) -> Result<Kind, &'static str> {
         let mut entries = self.entries.borrow_mut();
         let Some(entry) = entries.get_mut(number as usize) else { return Err("the number of no connection") };
@@ -233,7 +233,7 @@ impl Books {
         });
     }
 
-    /// Who is to be ended when the connection hangs.
+    /// Adds a task that is aborted when the connection hangs.
     pub fn task(&self, number: u32, task: AbortHandle) {
         self.with(number, |entry| entry.tasks.push(task));
     }

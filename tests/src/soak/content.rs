@@ -1,5 +1,5 @@
-//! What the bytes of a connection are: a function of its number, the direction and the offset, so that each end can tell alone whether
-//! what came is right.
+//! The content of a connection: a function of its number, the direction and the offset, so that each end can check the received
+//! bytes alone.
 
 /// One of the two directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

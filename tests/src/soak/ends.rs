@@ -1,4 +1,4 @@
-//! What both ends of a connection do: write and read content, and look at every byte.
+//! Both ends of a connection: they write and read content, and compare every byte.
 
 use std::{io, rc::Rc, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::random::Random;
 /// The most that is written or read at once.
 const PIECE: usize = 16 << 10;
 
-/// What ends an end before its time.
+/// The failure of an end.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// A reset.
@@ -70,7 +70,7 @@ pub(super) struct Pace {
     pub(super) rate: u64,
 }
 
-/// One end: what it knows, and its sleep.
+/// One end of a connection, and its sleeps.
 pub(super) struct Place {
     pub(super) number: u32,
     pub(super) is_client: bool,
@@ -290,7 +290,7 @@ impl Output<'_> {
     }
 
     async fn finish(&mut self) -> Result<(), Failure> {
-        // First the book: the end may be there before this returns.
+        // The book is updated first: the other end may see the FIN before this returns.
         self.books.whole(self.number, self.way);
         self.write.shutdown().await.map_err(reset("end"))
     }

@@ -202,7 +202,7 @@ fn ended(result: Result<(), Failure>, tcp: &TcpStream) -> End {
     match result {
         Ok(()) => End::Clean(Instant::now()),
         Err(failure) => {
-            // Nobody may take this for an end in order.
+            // A reset: the peer must not see a clean end.
             let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
             failure.end()
         }

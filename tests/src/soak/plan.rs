@@ -55,7 +55,7 @@ pub enum Trouble {
     Weight(Which, u16),
     /// A hub loads another inventory.
     Reload(Which, u64),
-    /// A hub is told to pause the service, and to go on after so long.
+    /// The service is paused at a hub, and unpaused after so long.
     Pause(Which, Duration),
     /// An agent's address translator gives it another port towards a hub.
     Nat(Agent, Which),
@@ -119,7 +119,7 @@ pub struct Step {
     pub trouble: Trouble,
 }
 
-/// Those who have troubles one at a time.
+/// Lanes: the troubles of one lane happen one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     /// Hubs, and the names by which they are found: somebody is always there.
@@ -186,7 +186,7 @@ fn step(lane: Lane, random: &mut Random) -> Step {
     Step { after, trouble }
 }
 
-/// A trouble that has been.
+/// A trouble that has happened.
 #[derive(Debug, Clone)]
 pub struct Past {
     /// What it was.

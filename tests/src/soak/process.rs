@@ -22,7 +22,7 @@ pub(super) struct Process {
     log: PathBuf,
 }
 
-/// What it takes of the machine.
+/// The resources of a process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
     /// Resident memory, in KiB.
@@ -75,7 +75,7 @@ impl Process {
         }
     }
 
-    /// Waits for words in its log; false when they do not come or it ends.
+    /// Waits for a text in its log. Returns false if the text does not appear or the process ends.
     pub(super) async fn says(&mut self, words: &str, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         loop {
@@ -90,12 +90,12 @@ impl Process {
         }
     }
 
-    /// Everything that it has said.
+    /// Its whole log.
     pub(super) fn log(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// What it takes now; `None` when it has ended.
+    /// Its current resources; `None` when it has ended.
     pub(super) fn figures(&self) -> Option<Figures> {
         let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
         let status = fs::read_to_string(proc.join("status")).ok()?;

@@ -1,4 +1,4 @@
-//! What became of each connection, whether a limit explains it, and the table of all of them.
+//! The verdict on each connection, the limit that explains it, and the table of all verdicts.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +13,16 @@ use super::{
     plan::{Agent, Past, Trouble},
 };
 
-/// What a configured limit or the nature of things explains.
+/// A limit that explains a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
-    /// The provider's process was killed, and with it what it kept. The other end is told after `--pause-max`.
+    /// The provider's process was killed, and the bytes that it kept are lost. The other end is reset after `--pause-max`.
     ProviderKilled,
     /// The consumer's process was killed.
     ConsumerKilled,
-    /// The provider was told to end, and waited as long as it does (30 s).
+    /// The provider got SIGTERM, and its time limit (30 s) has passed.
     ProviderDrained,
-    /// The consumer was.
+    /// The same for the consumer.
     ConsumerDrained,
 }
 
@@ -43,7 +43,7 @@ impl Limit {
     }
 }
 
-/// What became of a connection.
+/// The verdict on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Clean at both ends, and all bytes equal.
@@ -54,7 +54,7 @@ pub enum Verdict {
     Unexplained,
     /// Bytes that are not what was sent, or a clean end where there is none.
     Wrong,
-    /// Nothing went on any more.
+    /// The connection hung.
     Hung,
 }
 
@@ -62,7 +62,7 @@ pub enum Verdict {
 const IDLE: Duration = Duration::from_secs(20);
 /// Programs notice a signal within this.
 const SOON: Duration = Duration::from_millis(500);
-/// An agent that was told to end waits so long for its connections.
+/// An agent waits so long for its connections after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 /// The longest that the loss of a process can take to reach the other end: the idle time-out, `--pause-max`, an agent that stands
 /// still meanwhile, an end that sleeps between two bursts, and some time.
@@ -73,7 +73,7 @@ const TOGETHER: Duration = Duration::from_secs(5);
 /// Such a connection waits for its provider's answer at least this long: `--pause-max`, less the time until its hub was missed.
 const UNANSWERED: Duration = Duration::from_secs(110);
 
-/// What became of a connection, beside what was done.
+/// The verdict on a connection, given all troubles.
 #[must_use]
 pub fn verdict(entry: &Entry, past: &[Past]) -> Verdict {
     if entry.is_twice.is_some() || entry.ends().any(|(_, end)| matches!(end, End::Wrong(..))) {
@@ -187,7 +187,7 @@ pub struct Tally {
     pub strays: u64,
     /// Those that were reset before: nothing was served on them.
     pub silent: u64,
-    /// Each fault, told.
+    /// The description of each fault.
     pub faults: Vec<String>,
 }
 
@@ -202,7 +202,7 @@ impl Tally {
                 tally.kinds.entry(entry.kind).or_default().count(entry, &verdict);
                 tally.all.count(entry, &verdict);
                 if !matches!(verdict, Verdict::Equal | Verdict::Explained(_)) {
-                    tally.faults.push(tell(number, entry, &verdict, past, start));
+                    tally.faults.push(describe_fault(number, entry, &verdict, past, start));
                 }
             }
         });
@@ -216,7 +216,7 @@ impl Tally {
         tally
     }
 
-    /// Nothing is wrong.
+    /// Whether there is no fault.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.all.faults() + self.strays == 0
@@ -256,7 +256,7 @@ fn seconds(at: Instant, start: Instant) -> f64 {
 }
 
 /// A fault, with what happened in the two minutes before it.
-fn tell(number: usize, entry: &Entry, verdict: &Verdict, past: &[Past], start: Instant) -> String {
+fn describe_fault(number: usize, entry: &Entry, verdict: &Verdict, past: &[Past], start: Instant) -> String {
     let mut text = format!("#{number} {verdict:?}: {}, c{}", entry.kind.name(), entry.consumer + 1);
     match &entry.service {
         Some(served) => {

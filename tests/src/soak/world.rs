@@ -121,12 +121,12 @@ pub struct World {
     pub past: RefCell<Vec<Past>>,
     /// Measurements.
     pub samples: RefCell<Vec<Sample>>,
-    /// From here on times are told.
+    /// The zero of all logged times.
     pub began: Instant,
 }
 
 const HUBS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2))];
-/// Nobody is there.
+/// An address without a host.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 99));
 
 impl World {
@@ -244,7 +244,7 @@ impl World {
                 self.seats[seat.index()].replace(Some(process));
                 return Ok(());
             }
-            // A consumer beside one that still drains cannot have its address before that lets go.
+            // A consumer beside a draining one cannot bind its address before the draining one has released it.
             if Instant::now() > deadline {
                 return Err(format!("{} does not start: {}", seat.name(), process.log()));
             }
@@ -264,7 +264,7 @@ impl World {
         }
     }
 
-    /// Takes the process out of its seat: from now on nobody wonders when it ends.
+    /// Removes the process from its seat: from now on its end is expected.
     fn stand(&self, seat: Seat) -> Option<Process> {
         let process = self.seats[seat.index()].take();
         if let Some(process) = &process {
@@ -289,7 +289,7 @@ impl World {
         }
     }
 
-    /// Looks for processes that have ended, and nobody has told them to.
+    /// Looks for processes that have ended unexpectedly.
     pub async fn look(&self) {
         for seat in Seat::ALL {
             let ended = self.seats[seat.index()].borrow_mut().take_if(|process| process.has_ended().is_some());
@@ -300,7 +300,7 @@ impl World {
         }
     }
 
-    /// Waits for the end of a process that was told to.
+    /// Waits for the end of a process after SIGTERM.
     async fn await_end(&self, seat: Seat, mut process: Process, is_orderly: bool) {
         match process.end(ENDING).await {
             None => self.fault(format!("{} does not end; {}", seat.name(), last_lines(&process.log()))),
@@ -365,7 +365,7 @@ impl World {
         }
     }
 
-    /// Does a trouble, and books it when all is as before.
+    /// Causes a trouble, and records it when everything is as before.
     pub async fn make(&self, trouble: Trouble) {
         let needs_names = matches!(trouble, Trouble::Unnamed(_) | Trouble::AgentKill(..) | Trouble::AgentTerm(_));
         let _names = if needs_names { Some(self.named.lock().await) } else { None };
@@ -437,7 +437,7 @@ impl World {
                 None
             }
             Trouble::Pause(hub, time) => {
-                // A hub that dies meanwhile forgets it. One that did not answer in time may have obeyed.
+                // A hub that dies meanwhile forgets the pause. A hub that did not answer in time may have executed it.
                 self.ctl(hub, &["pause", URN]).await;
                 sleep(time).await;
                 self.unpause(hub).await;
@@ -490,7 +490,7 @@ impl World {
         let old = self.stand(seat);
         let ends = async {
             if let Some(process) = old {
-                // The agents of the examples know no orderly end.
+                // The agents of the examples do not handle SIGTERM.
                 self.await_end(seat, process, !self.on_smol(seat)).await;
             }
         };
@@ -528,7 +528,7 @@ fn last_lines(log: &str) -> String {
     lines[lines.len().saturating_sub(5)..].join(" | ")
 }
 
-/// A file that is never half there.
+/// Writes a file atomically.
 fn replace(path: &str, text: &str) -> io::Result<()> {
     let new = format!("{path}.new");
     fs::write(&new, text)?;

@@ -16,7 +16,7 @@ use towline_core::txn::{
 use super::world::{Client, Dial, End, Fate, Outside, Step, Then, World};
 use crate::random::Random;
 
-/// Nothing lasts longer: all that comes has come by then, and T9 is over for all of it.
+/// The end of a run: by then all clients have come, and T9 has passed for each of them.
 const LONGEST: Duration = Duration::from_secs(700);
 
 /// An honest client's head, T10, names and addresses (of which one is silent, for T3), and what it takes to take a file.
@@ -196,10 +196,10 @@ fn config(random: &mut Random) -> Config {
     config
 }
 
-/// One life; its journal, or what was wrong with it.
+/// Runs one life. Returns its journal.
 ///
 /// # Errors
-/// What must not be, and was.
+/// The invariant that was broken.
 pub fn run(seed: u64) -> Result<Vec<String>, String> {
     let mut random = Random::new(seed);
     let config = config(&mut random);
@@ -215,7 +215,7 @@ pub fn run(seed: u64) -> Result<Vec<String>, String> {
         return Err("it has not come to its end".to_owned());
     }
     if world.is_over != drains.is_some() {
-        return Err(format!("told to end: {drains:?}, ended: {}", world.is_over));
+        return Err(format!("drained: {drains:?}, ended: {}", world.is_over));
     }
     let counters = world.proxy().counters();
     let is_open = counters.live != 0 || counters.longest_queue != 0 || world.open() != 0;

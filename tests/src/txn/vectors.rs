@@ -1,4 +1,4 @@
-//! The vectors of transactions: what each asks for, in the terms of whoever plays it.
+//! The vectors of transactions, in the terms of the test that plays them.
 
 use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, time::Duration};
 
@@ -61,7 +61,7 @@ pub struct Expect {
 }
 
 impl Mode {
-    /// For who embeds a proxy.
+    /// The configuration for an embedded proxy.
     #[must_use]
     pub fn config(&self) -> Config {
         let mut config = Config::default();
@@ -81,7 +81,7 @@ impl Mode {
         config
     }
 
-    /// For who runs `towline proxy`.
+    /// The options for `towline proxy`.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["--compat".to_owned(), "sample".to_owned()];

@@ -1,6 +1,6 @@
 //! A proxy in a box: clients, origins and a resolver in one thread, on virtual time, around the binding.
 //!
-//! The host played here does what a host must, and checks that it is asked for no more than a host can do (`towline_core::net`): no second read
+//! The host here fulfils its contract, and checks that the proxy requests nothing that a host cannot do (`towline_core::net`): no second read
 //! or write before the first is answered, no reply that ends in good order before it is given, each connection closed once.
 
 use std::{
@@ -25,7 +25,7 @@ use towline_core::{
 pub struct Client {
     /// When it comes.
     pub comes: Duration,
-    /// Whence.
+    /// Its address.
     pub from: IpAddr,
     /// What it sends, and how long it waits before.
     pub pieces: Vec<(Duration, Bytes)>,
@@ -57,14 +57,14 @@ pub enum End {
     Left,
 }
 
-/// What became of a client.
+/// The fate of a client.
 #[derive(Debug, Default)]
 pub struct Fate {
     /// What it was given.
     pub received: Vec<u8>,
     /// How its connection ended, and when.
     pub end: Option<(End, Duration)>,
-    /// What was written down about it, if it was not refused.
+    /// Its log record, if it was not refused.
     pub record: Option<Record>,
 }
 
@@ -92,7 +92,7 @@ pub enum Dial {
     Silent,
 }
 
-/// All that is not the proxy and not a client.
+/// The resolver, the network and the origins.
 pub trait Outside {
     /// The addresses of a name, and how long it takes to find them; `None`: nobody answers.
     fn name(&self, name: &[u8]) -> Option<(Duration, Vec<IpAddr>)>;
@@ -139,7 +139,7 @@ struct Origin {
     steps: VecDeque<Step>,
 }
 
-/// Whom a connection leads to.
+/// The peer of a connection.
 enum Far {
     Client(usize),
     /// Nobody yet: its name is asked for,
@@ -202,7 +202,7 @@ pub struct World<O> {
     ready: BTreeSet<ConnId>,
     agenda: BTreeMap<(Instant, u64), Happening>,
     numbers: u64,
-    /// What became of each client.
+    /// The fate of each client.
     pub fates: Vec<Fate>,
     /// Lookups: `file server 1` or `0`.
     pub lookups: Vec<String>,
@@ -210,7 +210,7 @@ pub struct World<O> {
     pub heads: Vec<Vec<u8>>,
     /// Everything that was done.
     pub journal: Vec<String>,
-    /// The proxy has said that it is over.
+    /// Whether the proxy has reported its end.
     pub is_over: bool,
     /// Most fetches at a time.
     pub most_fetches: usize,
@@ -277,7 +277,7 @@ impl<O: Outside> World<O> {
         self.links.len()
     }
 
-    /// What time it is.
+    /// The current time.
     #[must_use]
     pub fn time(&self) -> Duration {
         self.now - self.start
@@ -323,12 +323,12 @@ impl<O: Outside> World<O> {
                 if self.fates[client].end.is_none() {
                     self.fates[client].end = Some((End::Left, self.time()));
                     self.inbox(client, |inbox| inbox.is_broken = true);
-                    // A write is what tells a host of it, too.
+                    // A host also learns of a reset by a write.
                     let link = self.links.iter_mut().find(|(_, link)| link.is_of(client));
                     if let Some((&conn, link)) = link
                         && link.writing.take().is_some()
                     {
-                        self.tell(conn, Event::Error { fault: Fault::Reset });
+                        self.notify(conn, Event::Error { fault: Fault::Reset });
                     }
                 }
             }
@@ -348,7 +348,7 @@ impl<O: Outside> World<O> {
                     }
                     Far::Asked | Far::Known | Far::Dialled => unreachable!("nobody takes anything there"),
                 }
-                self.tell(conn, Event::Sent { len: bytes.len() as u64 });
+                self.notify(conn, Event::Sent { len: bytes.len() as u64 });
             }
             Happening::Answers(conn, addresses) => {
                 if let Some(link) = self.links.get_mut(&conn) {
@@ -358,18 +358,18 @@ impl<O: Outside> World<O> {
                     } else {
                         Event::Resolved { addresses }
                     };
-                    self.tell(conn, event);
+                    self.notify(conn, event);
                 }
             }
             Happening::Dialled(conn, accepts) => {
                 let Some(link) = self.links.get_mut(&conn) else { return };
                 if !accepts {
-                    return self.tell(conn, Event::ConnectFailed { fault: Fault::Refused });
+                    return self.notify(conn, Event::ConnectFailed { fault: Fault::Refused });
                 }
                 link.far = Far::Origin(Origin::default());
                 let fetches = self.links.values().filter(|link| matches!(link.far, Far::Origin(_))).count();
                 self.most_fetches = self.most_fetches.max(fetches);
-                self.tell(conn, Event::Connected);
+                self.notify(conn, Event::Connected);
             }
             Happening::OriginActs(conn) => {
                 let Some(origin) = self.links.get_mut(&conn).and_then(Link::origin) else { return };
@@ -393,7 +393,7 @@ impl<O: Outside> World<O> {
         self.ready.extend(self.links.iter().filter(|(_, link)| link.is_of(client)).map(|(&conn, _)| conn));
     }
 
-    fn tell(&mut self, conn: ConnId, event: Event) {
+    fn notify(&mut self, conn: ConnId, event: Event) {
         self.proxy.handle_event(self.now, conn, event);
         self.obey();
     }
@@ -413,7 +413,7 @@ impl<O: Outside> World<O> {
             }
             let Some(conn) = self.ready.pop_first() else { return };
             while let Some(event) = self.read(conn) {
-                self.tell(conn, event);
+                self.notify(conn, event);
             }
         }
     }
@@ -454,7 +454,7 @@ impl<O: Outside> World<O> {
                     self.journal.push(record.json(epoch));
                     assert!(!self.links.contains_key(&client), "its connection is closed");
                     let nth = self.clients_by_conn[&client];
-                    assert!(self.fates[nth].end.is_some(), "a client that is there is told");
+                    assert!(self.fates[nth].end.is_some(), "the client of a finished transaction has seen no end");
                     assert!(self.fates[nth].record.replace(record).is_none(), "a record of each end");
                 }
                 Notice::Stopped { error } => {

@@ -1,6 +1,6 @@
-//! `spnhub ctl`: an operator's requests to a running hub, over a local socket that only its user can open.
+//! `spnhub ctl`: an operator's requests to a running hub, over a local socket that only the hub's user can open.
 //!
-//! One request a connection: a line of JSON there, a line of JSON back.
+//! Each connection carries one request and one answer, each a line of JSON.
 
 use std::{
     fs, io,
@@ -29,10 +29,10 @@ use towline_tokio::cli::log;
 use super::say;
 
 /// The longest request, in bytes.
-const LONGEST: u64 = 4096;
-/// A request must be there within this, and be answered.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Requests that wait for the hubs.
+const MAX_REQUEST: u64 = 4096;
+/// Time limit for reading a request, and for answering it.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// Limit of requests that wait for the hubs.
 const BACKLOG: usize = 16;
 
 #[derive(Args)]
@@ -69,7 +69,7 @@ pub(crate) enum Request {
     Reload,
 }
 
-/// A hub, in an answer.
+/// The status of one hub, in an answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct HubStatus {
     pub(crate) realm: String,
@@ -88,7 +88,7 @@ pub(crate) enum Answer {
     Failed(String),
 }
 
-/// A request, and where the answer goes.
+/// A request, and the channel for its answer.
 pub(crate) type Asked = (Request, oneshot::Sender<Answer>);
 
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +104,7 @@ pub(crate) enum ControlError {
     #[error("cannot read the hub's answer: {0} (is spnhub here of the same version as the hub?)")]
     Answer(io::Error),
     #[error(
-        "the hub has not answered for {} s (is its process stopped?): a request that it has not read yet is void",
+        "the hub has not answered for {} s (is its process stopped?); it will ignore this request if it has not read it yet",
         .0.as_secs()
     )]
     Silent(Duration),
@@ -112,18 +112,18 @@ pub(crate) enum ControlError {
     Ended,
 }
 
-/// The socket; its file goes with it.
+/// The control socket. Dropping it removes its file.
 pub(crate) struct Socket {
     path: PathBuf,
-    /// Whoever is being answered reads it.
+    /// Held for reading while a request is being answered.
     answering: Arc<RwLock<()>>,
 }
 
 impl Socket {
-    /// Takes no more requests, and waits until those that were obeyed are answered: a process that drains may end before its asker is told.
+    /// Accepts no more requests, and waits until the executed ones are answered: a draining process must not end before it has answered `drain`.
     pub(crate) async fn close(self, requests: mpsc::Receiver<Asked>) {
         drop(requests);
-        let _ = timeout(PATIENCE, self.answering.write()).await;
+        let _ = timeout(TIME_LIMIT, self.answering.write()).await;
     }
 }
 
@@ -133,16 +133,16 @@ impl Drop for Socket {
     }
 }
 
-/// Listens, and hands requests over.
+/// Listens on the socket, and returns the channel of requests.
 pub(crate) fn listen(path: &Path) -> Result<(Socket, mpsc::Receiver<Asked>), ControlError> {
     let failed = |error| ControlError::Listen { path: path.to_owned(), error };
-    // What a hub that was killed has left behind may go; what answers may not, nor what is no socket.
+    // The socket of a killed hub is replaced. A socket on which a process listens, and a file that is no socket, are left unchanged.
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(ControlError::NoSocket(path.to_owned())),
         Ok(_) => match Blocking::connect(path) {
             Ok(_) => return Err(ControlError::InUse(path.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
-            // Another user's, or one whose backlog is full: somebody listens.
+            // The socket of another user, or one whose backlog is full: a process listens on it.
             Err(error) => return Err(failed(error)),
         },
         Err(_) => {}
@@ -173,7 +173,7 @@ pub(crate) fn listen(path: &Path) -> Result<(Socket, mpsc::Receiver<Asked>), Con
     Ok((socket, requests))
 }
 
-/// Nobody else may open it at any time: it is made in a directory of our own, and moved when it is closed to others.
+/// Binds the socket such that no other user can open it at any time: it is created in a private directory, and moved after its mode is set.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let private = parent.join(format!(".spnhub-{}", std::process::id()));
@@ -183,7 +183,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
         let there = private.join("socket");
         let listener = UnixListener::bind(&there)?;
         fs::set_permissions(&there, fs::Permissions::from_mode(0o600))?;
-        // Unlike a rename a link replaces nothing, whoever was quicker; but not every file system has links.
+        // Unlike a rename, a link never replaces a file that another process has just created; but not every file system has links.
         match fs::hard_link(&there, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !path.exists() => fs::rename(&there, path)?,
             linked => linked?,
@@ -194,7 +194,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     made
 }
 
-/// Whether the other end has closed the socket. Asks the kernel itself: tokio may not have heard of it yet.
+/// Whether the other end has closed the socket. Polls the kernel directly: tokio may not know it yet.
 fn has_left(stream: &UnixStream) -> bool {
     let mut asked = [PollFd::new(stream, PollFlags::RDHUP)];
     poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
@@ -203,8 +203,8 @@ fn has_left(stream: &UnixStream) -> bool {
 async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>, answering: Arc<RwLock<()>>) {
     let (read, mut write) = stream.split();
     let mut line = String::new();
-    let came = timeout(PATIENCE, BufReader::new(read.take(LONGEST)).read_line(&mut line)).await;
-    // The process of this hub was stopped, and the operator has been told meanwhile that it does not answer.
+    let came = timeout(TIME_LIMIT, BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line)).await;
+    // This process stood still, and `spnhub ctl` has reported meanwhile that the hub does not answer.
     if has_left(write.as_ref()) {
         return;
     }
@@ -212,10 +212,10 @@ async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>, answering: Ar
     let answer = match came {
         Ok(Ok(_)) => match serde_json::from_str(&line) {
             Ok(request) => {
-                let (answer, told) = oneshot::channel();
-                // A hub that is ending answers no more.
+                let (answer, answered) = oneshot::channel();
+                // A hub that is ending does not answer.
                 let _ = asked.send((request, answer)).await;
-                timeout(PATIENCE, told).await.ok().and_then(Result::ok)
+                timeout(TIME_LIMIT, answered).await.ok().and_then(Result::ok)
             }
             Err(error) => Some(Answer::Failed(format!("malformed request: {error}"))),
         },
@@ -227,7 +227,7 @@ async fn serve(mut stream: UnixStream, asked: mpsc::Sender<Asked>, answering: Ar
     }
 }
 
-/// The client.
+/// Runs the client.
 pub(crate) async fn run(args: CtlArgs) -> Result<ExitCode, ControlError> {
     let unreachable = |error| ControlError::Connect { path: args.control.clone(), error };
     let mut stream = UnixStream::connect(&args.control).await.map_err(unreachable)?;
@@ -235,9 +235,9 @@ pub(crate) async fn run(args: CtlArgs) -> Result<ExitCode, ControlError> {
     request.push(b'\n');
     stream.write_all(&request).await.map_err(ControlError::Answer)?;
     let mut line = String::new();
-    timeout(2 * PATIENCE, BufReader::new(stream).read_line(&mut line))
+    timeout(2 * TIME_LIMIT, BufReader::new(stream).read_line(&mut line))
         .await
-        .map_err(|_| ControlError::Silent(2 * PATIENCE))?
+        .map_err(|_| ControlError::Silent(2 * TIME_LIMIT))?
         .map_err(ControlError::Answer)?;
     if line.is_empty() {
         return Err(ControlError::Ended);
@@ -322,11 +322,11 @@ mod tests {
         asker.write_all(b"{\"command\":\"drain\"}\n").unwrap();
         let (_, answer) = requests.recv().await.unwrap();
         answer.send(Answer::Done("draining".to_owned())).unwrap();
-        timeout(PATIENCE / 2, socket.close(requests)).await.expect("who asks nothing is not waited for");
+        timeout(TIME_LIMIT / 2, socket.close(requests)).await.expect("who asks nothing is not waited for");
         asker.set_nonblocking(true).unwrap();
-        let mut told = [0; 64];
-        let length = asker.read(&mut told).expect("an answer, and at once");
-        assert_eq!(&told[..length], b"{\"done\":\"draining\"}\n");
+        let mut received = [0; 64];
+        let length = asker.read(&mut received).expect("an answer, and at once");
+        assert_eq!(&received[..length], b"{\"done\":\"draining\"}\n");
         assert!(!path.exists());
     }
 }

@@ -1,4 +1,4 @@
-//! `spnhub demo`: everything on one machine, in one process, over real UDP on loopback.
+//! `spnhub demo`: a hub, a provider and a consumer in one process, over real UDP on loopback.
 
 use std::{
     convert::Infallible,
@@ -82,7 +82,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, DemoError> {
     let (up, mut ups) = mpsc::unbounded_channel();
     let port = hub.local_addr().port();
     let is_leaving = Arc::new(AtomicBool::new(false));
-    let tell = |up: mpsc::UnboundedSender<()>| {
+    let log_sessions = |up: mpsc::UnboundedSender<()>| {
         let is_leaving = is_leaving.clone();
         move |notice| match notice {
             // The demo may have ended meanwhile.
@@ -94,19 +94,19 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, DemoError> {
         }
     };
     let (provider, task) =
-        provider_agent(endpoint_config(&authority, Role::Provider)?, port, forward.clone(), tell(up.clone()))?;
+        provider_agent(endpoint_config(&authority, Role::Provider)?, port, forward.clone(), log_sessions(up.clone()))?;
     tokio::spawn(task);
-    // The provider first: a consumer of a service without provider is told to come again.
+    // The provider starts first: a hub refuses a consumer of a service without provider, which then tries again later.
     let is_up = ups.recv();
     tokio::time::timeout(Duration::from_secs(10), is_up).await.map_err(|_| DemoError::NoSession)?;
     let (consumer, local, task) =
-        consumer_agent(endpoint_config(&authority, Role::Consumer)?, port, args.listen, tell(up)).await?;
+        consumer_agent(endpoint_config(&authority, Role::Consumer)?, port, args.listen, log_sessions(up)).await?;
     tokio::spawn(task);
     tokio::time::timeout(Duration::from_secs(10), ups.recv()).await.map_err(|_| DemoError::NoSession)?;
 
     let hint = match args.to {
         None => format!("try: curl http://{local}/"),
-        Some(_) => format!("try whatever speaks to {forward}, with {local} in its place"),
+        Some(_) => format!("try a client of {forward}, with the address {local} instead"),
     };
     log::say(&format!(
         "listening on {local}\nTCP to {local} goes through a hub on UDP 127.0.0.1:{port} to {forward}.\n{hint}\n"
@@ -117,7 +117,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, DemoError> {
     }
     is_leaving.store(true, Ordering::Relaxed);
     hub.stop();
-    // The hub's sessions have ended when this returns, and their records are on the way.
+    // When this returns, the hub's sessions have ended, and their records are in the queue.
     let _ = tokio::time::timeout(Duration::from_secs(3), stopped).await;
     provider.stop();
     consumer.stop();
@@ -139,10 +139,10 @@ fn start_hub(authority: &Authority, records: &Records) -> Result<(HubHandle, one
         availability: None,
     }];
     let (ended, stopped) = oneshot::channel();
-    let (mut teller, mut ended) = (Some(records.teller()), Some(ended));
+    let (mut reporter, mut ended) = (Some(records.reporter()), Some(ended));
     let hub = HubHandle::start(config, move |notice| {
-        if teller.as_ref().is_some_and(|teller| teller.tell(notice)) {
-            teller = None;
+        if reporter.as_ref().is_some_and(|reporter| reporter.report(notice)) {
+            reporter = None;
             if let Some(ended) = ended.take() {
                 let _ = ended.send(());
             }
@@ -160,7 +160,7 @@ fn endpoint_config(authority: &Authority, role: Role) -> Result<Config, DemoErro
     Ok(Config::new(role, HUB, identity, Roots::from_pem(&authority.certificate)?))
 }
 
-/// A page to look at.
+/// Serves a small HTTP page. Returns its address.
 async fn page() -> Result<SocketAddr, DemoError> {
     const PAGE: &str = "<!doctype html><title>Towline</title><p>This page came through an SPN hub: \
         TCP, consumer agent, hub, provider agent, TCP.\n";
@@ -169,7 +169,7 @@ async fn page() -> Result<SocketAddr, DemoError> {
     tokio::spawn(async move {
         loop {
             let Ok((tcp, _)) = listener.accept().await else {
-                // Without files there is no page; with some there is one again.
+                // No file descriptor is free; a later attempt may succeed.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
@@ -179,7 +179,7 @@ async fn page() -> Result<SocketAddr, DemoError> {
                 response.headers_mut().insert(header::CONTENT_TYPE, html);
                 Ok::<_, Infallible>(response)
             });
-            // A client that breaks off is its own business.
+            // Errors of a client's connection are ignored.
             tokio::spawn(async move { http1::Builder::new().serve_connection(TokioIo::new(tcp), answer).await });
         }
     });

@@ -97,7 +97,7 @@ struct SourceArgs {
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("{0}\ngive the inventory with -c FILE_OR_URL or SPNHUB_INVENTORY_URL; `spnhub pki` makes one")]
+    #[error("{0}\ngive the inventory with -c FILE_OR_URL or SPNHUB_INVENTORY_URL; `spnhub pki` creates one")]
     Load(#[from] LoadError),
     #[error("no hub in {0} can run; `spnhub check -c {0}` lists the faults")]
     NothingToRun(Source),
@@ -116,7 +116,7 @@ enum Error {
 }
 
 impl Error {
-    /// 1: what was given is bad. 2: usage, or the machine.
+    /// 1: invalid inventory, certificates or configuration. 2: usage, or an error of the system.
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Load(LoadError::Syntax { .. } | LoadError::TooMuch { .. })
@@ -163,7 +163,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Error> {
     }
 }
 
-/// Writes to stdout. A reader that leaves early has seen enough.
+/// Writes to stdout. A reader that closes early, such as `head`, is no error.
 fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

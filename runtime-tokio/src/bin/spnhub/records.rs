@@ -1,4 +1,4 @@
-//! Records, one JSON object a line, and what else a hub has to tell.
+//! Writes a hub's records, one JSON object per line, and logs its other notices.
 
 use std::{io, path::Path, time::Instant};
 
@@ -9,47 +9,47 @@ use towline_tokio::{
     hub::epoch,
 };
 
-/// Takes records and writes them.
+/// The writer of records.
 pub(crate) struct Records(Lines<Json>);
 
-/// A hub's way to tell.
+/// Reports one hub's notices.
 #[derive(Clone)]
-pub(crate) struct Teller(lines::Teller<Json>);
+pub(crate) struct Reporter(lines::LineSender<Json>);
 
 impl Records {
-    /// To a file, appended; or to stdout.
+    /// Starts writing records: appended to a file, or to stdout.
     pub(crate) fn start(file: Option<&Path>) -> io::Result<Self> {
         Lines::start(file, Json).map(Self)
     }
 
-    pub(crate) fn teller(&self) -> Teller {
-        Teller(self.0.teller())
+    pub(crate) fn reporter(&self) -> Reporter {
+        Reporter(self.0.sender())
     }
 
-    /// Goes on in a new file, if the old one was moved away.
+    /// Continues in a new file, if the old one was moved away.
     pub(crate) fn reopen(&self) {
         self.0.reopen();
     }
 }
 
-impl Teller {
-    /// Tells what a hub has to tell; says whether it has ended.
-    pub(crate) fn tell(&self, notice: Notice) -> bool {
+impl Reporter {
+    /// Writes or logs a notice. Returns whether the hub has ended.
+    pub(crate) fn report(&self, notice: Notice) -> bool {
         match notice {
-            Notice::Record(record) => self.0.tell(record),
+            Notice::Record(record) => self.0.send(record),
             Notice::Refused(refusal) => tracing::warn!("{refusal}"),
             Notice::RefusalsSuppressed { count } => {
                 tracing::warn!(count, "more refusals in this second, not logged one by one")
             }
             Notice::Stopped => return true,
-            // Work for the owner of the hub.
+            // The owner of the hub handles the other notices.
             _ => {}
         }
         false
     }
 }
 
-/// The form of docs/protocols/spn.md, Records, REC-1. The clocks are read for each: the wall clock may be set at any time.
+/// The form of docs/protocols/spn.md, Records, REC-1. The clocks are read for each record: the wall clock may be set at any time.
 pub(crate) struct Json;
 
 impl Form for Json {

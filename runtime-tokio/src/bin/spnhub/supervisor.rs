@@ -1,4 +1,4 @@
-//! Runs the hubs of an inventory, each on its own, and follows the inventory on SIGUSR1 and SIGHUP.
+//! Runs the hubs of an inventory, each in its own thread, and reloads the inventory on SIGUSR1 and SIGHUP.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,20 +32,20 @@ use tracing::{Instrument, Span};
 use super::{
     Error, RunArgs,
     control::{self, Answer, HubStatus, Request},
-    records::{Records, Teller},
+    records::{Records, Reporter},
 };
 
-/// The target of lines that go through a list, each once: they are not held back, however many they are.
+/// The log target of lists, one line per entry: these lines are never suppressed, whatever their number.
 const LIST: &str = "spnhub::list";
 
-/// So many changes go on a line of the log.
+/// Maximum number of changes on one line of the log.
 const CHANGES_A_LINE: usize = 20;
 
-/// The first pause before an inventory that is not there yet is asked for again,
+/// The first pause before another attempt to load an inventory that is not available yet,
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// and the longest.
+/// and the longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A load that takes longer waits for something; a newer one replaces it.
+/// A load that has taken longer is replaced by a newer one.
 const WAITS: Duration = Duration::from_secs(1);
 
 /// Realm and hub.
@@ -54,19 +54,19 @@ type Name = (String, String);
 struct Supervisor {
     records: Records,
     hubs: BTreeMap<Name, Running>,
-    /// Every thread that has not ended, those included that drain after they were replaced.
+    /// Every thread that has not ended, including hubs that drain after their replacement.
     alive: BTreeMap<u64, Alive>,
-    /// Hubs whose address a draining one may still have.
+    /// Hubs whose address may still be in use by a draining hub.
     waiting: BTreeMap<Name, (Realm, HubRecord)>,
     next: u64,
-    happened: mpsc::UnboundedSender<(u64, Happened)>,
+    events: mpsc::UnboundedSender<(u64, HubEvent)>,
     clusters: Arc<Clusters>,
     congestion: Congestion,
     is_leaving: bool,
 }
 
-/// What a hub's thread has to say to us.
-enum Happened {
+/// An event that a hub's thread sends to the supervisor.
+enum HubEvent {
     Start(ClusterTask),
     Stop(ClusterTask),
     Ended,
@@ -75,7 +75,7 @@ enum Happened {
 /// A hub's thread.
 struct Alive {
     handle: HubHandle,
-    /// Names the realm and the hub on each line about it.
+    /// Adds the realm and the hub to each log line of this hub.
     span: Span,
 }
 
@@ -87,7 +87,7 @@ struct Running {
 
 pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
     let source = Source::parse(&args.source.config);
-    // Signals first: one that comes while the inventory is loaded is not lost.
+    // Signal handlers first: a signal during the first load is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut reload = Reload { user: signal(SignalKind::user_defined1())?, hang_up: signal(SignalKind::hangup())? };
@@ -100,7 +100,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
     let records = Records::start(args.records.as_deref())
         .map_err(|error| Error::Records { path: args.records.clone().unwrap_or_default(), error })?;
     let (socket, mut requests) = args.control.as_deref().map(control::listen).transpose()?.unzip();
-    let (happened, mut happenings) = mpsc::unbounded_channel();
+    let (events, mut hub_events) = mpsc::unbounded_channel();
     let clusters = match args.cluster_commands {
         Some(directory) => Clusters::default().with("exec", Commands::new(directory)),
         None => Clusters::default(),
@@ -111,23 +111,23 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
         alive: BTreeMap::new(),
         waiting: BTreeMap::new(),
         next: 0,
-        happened,
+        events,
         clusters: Arc::new(clusters),
         congestion: args.congestion,
         is_leaving: false,
     };
-    tell(&loaded.findings);
+    log_findings(&loaded.findings);
     let failure = supervisor.apply(loaded).await;
     if supervisor.alive.is_empty() {
         return Err(failure.map_or(Error::NothingToRun(source), Error::Start));
     }
     let mut loading: Option<Loading> = None;
-    // One that comes while the inventory is being loaded speaks of what that load may have missed.
-    let mut again: Option<&str> = None;
+    // A request to reload during a load: that load may have missed the change.
+    let mut pending: Option<&str> = None;
     loop {
-        let replaced = loading.as_ref().filter(|_| again.is_some()).map(|loading| loading.since + WAITS);
+        let replaced = loading.as_ref().filter(|_| pending.is_some()).map(|loading| loading.since + WAITS);
         tokio::select! {
-            Some((id, happened)) = happenings.recv() => supervisor.happened(id, happened),
+            Some((id, event)) = hub_events.recv() => supervisor.handle_event(id, event),
             _ = terminate.recv() => {
                 tracing::info!("SIGTERM: draining, for 30 s at most. A second SIGTERM or SIGINT ends at once");
                 supervisor.leave(HubHandle::shutdown);
@@ -137,14 +137,14 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
             } => {
                 tracing::info!(?request, "request from spnhub ctl");
                 if matches!(request, Request::Reload) {
-                    again = Some("ctl");
+                    pending = Some("ctl");
                 }
-                // The asker may have gone.
-                let _ = answer.send(supervisor.obey(request).await);
+                // The operator's connection may be closed.
+                let _ = answer.send(supervisor.execute(request).await);
             }
             _ = interrupt.recv() => supervisor.leave(HubHandle::stop),
             why = reload.recv() => {
-                again = Some(why);
+                pending = Some(why);
                 supervisor.records.reopen();
             }
             () = async {
@@ -153,15 +153,15 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
                 tracing::info!("the pending reload is replaced by a newer one");
                 loading = None;
             }
-            loaded = async { match &mut loading { Some(it) => (&mut it.task).await, None => std::future::pending().await } } => {
+            loaded = async { match &mut loading { Some(loading) => (&mut loading.task).await, None => std::future::pending().await } } => {
                 loading = None;
                 match loaded {
                     Ok(Ok(loaded)) if loaded.inventory.realms.is_empty() => {
-                        tell(&loaded.findings);
+                        log_findings(&loaded.findings);
                         tracing::error!("reload failed: no realm of the inventory is usable; the hubs keep their configuration");
                     }
                     Ok(Ok(loaded)) if !supervisor.is_leaving => {
-                        tell(&loaded.findings);
+                        log_findings(&loaded.findings);
                         let _ = supervisor.apply(loaded).await;
                     }
                     Ok(Ok(_)) => {}
@@ -172,7 +172,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Error> {
         }
         if loading.is_none()
             && !supervisor.is_leaving
-            && let Some(why) = again.take()
+            && let Some(why) = pending.take()
         {
             tracing::info!(%source, "{why}: loading the inventory again");
             let (source, token) = (source.clone(), token.clone());
@@ -195,7 +195,7 @@ struct Reload {
 }
 
 impl Reload {
-    /// Says which has come.
+    /// Waits for one of the signals, and returns its name.
     async fn recv(&mut self) -> &'static str {
         tokio::select! {
             _ = self.user.recv() => "SIGUSR1",
@@ -204,7 +204,7 @@ impl Reload {
     }
 }
 
-/// A load that runs. Dropped, it ends.
+/// A running load. Dropping it aborts the load.
 struct Loading {
     since: Instant,
     task: JoinHandle<Result<Loaded, LoadError>>,
@@ -216,19 +216,19 @@ impl Drop for Loading {
     }
 }
 
-/// The first load. A server that is not there yet is waited for: what runs after us at boot, or starts beside us.
+/// The first load. If the server is not available yet (boot order, compose), this tries again until it is.
 async fn first(source: &Source, token: Option<&str>, reload: &mut Reload) -> Result<Loaded, LoadError> {
     let mut pause = FIRST_PAUSE;
     loop {
         let why = match source.load(token).await {
             Err(error) if error.may_pass() => error.to_string(),
             Ok(loaded) if loaded.is_partial && !has_hubs(&loaded) => {
-                tell(&loaded.findings);
+                log_findings(&loaded.findings);
                 "none of its hubs can run yet".to_owned()
             }
             loaded => return loaded,
         };
-        // Many hubs may wait for the same server.
+        // Jitter, since many hubs may wait for the same server.
         let jitter = f64::from(seed()[0]) / 255.0 * 0.4 + 0.8;
         let wait = pause.mul_f64(jitter);
         tracing::warn!("no inventory yet: {why}; trying again in {:.1} s", wait.as_secs_f64());
@@ -243,7 +243,7 @@ fn has_hubs(loaded: &Loaded) -> bool {
     loaded.inventory.realms.iter().any(|realm| realm.is_enabled && !realm.hubs.is_empty())
 }
 
-fn tell(findings: &[Finding]) {
+fn log_findings(findings: &[Finding]) {
     for finding in findings {
         match finding.severity {
             Severity::Error => tracing::error!(target: LIST, "inventory: {finding}"),
@@ -253,25 +253,25 @@ fn tell(findings: &[Finding]) {
 }
 
 impl Supervisor {
-    /// The exit code, once there is nothing left to do. A process whose hubs were all taken out of the inventory waits for the next reload.
+    /// The exit code, once nothing is left to do. A process whose hubs were all removed from the inventory waits for the next reload.
     fn is_done(&self) -> Option<u8> {
         match (self.alive.is_empty(), self.is_leaving, self.hubs.is_empty()) {
             (false, _, _) | (true, false, true) => None,
             (true, true, _) => Some(0),
-            // Without being asked to, a hub ends only with its socket.
+            // A hub that was not stopped ends only if its socket fails.
             (true, false, false) => Some(2),
         }
     }
 
-    fn happened(&mut self, id: u64, happened: Happened) {
-        match happened {
-            Happened::Start(task) => self.cluster(id, task, true),
-            Happened::Stop(task) => self.cluster(id, task, false),
-            Happened::Ended => self.ended(id),
+    fn handle_event(&mut self, id: u64, event: HubEvent) {
+        match event {
+            HubEvent::Start(task) => self.cluster(id, task, true),
+            HubEvent::Stop(task) => self.cluster(id, task, false),
+            HubEvent::Ended => self.ended(id),
         }
     }
 
-    /// Has a cluster manager start or stop a provider.
+    /// Starts or stops a provider with its cluster manager.
     fn cluster(&self, id: u64, task: ClusterTask, is_start: bool) {
         let Some(Alive { handle, span }) = self.alive.get(&id) else { return };
         let (hub, clusters) = (handle.clone(), self.clusters.clone());
@@ -293,9 +293,9 @@ impl Supervisor {
         tokio::spawn(work.instrument(span.clone()));
     }
 
-    /// A hub has ended: its address may be wanted.
+    /// Handles the end of a hub: a waiting hub may need its address.
     fn ended(&mut self, id: u64) {
-        // One that could not even start frees nothing.
+        // A hub that failed to start has no address to free.
         if self.alive.remove(&id).is_some() && !self.is_leaving {
             for (name, (realm, record)) in std::mem::take(&mut self.waiting) {
                 let _ = self.start(name, &realm, record);
@@ -308,8 +308,8 @@ impl Supervisor {
         self.alive.values().for_each(|alive| how(&alive.handle));
     }
 
-    /// What an operator asks for.
-    async fn obey(&mut self, request: Request) -> Answer {
+    /// Executes an operator's request.
+    async fn execute(&mut self, request: Request) -> Answer {
         match request {
             Request::Status => {
                 let mut hubs = Vec::new();
@@ -339,12 +339,12 @@ impl Supervisor {
                 self.leave(HubHandle::shutdown);
                 Answer::Done("draining".to_owned())
             }
-            Request::Reload => Answer::Done("loading the inventory again; the log says what changes".to_owned()),
+            Request::Reload => Answer::Done("loading the inventory again; the changes are logged".to_owned()),
         }
     }
 
-    /// Makes what runs what the inventory says. What it has but cannot be used keeps its old state. Returns why a hub could not be
-    /// started, if one could not.
+    /// Starts, reloads and removes hubs as the inventory says. Hubs and services whose records are not usable keep their configuration. Returns
+    /// the error of a hub that failed to start, if there is one.
     async fn apply(&mut self, loaded: Loaded) -> Option<StartError> {
         self.waiting.clear();
         let broken = loaded.inventory.broken;
@@ -357,13 +357,13 @@ impl Supervisor {
         let gone: Vec<Name> = self.hubs.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
         for name in gone {
             if broken.contains(&name.0) || broken.contains(&format!("{}/{}", name.0, name.1)) {
-                tracing::warn!(target: LIST, realm = name.0, hub = name.1, "its record in the inventory is not usable; the hub keeps its configuration");
+                tracing::warn!(target: LIST, realm = name.0, hub = name.1, "the hub's record in the inventory is not usable; the hub keeps its configuration");
             } else if let Some(running) = self.hubs.remove(&name) {
                 if loaded.inventory.realms.iter().any(|realm| realm.name == name.0 && !realm.is_enabled) {
-                    tracing::info!(target: LIST, realm = name.0, hub = name.1, "its realm is disabled: draining");
+                    tracing::info!(target: LIST, realm = name.0, hub = name.1, "the realm is disabled; the hub drains");
                     running.handle.disable();
                 } else {
-                    tracing::info!(target: LIST, realm = name.0, hub = name.1, "removed from the inventory: draining");
+                    tracing::info!(target: LIST, realm = name.0, hub = name.1, "the hub was removed from the inventory; it drains");
                     running.handle.remove();
                 }
             }
@@ -374,10 +374,10 @@ impl Supervisor {
             match self.hubs.get_mut(&name) {
                 Some(running) if running.record.bind == record.bind && self.alive.contains_key(&running.id) => {
                     keep_broken_services(&name, &broken, &running.record, &mut record);
-                    tell_missing_clusters(&self.clusters, &name, &record);
+                    warn_missing_clusters(&self.clusters, &name, &record);
                     let (handle, config) = (running.handle.clone(), config(&record, realm, self.congestion));
                     running.record = record;
-                    // All at once: a hub that is slow to answer holds up no other.
+                    // In parallel: a slow hub does not delay the others.
                     reloads.push(tokio::spawn(async move { (name, handle.reload(config).await) }));
                 }
                 _ => failure = self.start(name, realm, record).err().or(failure),
@@ -405,20 +405,20 @@ impl Supervisor {
         failure
     }
 
-    /// Starts a hub; one of the same name that runs at another address drains after that.
+    /// Starts a hub. A running hub of the same name, at another address, then drains.
     fn start(&mut self, name: Name, realm: &Realm, record: HubRecord) -> Result<(), StartError> {
-        let teller = self.records.teller();
+        let reporter = self.records.reporter();
         let id = self.next;
         self.next += 1;
         let span = tracing::error_span!("hub", realm = name.0, hub = name.1);
         match start(
             span.clone(),
             config(&record, realm, self.congestion),
-            teller,
-            Told { id, happened: self.happened.clone() },
+            reporter,
+            Notifier { id, events: self.events.clone() },
         ) {
             Ok(handle) => {
-                tell_missing_clusters(&self.clusters, &name, &record);
+                warn_missing_clusters(&self.clusters, &name, &record);
                 self.alive.insert(id, Alive { handle: handle.clone(), span });
                 if let Some(old) = self.hubs.insert(name, Running { id, record, handle }) {
                     old.handle.remove();
@@ -426,7 +426,7 @@ impl Supervisor {
                 Ok(())
             }
             Err(error) => {
-                let what_now = if self.hubs.contains_key(&name) {
+                let consequence = if self.hubs.contains_key(&name) {
                     "; the hub stays at its old address"
                 } else if self.alive.len() > self.hubs.len() {
                     self.waiting.insert(name.clone(), (realm.clone(), record));
@@ -434,7 +434,7 @@ impl Supervisor {
                 } else {
                     ""
                 };
-                tracing::error!(target: LIST, realm = name.0, hub = name.1, "cannot start: {error}{what_now}");
+                tracing::error!(target: LIST, realm = name.0, hub = name.1, "cannot start: {error}{consequence}");
                 Err(error)
             }
         }
@@ -455,19 +455,19 @@ fn config(record: &HubRecord, realm: &Realm, congestion: Congestion) -> Config {
     config
 }
 
-fn start(span: Span, config: Config, teller: Teller, told: Told) -> Result<HubHandle, StartError> {
+fn start(span: Span, config: Config, reporter: Reporter, notifier: Notifier) -> Result<HubHandle, StartError> {
     let address = config.bind;
-    // Dropped with the hub, however it ends. The records go first: the process may end with this.
-    let mut alive = Some((teller, told));
+    // Dropped when the hub ends, for any reason. The reporter of records is dropped first: the process may end with the notifier.
+    let mut alive = Some((reporter, notifier));
     HubHandle::start(config, move |notice| {
-        let Some((teller, told)) = &alive else { return };
+        let Some((reporter, notifier)) = &alive else { return };
         let _in_hub = span.enter();
         match notice {
             Notice::Listening => tracing::info!(target: LIST, "listening on {address}"),
-            Notice::ClusterStart(task) => told.tell(Happened::Start(task)),
-            Notice::ClusterStop(task) => told.tell(Happened::Stop(task)),
+            Notice::ClusterStart(task) => notifier.notify(HubEvent::Start(task)),
+            Notice::ClusterStop(task) => notifier.notify(HubEvent::Stop(task)),
             notice => {
-                if teller.tell(notice) {
+                if reporter.report(notice) {
                     alive = None;
                 }
             }
@@ -475,27 +475,27 @@ fn start(span: Span, config: Config, teller: Teller, told: Told) -> Result<HubHa
     })
 }
 
-/// What a hub's thread tells us through; its end, when it is dropped.
-struct Told {
+/// Sends events of a hub's thread to the supervisor. Dropping it reports the end of the hub.
+struct Notifier {
     id: u64,
-    happened: mpsc::UnboundedSender<(u64, Happened)>,
+    events: mpsc::UnboundedSender<(u64, HubEvent)>,
 }
 
-impl Told {
-    fn tell(&self, happened: Happened) {
-        // Nobody listens any more when the process ends.
-        let _ = self.happened.send((self.id, happened));
+impl Notifier {
+    fn notify(&self, event: HubEvent) {
+        // At the end of the process the receiver is gone.
+        let _ = self.events.send((self.id, event));
     }
 }
 
-impl Drop for Told {
+impl Drop for Notifier {
     fn drop(&mut self) {
-        self.tell(Happened::Ended);
+        self.notify(HubEvent::Ended);
     }
 }
 
-/// Says which cluster managers a hub's services name and are not here, one line for each.
-fn tell_missing_clusters(clusters: &Clusters, name: &Name, record: &HubRecord) {
+/// Logs the cluster managers that a hub's services name and this build does not have, one line for each.
+fn warn_missing_clusters(clusters: &Clusters, name: &Name, record: &HubRecord) {
     let mut missing: BTreeMap<&str, (usize, &str, ClusterError)> = BTreeMap::new();
     for service in &record.services {
         let Some(availability) = &service.availability else { continue };
@@ -509,10 +509,10 @@ fn tell_missing_clusters(clusters: &Clusters, name: &Name, record: &HubRecord) {
     }
 }
 
-/// A service that is there but cannot be used stays as it was.
+/// Keeps the old configuration of services whose new records are not usable.
 fn keep_broken_services(name: &Name, broken: &BTreeSet<String>, old: &HubRecord, new: &mut HubRecord) {
     let is_kept = |service: &&Service| {
-        // Of two records of one name the first is good.
+        // Of two records with one name, the first is used.
         let is_there = || new.services.iter().any(|other| other.name == service.name || other.urn == service.urn);
         broken.contains(&format!("{}/{}/{}", name.0, name.1, service.name)) && !is_there()
     };

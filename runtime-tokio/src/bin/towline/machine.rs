@@ -1,4 +1,4 @@
-//! `towline machine`: names, draws and runs the state machines.
+//! `towline machine`: lists, draws and runs the state machines.
 
 use std::{
     io::{self, BufRead, Write},
@@ -30,7 +30,7 @@ pub(crate) enum Tool {
     Run {
         /// Name of the machine, as in `towline machine list`
         name: String,
-        /// Configuration of the machine, one JSON object; members that are not given have their defaults
+        /// Configuration of the machine, one JSON object; missing members have their defaults
         #[arg(long, value_name = "JSON")]
         config: Option<String>,
         /// Seed of the machine's random numbers, if it has any
@@ -115,7 +115,7 @@ fn run(
 ) -> Result<(), Error> {
     let (mut read, mut written) = (Ok(()), Ok(()));
     let mut lines = input.split(b'\n').map_while(|line| line.map_err(|error| read = Err(Error::Read(error))).ok());
-    // A line at a time, so that a person or a program at the other end can answer.
+    // Each line is flushed, so that a person or a program can respond to it.
     let mut out = |line: &str| match writeln!(output, "{line}").and_then(|()| output.flush()) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {

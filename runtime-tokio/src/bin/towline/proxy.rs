@@ -37,8 +37,8 @@ pub(crate) const ABOUT: &str = "Runs the caching proxy: fetches files for client
 pub(crate) const HELP: &str = "\
 Runs the caching proxy: fetches files for clients and stores them.
 
-A client sends `SERVER FILE`, a space, and CR LF CR LF. The reply is the file's bytes, then the connection ends. Nothing is fetched from
-servers that are not allowed:
+A client sends `SERVER FILE`, a space, and CR LF CR LF. The reply is the file's bytes, then the connection ends. Files are fetched only from
+servers that are allowed:
 
     towline proxy --listen 127.0.0.1:4666 --origin-port 8175 --allow files.example.net
     printf 'files.example.net hello.txt \\r\\n\\r\\n' | nc -N 127.0.0.1 4666
@@ -167,7 +167,7 @@ enum Error {
     Accept,
 }
 
-/// 1: what was given is bad. 2: usage, or the machine.
+/// 1: an invalid file of hosts. 2: usage, or an error of the system.
 fn exit_code(error: &Error) -> ExitCode {
     ExitCode::from(match error {
         Error::Hosts { .. } => 1,
@@ -197,7 +197,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     let mut hang_up = signal(SignalKind::hangup())?;
     let mut user = signal(SignalKind::user_defined1())?;
     let is_idle = config.transaction.allow.is_nothing();
-    let mut teller = Some(log.teller());
+    let mut sender = Some(log.sender());
     let (ended, mut end) = tokio::sync::oneshot::channel();
     let mut ended = Some(ended);
     let (control, local, proxy) = serve(config, &arguments.listen, names, move |proxy, notice| {
@@ -205,7 +205,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
             Notice::Lookup(lookup) if !is_json => Entry::Lookup(lookup),
             Notice::Finished { record, .. } if is_json => Entry::Finished(record),
             Notice::Stopped { error } => {
-                teller = None;
+                sender = None;
                 if let Some(ended) = ended.take() {
                     let _ = ended.send((error, proxy.counters()));
                 }
@@ -213,8 +213,8 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
             }
             _ => return,
         };
-        if let Some(teller) = &teller {
-            teller.tell(entry);
+        if let Some(sender) = &sender {
+            sender.send(entry);
         }
     })?;
     for address in local {
@@ -244,14 +244,14 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     drop(log);
     match end.try_recv() {
         Ok((None, counters)) => {
-            tell(&counters);
+            log_counters(&counters);
             Ok(())
         }
         Ok((Some(_), _)) | Err(_) => Err(Error::Accept),
     }
 }
 
-fn tell(counters: &Counters) {
+fn log_counters(counters: &Counters) {
     let Counters { accepted, refused, malformed, hits, misses, coalesced, fetches, bytes_in, bytes_out, .. } = counters;
     tracing::info!(accepted, refused, malformed, hits, misses, coalesced, fetches, bytes_in, bytes_out, "ended");
 }
@@ -308,13 +308,13 @@ fn names(arguments: &Arguments) -> Result<Names, Error> {
     Ok(Names::Dns(arguments.resolver.map_or_else(Resolver::system, Resolver::at)))
 }
 
-/// What is written down.
+/// An entry of the log.
 enum Entry {
     Lookup(Lookup),
     Finished(Record),
 }
 
-/// Entries in the form of docs/protocols/txn.md, Log. The clocks are read for each: the wall clock may be set at any time.
+/// Entries in the form of docs/protocols/txn.md, Log. The clocks are read for each entry: the wall clock may be set at any time.
 struct Entries {
     format: LogFormat,
 }
@@ -344,7 +344,7 @@ impl Form for Entries {
                 let at = epoch().rfc3339_at(Instant::now());
                 format!("{}\n", serde_json::json!({"at": at, "outcome": "lost", "count": lost}))
             }
-            // Whoever reads the original's log knows of no such entry.
+            // The original's log has no such entry.
             LogFormat::Compat => String::new(),
         }
     }

@@ -87,7 +87,7 @@ async fn a_command_that_does_not_end_is_killed_with_what_it_has_started() {
     assert!(error.to_string().ends_with("did not end within 2 s and was killed"), "{error}");
     let pid = fs::read_to_string(directory.path().join("pid")).unwrap();
     let is_there = || {
-        // Somebody may have yet to bury it.
+        // A zombie has ended, and is not reaped yet.
         let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
         !state.is_empty() && !state.contains(") Z")
     };

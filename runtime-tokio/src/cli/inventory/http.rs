@@ -26,15 +26,15 @@ use tokio::{
 
 use towline_core::spn::inventory::says_disabled;
 
-use super::{LoadError, MAX_BYTES, WHOLE, few};
+use super::{LoadError, MAX_BYTES, WHOLE, limit_values};
 use crate::cli::process::beside;
 
-/// How long one request may take.
+/// Time limit of one request.
 const REQUEST: Duration = Duration::from_secs(10);
-/// Requests at once.
+/// Limit of concurrent requests.
 const AT_ONCE: usize = 16;
 
-/// Why a GET gave nothing.
+/// A GET failed.
 #[derive(Debug, thiserror::Error)]
 #[error("GET {url}: {reason}")]
 pub struct HttpError {
@@ -44,23 +44,23 @@ pub struct HttpError {
 }
 
 impl HttpError {
-    /// Whether it may be otherwise the next time, with nothing changed on our side.
+    /// Whether a later attempt may succeed without a change on this side.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         self.may_pass
     }
 }
 
-/// A value and, by their path, why lists in it could not be had.
+/// A value, and the errors of the lists that could not be loaded, by their paths in the value.
 type Parts = (Value, BTreeMap<String, String>);
 
-/// The three levels of the interface, put together into the form of a file. Below the realms a failing GET costs what it was for.
+/// Loads the three levels of the interface, and combines them into the form of a file. Below the realms, a GET that fails omits only its own list.
 pub(super) async fn load(base: &str, token: Option<&str>, deadline: Instant) -> Result<Parts, LoadError> {
     let http = Arc::new(Http::new(base, token, deadline)?);
     let mut missing = BTreeMap::new();
     let mut realms = http.get("realms").await?;
     let of_realms = realms.iter().enumerate().filter_map(|(nth, realm)| {
-        // What is off needs nothing.
+        // A disabled realm is not loaded.
         let name = realm["name"].as_str().filter(|_| !says_disabled(realm))?;
         Some((nth, format!("realms/{name}/hubs")))
     });
@@ -72,7 +72,7 @@ pub(super) async fn load(base: &str, token: Option<&str>, deadline: Instant) -> 
     }
     let mut of_hubs = Vec::new();
     for (nth, realm) in realms.iter().enumerate() {
-        // Those that came inside the realm are not the interface's.
+        // A disabled realm may contain hubs of its own, which were not loaded here.
         let hubs = realm["hubs"].as_array().filter(|_| !says_disabled(realm));
         for (at, hub) in hubs.into_iter().flatten().enumerate() {
             if let (Some(realm), Some(hub)) = (realm["name"].as_str(), hub["name"].as_str()) {
@@ -95,7 +95,7 @@ struct Http {
     token: Option<String>,
     deadline: Instant,
     turns: Semaphore,
-    /// Bytes and values that have come.
+    /// Bytes and values received so far.
     bytes: AtomicUsize,
     values: AtomicUsize,
 }
@@ -106,7 +106,7 @@ impl Http {
         let connector = if base.starts_with("https:") {
             builder.with_native_roots().map_err(LoadError::Tls)?.https_or_http().enable_http1().build()
         } else {
-            // No roots are needed, and a system without any must still do.
+            // Plain HTTP needs no roots, and must work on a system without any.
             let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
                 .with_safe_default_protocol_versions()
                 .map_err(|error| LoadError::Tls(io::Error::other(error)))?
@@ -126,12 +126,12 @@ impl Http {
         })
     }
 
-    /// Several lists, some at once, each with the name that it was asked for by.
+    /// Loads several lists, some at a time. Returns each list under the key of its request.
     async fn get_all<K: Ord + Send + 'static>(
         self: &Arc<Self>,
         paths: impl IntoIterator<Item = (K, String)>,
     ) -> BTreeMap<K, Result<Vec<Value>, HttpError>> {
-        // Dropped, it takes its tasks with it.
+        // Dropping the set aborts its tasks.
         let mut tasks = JoinSet::new();
         for (key, path) in paths {
             let http = self.clone();
@@ -157,18 +157,18 @@ impl Http {
             .unwrap_or_else(|_| Err(("no answer in time".to_owned(), true)))
             .map_err(|(reason, may_pass)| fail(reason, may_pass))?;
         if !status.is_success() {
-            // The stock inventory says what is wrong as {"message": …}.
+            // The deployed inventory reports errors as {"message": …}.
             let message = serde_json::from_slice::<Value>(&body).ok();
             let message = message.as_ref().and_then(|body| body["message"].as_str()).unwrap_or_default();
             return Err(fail(format!("{status} {message}").trim_end().to_owned(), is_passing(status)));
         }
-        few(&body, &self.values).map_err(|reason| fail(reason, false))?;
+        limit_values(&body, &self.values).map_err(|reason| fail(reason, false))?;
         let parsed =
             beside(move || serde_json::from_slice(&body)).await.map_err(|error| fail(error.to_string(), true))?;
         parsed.map_err(|error| fail(format!("expected a JSON list: {error}"), false))
     }
 
-    /// Asks once. What went wrong, and whether it may pass.
+    /// Sends one request. An error has its message, and whether a later attempt may succeed.
     async fn exchange(&self, url: &str) -> Result<(StatusCode, Vec<u8>), (String, bool)> {
         let wrong = |error: &dyn std::error::Error| (causes(error), true);
         let uri: Uri = url.parse().map_err(|error| (format!("invalid URL: {error}"), false))?;
@@ -191,15 +191,15 @@ impl Http {
     }
 }
 
-/// An answer of a server, or of something before it, that has yet to start. One that knows no such path is asked again, too: so answers
-/// what stands before a server which has not been announced yet.
+/// Whether a status may come from a server, or a proxy in front of one, that is still starting. 404 is included: some proxies send it until
+/// the server behind them is registered.
 fn is_passing(status: StatusCode) -> bool {
     const OTHERS: [StatusCode; 4] =
         [StatusCode::NOT_FOUND, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     status.is_server_error() || OTHERS.contains(&status)
 }
 
-/// An error with everything that caused it.
+/// The text of an error with all its causes.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

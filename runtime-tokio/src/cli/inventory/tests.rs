@@ -147,7 +147,7 @@ async fn what_is_small_in_a_file_and_large_in_memory_is_refused() {
 
 #[tokio::test]
 async fn slow_parts_are_waited_for_together() {
-    // Nobody is answered before all have asked.
+    // The server answers only after all requests have arrived.
     let (asked, barrier) =
         (std::sync::Arc::new(AtomicUsize::new(0)), std::sync::Arc::new(tokio::sync::Barrier::new(10)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,5 +1,5 @@
-//! Where lines go: a file, or what was inherited as stdout or stderr. Nothing here takes a lock of the standard library's streams: whoever
-//! writes to them otherwise, a panic for instance, would wait for a reader that stands still.
+//! The output of lines: a file, or the inherited stdout or stderr. This module takes no lock of the standard library's streams: other writers
+//! to these streams, such as a panic, would wait for a stalled reader.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -15,12 +15,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 pub(super) struct Output {
     file: File,
-    /// Where it was opened, if by us.
+    /// The path, if this process has opened the file.
     path: Option<PathBuf>,
-    /// What it is: device and inode.
+    /// Device and inode.
     identity: (u64, u64),
     is_regular: bool,
-    /// It ends with a part of a line, which could not be taken back.
+    /// The file ends with a part of a line that could not be removed.
     is_torn: bool,
 }
 
@@ -29,15 +29,15 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 }
 
 impl Output {
-    /// A file, to be appended to.
+    /// Opens a file for appending.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        // Opening a named pipe would wait for its reader. One that is open for both has no end, and no reader is missed.
+        // Opening a named pipe for writing would wait for its reader. Opening it for reading and writing does not, and writes succeed without a reader.
         let is_pipe = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
         let file = OpenOptions::new().create(!is_pipe).append(true).read(is_pipe).open(path)?;
         Self::new(file, Some(path.to_owned()))
     }
 
-    /// What was inherited.
+    /// An inherited stream.
     pub(super) fn of(stream: impl AsFd) -> io::Result<Self> {
         Self::new(File::from(stream.as_fd().try_clone_to_owned()?), None)
     }
@@ -48,27 +48,27 @@ impl Output {
         Ok(Self { file, path, identity, is_regular, is_torn: false })
     }
 
-    /// Whether nothing stands in it; what is no file counts as empty.
+    /// Whether the file is empty; outputs other than regular files count as empty.
     pub(super) fn is_empty(&self) -> bool {
         !self.is_regular || self.path.is_none() || self.file.metadata().is_ok_and(|found| found.len() == 0)
     }
 
-    /// Opens the file anew if another one, or none, is where it was; says whether it has.
-    pub(super) fn follow(&mut self, at_any_rate: bool) -> io::Result<bool> {
+    /// Opens the file again if its path has another file, or none, or if `force` is set. Returns whether it was opened.
+    pub(super) fn follow(&mut self, force: bool) -> io::Result<bool> {
         let Some(path) = &self.path else { return Ok(false) };
         let is_there = fs::metadata(path).is_ok_and(|found| identity(&found) == self.identity);
-        if is_there && !at_any_rate {
+        if is_there && !force {
             return Ok(false);
         }
         let new = Self::open(path)?;
-        // The same file once more keeps its torn end.
+        // The same file opened again keeps its torn end.
         let is_torn = self.is_torn && new.identity == self.identity;
         *self = Self { is_torn, ..new };
         Ok(true)
     }
 
-    /// Writes items, of which `ends` says where each one ends. On failure it says how many of them stand there in whole; of the next one
-    /// nothing does.
+    /// Writes items; `ends` has the end of each item. An error has the number of items that were written completely; a part of the next one is
+    /// removed again.
     pub(super) fn write(
         &mut self,
         items: &[u8],
@@ -83,7 +83,7 @@ impl Output {
             let whole = ends.iter().take_while(|end| **end <= written).count();
             let start = whole.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or_default();
             let part = (written - start) as u64;
-            if part > 0 && !self.take_back(part) {
+            if part > 0 && !self.remove_last(part) {
                 self.is_torn = true;
             }
             (whole, error)
@@ -97,7 +97,7 @@ impl Output {
                 Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Whoever we have it from may have made it so.
+                // The process that passed the stream on may have made it non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let mut one = [PollFd::new(&self.file, PollFlags::OUT)];
                     if let Err(error) = poll(&mut one, None)
@@ -113,19 +113,19 @@ impl Output {
         Ok(())
     }
 
-    /// Takes the last bytes back, unless somebody else has appended to the file since.
-    fn take_back(&mut self, count: u64) -> bool {
+    /// Removes the last bytes, unless another process has appended to the file since. Returns whether they were removed.
+    fn remove_last(&mut self, count: u64) -> bool {
         if !self.is_regular {
             return false;
         }
-        let taken = self.file.stream_position().and_then(|position| {
+        let removed = self.file.stream_position().and_then(|position| {
             if self.file.metadata()?.len() != position {
                 return Err(io::ErrorKind::ResourceBusy.into());
             }
             self.file.set_len(position - count)?;
             self.file.seek(SeekFrom::Start(position - count))
         });
-        taken.is_ok()
+        removed.is_ok()
     }
 }
 
@@ -143,10 +143,10 @@ mod tests {
         let path = directory.path().join("log");
         let mut output = Output::open(&path).unwrap();
         output.write(b"one\ntw", &[4, 6], || {}).unwrap();
-        assert!(output.take_back(2));
+        assert!(output.remove_last(2));
         output.write(b"three\nfo", &[6, 8], || {}).unwrap();
         appended(&path, b"other\n");
-        assert!(!output.take_back(2), "somebody else's line is no part of ours");
+        assert!(!output.remove_last(2), "somebody else's line is no part of ours");
         appended(&path, b"fi");
         output.is_torn = true;
         output.write(b"six\n", &[4], || {}).unwrap();

@@ -57,10 +57,10 @@ fn a_renamed_file_is_opened_anew_and_so_is_one_that_is_removed() {
     let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
     let lines = Lines::start(Some(&path), Numbers::new(1).0).unwrap();
     let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-    lines.teller().tell(1);
+    lines.sender().send(1);
     until("the first", || text(&path) == "head\n1\n");
     fs::rename(&path, &old).unwrap();
-    lines.teller().tell(2);
+    lines.sender().send(2);
     until("the second", || text(&path) == "head\n2\n");
     fs::remove_file(&path).unwrap();
     lines.reopen();
@@ -68,7 +68,7 @@ fn a_renamed_file_is_opened_anew_and_so_is_one_that_is_removed() {
     drop(lines);
     assert_eq!(text(&old), "head\n1\n");
     let lines = Lines::start(Some(&path), Numbers::new(1).0).unwrap();
-    lines.teller().tell(3);
+    lines.sender().send(3);
     drop(lines);
     assert_eq!(text(&path), "head\n3\n", "a file that is gone on with has its head");
 }
@@ -78,15 +78,15 @@ fn a_reader_that_stands_still_blocks_nobody_and_hears_how_much_it_has_missed() {
     let (reader, writer) = io::pipe().unwrap();
     let (form, said) = Numbers::new(100);
     let lines = Lines::to(Output::of(OwnedFd::from(writer)).unwrap(), form).unwrap();
-    let (teller, began) = (lines.teller(), Instant::now());
+    let (sender, began) = (lines.sender(), Instant::now());
     for number in 0..20_000 {
-        teller.tell(number);
+        sender.send(number);
     }
-    assert!(!teller.flush(), "nobody reads");
+    assert!(!sender.flush(), "nobody reads");
     assert!(began.elapsed() < Duration::from_secs(5), "and nobody waits for long: {:?}", began.elapsed());
     let read = thread::spawn(move || BufReader::new(reader).lines().map(Result::unwrap).collect::<Vec<_>>());
     until("the loss is said", || said.lock().unwrap().iter().any(|said| said.starts_with("lost")));
-    drop((lines, teller));
+    drop((lines, sender));
     let read = read.join().unwrap();
     let (gaps, good): (Vec<&String>, Vec<&String>) = read.iter().skip(1).partition(|line| line.starts_with("lost "));
     let lost: usize = gaps.iter().map(|gap| gap["lost ".len()..].parse::<usize>().unwrap()).sum();
@@ -101,7 +101,7 @@ fn a_reader_that_has_gone_ends_nothing() {
     let (form, said) = Numbers::new(1);
     let lines = Lines::to(Output::of(OwnedFd::from(writer)).unwrap(), form).unwrap();
     for number in 0..100 {
-        lines.teller().tell(number);
+        lines.sender().send(number);
         thread::sleep(Duration::from_millis(1));
     }
     drop(lines);
@@ -114,7 +114,7 @@ fn a_named_pipe_is_opened_before_it_has_a_reader() {
     let path = directory.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     let lines = Lines::start(Some(&path), Numbers::new(1).0).unwrap();
-    lines.teller().tell(7);
+    lines.sender().send(7);
     let mut text = [0; 7];
     fs::File::open(&path).unwrap().read_exact(&mut text).unwrap();
     assert_eq!(&text, b"head\n7\n");
@@ -124,9 +124,9 @@ fn a_named_pipe_is_opened_before_it_has_a_reader() {
 fn a_full_disk_is_said_once() {
     let (form, said) = Numbers::new(99);
     let lines = Lines::start(Some(Path::new("/dev/full")), form).unwrap();
-    lines.teller().tell(1);
+    lines.sender().send(1);
     until("that it cannot write", || !said.lock().unwrap().is_empty());
-    lines.teller().tell(2);
+    lines.sender().send(2);
     drop(lines);
     assert_eq!(*said.lock().unwrap(), ["write"]);
 }
