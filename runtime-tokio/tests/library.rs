@@ -13,6 +13,7 @@ use towline_core::{
         endpoint::Config,
         hub::{self, Notice, Service},
         record::RecordEvent,
+        wire::code::StreamCode,
     },
 };
 use towline_tokio::{
@@ -97,7 +98,7 @@ async fn a_dropped_stream_is_no_clean_end() {
 #[tokio::test]
 async fn a_reset_carries_its_code() {
     let (_hub, _provider, _consumer, ours, mut theirs) = joined().await;
-    ours.reset(0x26);
+    ours.reset(StreamCode::INTERNAL);
     let error = soon(theirs.read(&mut [0; 8])).await.unwrap_err();
     assert!(error.to_string().contains("0x26"), "{error}");
 }

@@ -13,7 +13,10 @@ use quinn::{ConnectionError, VarInt};
 use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair, date_time_ymd};
 use towline_core::spn::{
     Role,
-    wire::{frame::Flags, frame::{Frame, SessionOpen}},
+    wire::{
+        frame::Flags,
+        frame::{Frame, SessionOpen},
+    },
 };
 use towline_tests::{
     legacy::{self, Session},

@@ -24,7 +24,6 @@ use crate::{
     spn::{
         ConnKey, Protocol, Role,
         hub::{self, Hub, Service},
-        wire::code,
     },
     testing::{
         first_instant,

@@ -8,7 +8,6 @@ use crate::{
     spn::{
         ConnKey,
         hub::machines::pairing::{Action, Config, Event, Pairing, SessionRef},
-        wire::{code::StreamCode, frame::Flags},
     },
 };
 
@@ -108,6 +107,7 @@ impl Pairings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spn::wire::{code::StreamCode, frame::Flags};
     use crate::{
         spn::{
             Side, Tag,

@@ -10,9 +10,8 @@ use crate::{
     spn::{
         ConnKey,
         wire::{
-            code::{SessionCode, StreamCode},
+            code::SessionCode,
             control::{Control, ControlError},
-            frame::Flags,
             frame::{AckEntry, Frame, MAX_LIST},
         },
     },
@@ -212,6 +211,7 @@ impl ControlLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spn::wire::{code::StreamCode, frame::Flags};
     use crate::{
         Epoch,
         quic::{Clock, EndpointConfig, Handle},

@@ -7,10 +7,7 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use super::events::{End, Owners, SessionRef, Values};
-use crate::spn::{
-    Side, Tag,
-    wire::{code::StreamCode, frame::Flags},
-};
+use crate::spn::{Side, Tag, wire::code::StreamCode};
 
 /// A request to resume.
 #[derive(Debug, Clone)]
@@ -160,6 +157,7 @@ pub(super) fn is_same_end(request: &Request, end: End) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spn::wire::frame::Flags;
     use crate::testing::first_instant;
 
     fn parked(ends: &[End]) -> Requests {
