@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::runtime::ByteStream;
+use super::byte_stream::ByteStream;
 
 use crate::spn::{
     flow::kept::{Kept, OF_DATAGRAMS},

@@ -17,9 +17,10 @@ use std::{
 
 use super::{
     accept::AcceptPause,
+    byte_stream::ByteStream,
     names::Names,
     reactor::TURNS,
-    runtime::{Alarm, ByteStream, Runtime, TcpListener, TcpStream},
+    runtime::{Alarm, Runtime, TcpListener, TcpStream},
     tcp,
     wakes::{ConnWaker, Wakes},
 };

@@ -11,11 +11,7 @@ use std::{
 use bytes::{Buf, Bytes};
 
 use crate::{
-    host::{
-        runtime::{ByteStream, TcpStream},
-        tcp,
-        wakes::ConnWaker,
-    },
+    host::{byte_stream::ByteStream, runtime::TcpStream, tcp, wakes::ConnWaker},
     net::{Close, ConnId, Event, Fault},
 };
 

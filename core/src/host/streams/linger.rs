@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use crate::host::runtime::{Alarm, ByteStream, Runtime};
+use crate::host::{
+    byte_stream::ByteStream,
+    runtime::{Alarm, Runtime},
+};
 
 /// How long the peer may take for its own end. Afterwards it sees a reset.
 const LINGER: Duration = Duration::from_secs(60);

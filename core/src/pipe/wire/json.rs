@@ -79,21 +79,6 @@ fn too_deep(line: &str) -> Option<usize> {
         .map(|place| place + 1)
 }
 
-/// A number as decimal text: JSON libraries lose the last bits of large ones.
-pub(super) mod text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
-
-    pub(in crate::pipe) fn serialize<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(number)
-    }
-
-    pub(in crate::pipe) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse()
-            .map_err(|_| D::Error::custom(format!("expected a number of 64 bits as decimal text, found {text:?}")))
-    }
-}
-
 /// Bytes as hex digits.
 struct Hex(Bytes);
 

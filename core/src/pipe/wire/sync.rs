@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::json::text;
+use super::decimal;
 
 /// The data of the first Control message of each side: 50 bytes, the same in each codec (SYN-1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub struct SyncConfig {
     /// The session's name: nil in a client's, never nil in a server's (SYN-4).
     pub session_id: Uuid,
     /// The sender's clock, in milliseconds since 1970.
-    #[serde(with = "text")]
+    #[serde(with = "decimal")]
     pub utc_ms: i64,
     /// Seconds between pings: what the client wishes, or what the server has decided.
     pub ping: i32,

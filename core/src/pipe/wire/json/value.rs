@@ -8,8 +8,11 @@ use serde::{
     ser::SerializeMap,
 };
 
-use super::{Hex, text};
-use crate::pipe::wire::value::{Struct, Value};
+use super::Hex;
+use crate::pipe::wire::{
+    decimal,
+    value::{Struct, Value},
+};
 
 /// The type of a value, `t`.
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -43,7 +46,7 @@ enum Member {
 }
 
 #[derive(Serialize)]
-struct Text(#[serde(with = "text")] i64);
+struct Text(#[serde(with = "decimal")] i64);
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -166,7 +169,7 @@ impl<'de> DeserializeSeed<'de> for Inner {
             Type::I8 => Value::Int8(Deserialize::deserialize(deserializer)?),
             Type::I16 => Value::Int16(Deserialize::deserialize(deserializer)?),
             Type::I32 => Value::Int32(Deserialize::deserialize(deserializer)?),
-            Type::I64 => Value::Int64(text::deserialize(deserializer)?),
+            Type::I64 => Value::Int64(decimal::deserialize(deserializer)?),
             Type::Str => Value::String(Deserialize::deserialize(deserializer)?),
             Type::Uuid => Value::Uuid(Deserialize::deserialize(deserializer)?),
             Type::List | Type::Struct => Value::List(Deserialize::deserialize(deserializer)?),
