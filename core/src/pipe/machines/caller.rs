@@ -4,9 +4,16 @@
 
 use std::time::Instant;
 
+use serde::Deserialize;
+
 use super::end::{self, EndParts, Timer};
 pub use super::end::{Action, Event, State};
 use crate::machine::{Automaton, Describe, Parts};
+
+/// Its settings: none. A script may still give the empty object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {}
 
 /// The machine. See the top of the file for what it is for.
 #[derive(Debug, Clone)]
@@ -73,9 +80,9 @@ impl Caller {
 
 impl Describe for Caller {
     const ABOUT: &'static str = "the end of a pipe that called";
-    type Config = ();
+    type Config = Config;
 
-    fn start((): (), _seed: u64) -> Self {
+    fn start(_config: Config, _seed: u64) -> Self {
         Self::default()
     }
 

@@ -20,7 +20,7 @@ const ALL: [Event; 10] = [
 ];
 
 fn play(way: &[Event]) -> Play<Caller> {
-    Play::new((), way)
+    Play::new(Config {}, way)
 }
 
 #[test]
