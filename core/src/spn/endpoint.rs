@@ -192,7 +192,7 @@ impl Endpoint {
         intake.stop_reading(&mut cx, id, code);
     }
 
-    /// Breaks the connection off, in both directions. A provider that cannot dial says it with [`PEER_ABORTED`](crate::spn::wire::StreamCode::PEER_ABORTED).
+    /// Breaks the connection off, in both directions. A provider that cannot dial says it with [`PEER_ABORTED`](StreamCode::PEER_ABORTED).
     pub fn reset(&mut self, now: Instant, id: ConnId, code: StreamCode) {
         let (intake, mut cx) = self.split(now);
         intake.reset(&mut cx, id, code);
