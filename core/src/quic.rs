@@ -1,4 +1,4 @@
-//! QUIC (RFC 9000) as a binding: datagrams in, datagrams out; streams and control words as typed events.
+//! QUIC (RFC 9000) as a binding: datagrams in, datagrams out; streams and control datagrams as typed events.
 //!
 //! A thin layer over `quinn-proto` and `rustls` with mutual TLS. One [`Endpoint`] is one UDP socket: it holds all connections of that socket,
 //! as server, client or both. No I/O and no clock: `now` is an argument, and randomness comes from one seed.

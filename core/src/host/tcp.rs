@@ -85,7 +85,7 @@ pub(super) fn dial<R: Runtime>(address: &str, keepalive: Option<Duration>) -> Lo
             .await
             .unwrap_or_else(late)
             .map(|tcp| {
-                // It fails when the peer has gone already; reading will tell.
+                // It fails when the peer has gone already; the next read reports that.
                 let _ = set_up(&tcp, keepalive);
                 Tcp(tcp)
             })
@@ -110,7 +110,7 @@ async fn connect_any<R: Runtime>(address: &str) -> io::Result<R::Tcp> {
 pub(super) fn close(socket: impl AsFd, unread: usize) {
     let socket = SockRef::from(&socket);
     discard(&socket, unread);
-    // It fails when the peer has gone, and then there is nobody to tell.
+    // It fails when the peer has gone, which needs no further end.
     let _ = socket.set_linger(None);
 }
 
@@ -159,12 +159,12 @@ impl<S: TcpStream> LocalTcp for Tcp<S> {
     }
 
     fn finish(&mut self) {
-        // It fails when the peer has gone; reading will tell.
+        // It fails when the peer has gone; the next read reports that.
         let _ = SockRef::from(&self.0).shutdown(std::net::Shutdown::Write);
     }
 
     fn close(&mut self) {
-        // It fails when the peer has gone, and then there is nobody to tell.
+        // It fails when the peer has gone, which needs no further end.
         let _ = SockRef::from(&self.0).set_linger(None);
     }
 

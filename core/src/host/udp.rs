@@ -88,7 +88,7 @@ impl<S: UdpSocket> Udp<S> {
             }));
             match received {
                 Ok(count) => break count,
-                // An ICMP error of an earlier send; the peer's silence will tell.
+                // An ICMP error of an earlier send. A lost peer shows by its silence.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }

@@ -17,7 +17,7 @@ pub(super) struct Inbound<C> {
     /// The peer's direction has ended behind what has come.
     has_ended: bool,
     /// Bytes came that are no message: what comes behind them means nothing (WIR-4).
-    is_deaf: bool,
+    read_closed: bool,
 }
 
 /// What is next.
@@ -30,7 +30,7 @@ pub(super) enum Arrival {
 
 impl<C: Codec> Inbound<C> {
     pub(super) fn new(codec: C, unread_max: usize) -> Self {
-        Self { receiver: Receiver::new(codec), unread_max, has_more: false, has_ended: false, is_deaf: false }
+        Self { receiver: Receiver::new(codec), unread_max, has_more: false, has_ended: false, read_closed: false }
     }
 
     pub(super) fn codec(&self) -> &C {
@@ -38,7 +38,7 @@ impl<C: Codec> Inbound<C> {
     }
 
     pub(super) fn push(&mut self, bytes: Bytes) {
-        if !self.is_deaf {
+        if !self.read_closed {
             self.receiver.push(bytes);
             self.has_more = true;
         }
@@ -61,7 +61,7 @@ impl<C: Codec> Inbound<C> {
         if waits || !self.has_more {
             return None;
         }
-        match if self.is_deaf { Ok(None) } else { self.receiver.next_message() } {
+        match if self.read_closed { Ok(None) } else { self.receiver.next_message() } {
             Ok(Some(message)) => {
                 self.has_more = self.has_ended || self.receiver.held() > 0;
                 Some(Arrival::Message(message))
@@ -71,7 +71,7 @@ impl<C: Codec> Inbound<C> {
                 self.has_ended.then_some(Arrival::End)
             }
             Err(error) => {
-                self.is_deaf = true;
+                self.read_closed = true;
                 self.has_more = self.has_ended;
                 Some(Arrival::NoMessage(error))
             }

@@ -228,7 +228,7 @@ impl Reader<'_> {
         self.findings.push(Severity::Warning, path, message);
     }
 
-    fn tell(&mut self, severity: Severity, path: String, message: String) {
+    fn report(&mut self, severity: Severity, path: String, message: String) {
         match severity {
             Severity::Error => self.error(path, message),
             Severity::Warning => self.warning(path, message),
@@ -238,7 +238,7 @@ impl Reader<'_> {
     fn fault(&mut self, record: &mut Record<'_>, member: &str, message: impl Into<String>) {
         record.is_good = false;
         let path = format!("{}.{member}", record.path);
-        self.tell(record.severity, path, message.into());
+        self.report(record.severity, path, message.into());
     }
 
     fn record<'a>(&mut self, path: String, value: &'a Value) -> Option<Record<'a>> {
@@ -273,7 +273,7 @@ impl Reader<'_> {
         let path = if record.path.is_empty() { name.to_owned() } else { format!("{}.{name}", record.path) };
         if let Some(why) = self.missing.get(&path) {
             record.is_good = false;
-            self.tell(record.severity, path, why.clone());
+            self.report(record.severity, path, why.clone());
             return None;
         }
         match record.members.get(name) {
@@ -284,7 +284,7 @@ impl Reader<'_> {
             Some(other) => {
                 record.is_good = false;
                 let message = format!("expected a list, found {}", kind(other));
-                self.tell(record.severity, path, message);
+                self.report(record.severity, path, message);
                 None
             }
         }

@@ -112,6 +112,7 @@ impl StreamCode {
     pub const fn text(self) -> &'static str {
         match self {
             Self::OK => "closed",
+            Self::DIAL_FAILED => "the provider could not dial",
             Self::MALFORMED => "malformed control frame or preamble",
             Self::NOT_ENTITLED => "identity not entitled to this service in this role",
             Self::TOO_MANY_SESSIONS => "too many sessions",
