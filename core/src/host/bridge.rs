@@ -191,7 +191,7 @@ impl<T: LocalTcp> Bridge<T> {
         let down = self.pump_down(now, &mut cx, endpoint, id, scratch);
         match (self.fate, self.up_state, self.down_state) {
             (Fate::Parting { .. }, _, _) => self.part(now, &mut cx),
-            // All that it had said is on its way, or nobody wants it.
+            // All its bytes are on their way, or are not wanted.
             (Fate::Failed { code, .. }, Direction::Discarding | Direction::Over, _) if self.up.is_none() => {
                 endpoint.reset_delivered(now, id, code);
                 Turn::Over
@@ -204,7 +204,7 @@ impl<T: LocalTcp> Bridge<T> {
                 self.local.close();
                 Turn::Over
             }
-            // Nobody is left who wants to hear or to say anything.
+            // Neither side wants to read or write any more.
             (Fate::Whole, Direction::Discarding, Direction::Over) => self.begin_parting(now, &mut cx),
             (Fate::Whole, Direction::Discarding, _) if self.is_ended => self.begin_parting(now, &mut cx),
             (Fate::Whole, _, Direction::Open) if self.is_ended && !self.down_finished => {
@@ -219,7 +219,7 @@ impl<T: LocalTcp> Bridge<T> {
     fn is_to_be_watched(&self) -> bool {
         let is_unread = match &self.local {
             LocalEnd::Tcp(_) => self.up.is_some() || self.up_state == Direction::Over,
-            // Its user cannot break off behind its end, but has nobody who would tell of it otherwise.
+            // Its user cannot break off after its end, but a break before is reported by nothing else.
             LocalEnd::Stream(_) => self.up.is_some(),
             LocalEnd::Dialing(_) => false,
         };

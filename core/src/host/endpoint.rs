@@ -17,7 +17,7 @@ use futures_channel::{
 
 use self::{driver::Driver, lookup::Lookup};
 use super::{hub::seed, reactor::Reactor, resolve::Resolver, runtime::Runtime, tcp::listen, udp::Udp};
-/// What an endpoint tells about its sessions.
+/// What an endpoint reports about its sessions.
 pub use crate::spn::endpoint::Notice as SessionNotice;
 use crate::{
     quic::{Identity, Roots},
@@ -118,7 +118,7 @@ enum Local<R: Runtime> {
 }
 
 impl<R: Runtime> Local<R> {
-    /// Lets the listener's address go, so that whoever takes over can have it at once, and clients find nobody rather than a reset.
+    /// Releases the listener's address, so that a successor can have it at once, and clients are refused rather than reset.
     fn close(&mut self) {
         if let Self::Listener(_) = self {
             *self = Self::Over;

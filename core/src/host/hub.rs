@@ -206,7 +206,7 @@ async fn run<R: Runtime>(
     if let Err(error) = ended {
         tracing::error!(%error, "the hub's socket failed; this hub has ended");
     }
-    // Whoever hears of it may start another hub at this address.
+    // The owner may start another hub at this address when it is notified.
     drop(reactor);
     notices(Notice::Stopped);
 }

@@ -21,7 +21,7 @@ const LIST: &str = "::list";
 const SAMPLE: usize = 200;
 
 /// A layer that lets the first lines of each place in the program pass and counts those that follow, as [`Repeats`] does; `debug` and `trace`
-/// pass, because somebody has asked for them, and so do events whose target ends with `::list`: they are bounded in another way.
+/// pass, because the operator has asked for them, and so do events whose target ends with `::list`: they are bounded in another way.
 ///
 /// The host says what [`LogLimit::poll_report`] gives when [`LogLimit::poll_timeout`] is due. It brings the clock, too, and `held` is called when
 /// the first line of a window is held back: nothing need be polled before. A clone is the same one.

@@ -32,7 +32,7 @@ impl<P: RuntimeProvider + Default> Names<P> {
         let found = match &self {
             Self::Hosts(hosts) => Ok(hosts.addresses(&name).to_vec()),
             Self::Dns(resolver) => match std::str::from_utf8(&name) {
-                // Nobody's search list decides which server is asked.
+                // No search list decides which server is asked.
                 Ok(name) if !name.ends_with('.') => resolver.addresses(&format!("{name}.")).await,
                 Ok(name) => resolver.addresses(name).await,
                 Err(_) => Err(ResolveError::NoSuchName),

@@ -9,7 +9,7 @@ use std::{
 const BURST: u32 = 20;
 /// The length of a window.
 const WINDOW: Duration = Duration::from_secs(10);
-/// So many kinds are told apart. Those beyond share a place.
+/// So many kinds are counted by themselves. Further kinds share a place.
 const KINDS: usize = 256;
 
 /// Decides which lines are said. `K` is what makes two lines the same kind: where in the program they come from, usually.
@@ -44,7 +44,7 @@ struct Kind<K> {
 /// Lines that were not said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repeated<K> {
-    /// Their kind; none, if there are too many kinds to tell them apart.
+    /// Their kind; none, if there are too many kinds.
     pub key: Option<K>,
     /// How many they were,
     pub count: u64,

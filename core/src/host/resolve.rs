@@ -29,9 +29,9 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
 /// How long an answer is believed at most, whatever it says of itself.
 const BELIEVED: Duration = Duration::from_secs(60);
-/// The same of a "no": whoever has just made a name does not want to wait.
+/// The same of a "no": an operator who has just made a name does not want to wait.
 const NO_BELIEVED: Duration = Duration::from_secs(1);
-/// How long a server on this machine is waited for that nobody has named.
+/// The time limit of a server on this machine that no setting has named.
 const LOCAL_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The DNS library over the transport `P`.
@@ -89,7 +89,7 @@ pub enum ResolveError {
         /// What came of it.
         error: NetError,
     },
-    /// Nobody has answered for so long that it is better to begin anew.
+    /// No server has answered for so long that a new attempt is better.
     #[error("no answer within 10 s")]
     NoAnswer,
     /// There is no such name, or it has no addresses.
@@ -132,7 +132,7 @@ impl<P: RuntimeProvider + Default> Resolver<P> {
     /// The addresses of a name, of both families, in the order of the answers.
     ///
     /// # Errors
-    /// When there are none, or nobody says.
+    /// The name has no addresses, or no server answers.
     pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
         let Built { asker, has_no_server, .. } = self.current().map_err(ResolveError::Failed)?;
         match (asker.lookup_ip(name).await, &*self.source) {

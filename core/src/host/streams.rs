@@ -52,7 +52,7 @@ pub fn listen<R: Runtime>(addresses: &[SocketAddr]) -> Result<(Vec<R::Listener>,
 
 /// A byte-stream binding on the sockets of a runtime.
 ///
-/// A plain `poll` function: whoever owns the loop calls [`poll_notice`](Self::poll_notice) from a task, and does with each notice what the
+/// A plain `poll` function: the owner of the loop calls [`poll_notice`](Self::poll_notice) from a task, and does with each notice what the
 /// protocol needs. The loop knows none.
 pub struct StreamLoop<B, R: Runtime> {
     binding: B,

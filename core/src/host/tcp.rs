@@ -18,7 +18,7 @@ use super::{
     time::within,
 };
 
-/// Connections that the kernel keeps while nobody accepts them.
+/// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
 /// One read from a local end.
 pub(super) const READ: usize = 64 * 1024;
@@ -138,7 +138,7 @@ fn is_drained(socket: &impl AsFd) -> bool {
     !matches!(rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
 }
 
-/// Whether the kernel has sent all that was written: nobody says so here.
+/// Whether the kernel has sent all that was written: this system does not report it.
 #[cfg(not(target_os = "linux"))]
 fn is_drained(_: &impl AsFd) -> bool {
     true

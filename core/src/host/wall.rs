@@ -1,4 +1,4 @@
-//! The wall clock, which somebody may set while a program runs.
+//! The wall clock, which may be set while a program runs.
 
 use std::time::{Duration, Instant};
 

@@ -75,7 +75,7 @@ pub enum CloseReason {
 pub enum ReadOutcome {
     /// Took as many chunks as it was allowed; there may be more.
     More,
-    /// Took all there is; [`Event::Readable`] tells of more.
+    /// All that has arrived was taken; [`Event::Readable`] reports more.
     Blocked,
     /// Took all there is, and the peer's end of data.
     Finished,
@@ -93,7 +93,7 @@ pub enum WriteOutcome {
         /// How much that was.
         bytes: usize,
     },
-    /// No more room; [`Event::Writable`] tells of more.
+    /// There is no more room; [`Event::Writable`] reports some.
     Blocked {
         /// Bytes taken.
         bytes: usize,

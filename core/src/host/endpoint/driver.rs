@@ -41,7 +41,7 @@ pub(super) struct Driver<R: Runtime, N> {
     local: Local<R>,
     inbox: UnboundedReceiver<Command>,
     notices: N,
-    /// Wakes whoever looks the hub's name up.
+    /// Wakes the task that looks up the hub's name.
     stale: Sender<()>,
     bridges: BTreeMap<ConnId, Bridge<Tcp<R::Tcp>>>,
     wakes: Arc<Wakes<ConnId>>,
@@ -59,9 +59,9 @@ pub(super) struct Driver<R: Runtime, N> {
     watch_due: Instant,
     /// The endpoint has ended, and what is left over has until then.
     closed: Option<Instant>,
-    /// It was told to end.
+    /// The owner has asked for its end.
     is_closing: bool,
-    /// Nobody waits for what is left over.
+    /// What is left is not waited for.
     is_stopped: bool,
 }
 

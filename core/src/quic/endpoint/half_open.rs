@@ -1,8 +1,8 @@
 //! Handshakes that clients have begun and not finished (docs/protocols/spn.md, Limits, LIM-10 to LIM-13, LIM-20).
 //!
-//! They have a table of their own, so that they never take the places of connections. Whoever has not shown that its address is its own gets into
-//! it only while it is nearly empty; beyond that it is told to retry (RFC 9000 §8.1.2), which costs nothing here. Those with an address of their
-//! own share what is left, each address a part; and when that is full, the oldest give way to newcomers: an honest handshake is done by then.
+//! Handshakes have a table of their own, so they never take the places of connections. A client with an unvalidated address enters the table only
+//! while it is nearly empty; beyond that the client has to retry (RFC 9000 §8.1.2), which costs nothing here. Clients with validated addresses share
+//! the rest, each address a part; when the table is full, the oldest handshakes give way to newcomers: an honest handshake is done by then.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,25 +12,25 @@ use std::{
 
 use super::Handle;
 
-/// A handshake is left alone for so long, whoever would like to have its place.
+/// A handshake keeps its place for at least so long.
 const GRACE: Duration = Duration::from_secs(1);
-/// This part of what is accepted without Retry may be of one source.
+/// One source may have this part of the handshakes that are accepted without Retry.
 const UNVALIDATED_SHARE: usize = 4;
 
 /// What handshakes may use up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// At once,
+    /// Handshakes at once.
     pub(super) total: usize,
-    /// of one source,
+    /// Handshakes of one source at once.
     pub(super) per_source: usize,
-    /// and before those from unvalidated addresses are told to retry.
+    /// Handshakes at once above which clients with unvalidated addresses have to retry.
     pub(super) retry_above: usize,
-    /// How long each may take.
+    /// The time limit of a handshake.
     pub(super) time: Duration,
 }
 
-/// Who is behind an address, as far as anybody can tell: an IPv4 address, or the 64 bits that an IPv6 host's network has.
+/// The source that an address belongs to: an IPv4 address, or the 64-bit network of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Source(u128);
 

@@ -15,7 +15,7 @@ use crate::quic::{CloseReason, ReadOutcome, StreamId, WriteOutcome, config::CID_
 const PACKET_LEAST: u64 = 1 + CID_LEN as u64 + 1 + 16 + 2;
 
 impl Endpoint {
-    /// Opens a bidirectional stream; `None` while the peer gives no credit ([`Event::StreamsAvailable`](crate::quic::Event::StreamsAvailable) tells of more).
+    /// Opens a bidirectional stream; `None` while the peer gives no credit ([`Event::StreamsAvailable`](crate::quic::Event::StreamsAvailable) reports more).
     pub fn open(&mut self, handle: Handle) -> Option<StreamId> {
         self.conns.live(handle)?.quic.streams().open(Dir::Bi).map(StreamId)
     }
@@ -72,7 +72,7 @@ impl Endpoint {
         outcome
     }
 
-    /// The code with which the peer aborted a stream that is not being read, told once.
+    /// The code with which the peer aborted a stream that is not being read, reported once.
     pub fn received_reset(&mut self, handle: Handle, id: StreamId) -> Option<u64> {
         let code = self.conns.live(handle)?.quic.recv_stream(id.0).received_reset().ok()??;
         self.conns.wants_to_send(handle);
@@ -82,7 +82,7 @@ impl Endpoint {
     /// Ends our direction in good order.
     pub fn finish(&mut self, handle: Handle, id: StreamId) {
         if let Some(conn) = self.conns.live(handle) {
-            // It fails when the stream was stopped or is closed already: both have been told by events.
+            // It fails when the stream was stopped or is closed already: events have reported both.
             let _ = conn.quic.send_stream(id.0).finish();
             self.conns.wants_to_send(handle);
         }

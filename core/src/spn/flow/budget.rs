@@ -1,6 +1,6 @@
 //! The windows of one session, and the memory that all sessions of one socket share for them.
 //!
-//! Windows grow where payload needs it, and what a stalled reader leaves unread eats nobody's credit (docs/protocols/spn.md, Control stream).
+//! Windows grow where payload needs it, and what a stalled reader leaves unread takes no other stream's credit (docs/protocols/spn.md, Control stream).
 
 use std::time::{Duration, Instant};
 
@@ -109,7 +109,7 @@ impl Windows {
         self.send.grown() > 0
     }
 
-    /// Payload has come. When to call [`rest`](Self::rest), if nobody has been told.
+    /// Payload has come. When to call [`rest`](Self::rest), if no reminder is set.
     pub(crate) fn received(
         &mut self,
         now: Instant,
@@ -123,7 +123,7 @@ impl Windows {
         self.next_rest(now)
     }
 
-    /// Payload has gone. When to call [`rest`](Self::rest), if nobody has been told.
+    /// Payload has gone. When to call [`rest`](Self::rest), if no reminder is set.
     pub(crate) fn sent(
         &mut self,
         now: Instant,
@@ -159,7 +159,7 @@ impl Windows {
         self.next_rest(now)
     }
 
-    /// A stream has stalled: what it leaves unread comes on top. When to call [`look`](Self::look), if nobody has been told.
+    /// A stream has stalled: what it leaves unread comes on top. When to call [`look`](Self::look), if no reminder is set.
     pub(crate) fn stall(
         &mut self,
         now: Instant,

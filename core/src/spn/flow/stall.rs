@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// What is left unread for so long comes on top of the session's window,
 pub(crate) const STALL_TIME: Duration = Duration::from_millis(50);
-/// unless so many bytes have moved in that time: then it is the path that is full, and more in front of it would help nobody.
+/// unless so many bytes have moved in that time: then the path is full, and more data in front of it would not help.
 const FLOWING: u64 = 512 * 1024;
 
 /// How long a reader has left bytes unread.
@@ -27,7 +27,7 @@ pub(crate) enum Look {
 }
 
 impl Stall {
-    /// Bytes are left unread; the reader has moved so many in all. When to look at it, if nobody has been told; `is_parked`: what it leaves
+    /// Bytes are left unread; the reader has moved so many in all. When to look at it, if no reminder is set; `is_parked`: what it leaves
     /// unread comes on top of the window already.
     pub(crate) fn begin(&mut self, now: Instant, moved: u64, is_parked: bool) -> Option<Instant> {
         self.since.get_or_insert((now, moved));

@@ -99,7 +99,7 @@ pub enum Notice {
         /// What is recorded of it.
         record: Record,
     },
-    /// It is all over, and this is the last notice; unless it was told to end, the listener has failed.
+    /// The proxy has ended, and this is the last notice; unless its owner asked for the end, the listener has failed.
     Stopped {
         /// Why.
         error: Option<AcceptFault>,
@@ -373,7 +373,7 @@ impl StreamBinding for Proxy {
     }
 }
 
-/// What happened to a client's connection, as the transaction sees it. Nobody looks up or dials a client.
+/// What happened to a client's connection, as the transaction sees it. A client is never looked up or dialled.
 fn on_client(event: net::Event) -> Option<Event> {
     match event {
         net::Event::Data { bytes } => Some(Event::ClientData { bytes }),

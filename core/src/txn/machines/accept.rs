@@ -3,7 +3,7 @@
 //! Accepting is a credit, too: one [`Action::AcceptMore`], one connection. Without credit the kernel's backlog is the queue.
 //!
 //! Connections whose heads are not complete have a limit of their own. Where that or the limit of all is reached, the oldest of them gives
-//! way, if its head has had its time: whoever is slow keeps nobody out.
+//! way, if its head has had its time: slow clients keep no others out.
 //!
 //! The diagram is `docs/states/txn.accept.md`.
 
@@ -154,7 +154,7 @@ pub enum Action {
     /// It is over; there is no other action after this one.
     #[serde(serialize_with = "bare_unless_failed", untagged)]
     Finished {
-        /// Why, unless it was told to.
+        /// The reason, unless the owner has asked for the end.
         error: Option<AcceptFault>,
     },
 }
@@ -204,7 +204,7 @@ pub struct Accept {
     /// Their numbers in that table.
     arrivals: BTreeMap<u64, u64>,
     arrived: u64,
-    /// Who has been told to give way, and is not over yet.
+    /// The connection that was asked to give way, and has not ended yet.
     yields: Option<u64>,
     parts: Parts<State, Timer, Action>,
 }
@@ -225,7 +225,7 @@ impl Automaton for Accept {
     }
 
     fn on_event(&mut self, now: Instant, state: State, event: Event) -> State {
-        // The same in every state: somebody less, and nobody twice.
+        // The same in every state: an ended connection is removed, and a known one is not added twice.
         let is_about_nobody = match event {
             Event::Ended { conn } => {
                 self.forget_head(conn);
@@ -394,7 +394,7 @@ impl Accept {
         self.live.len() < self.config.max_transactions && self.heads.len() < self.config.max_heads
     }
 
-    /// Refuses what nobody has asked for: whoever accepted it without a credit must not be left with it.
+    /// Refuses a connection that was accepted without a credit: the host must not be left with it.
     fn refuse(&mut self, state: State, conn: u64) -> State {
         self.parts.act(Action::Refuse { conn });
         state
@@ -468,7 +468,7 @@ impl Describe for Accept {
             State::Draining => Some("drain"),
             State::Idle | State::Listening | State::Paused | State::Stopped => None,
         };
-        // One that has been told to give way is about to.
+        // A connection that was asked to give way is about to end.
         let may_run = state == State::Paused && !self.heads.is_empty();
         if !self.parts.timers.armed().filter(|timer| !(may_run && *timer == "slow_head")).eq(expected) {
             return Err(format!("{} needs the timers {expected:?}", self.state()));

@@ -2,7 +2,7 @@
 //!
 //! Everything that happens comes in through one door, the main handler. It does what is the same in every state, looks at the state, and
 //! calls that state's handler. The handler does the state's part, names the next state, and asks for exactly the work whose completion
-//! will be the next event. So back-pressure is part of the protocol: nobody reads what nobody has asked for.
+//! will be the next event. So back-pressure is part of the protocol: no read happens without a request for it.
 //!
 //! The diagram is `docs/states/txn.transaction.md`.
 

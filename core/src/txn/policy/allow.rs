@@ -148,7 +148,7 @@ impl Allow {
         !self.all && self.names.is_empty() && self.nets.is_empty()
     }
 
-    /// Whether a server may be asked, as far as its name tells. An address in place of a name is
+    /// Whether a server may be asked, judged by its name. An address in place of a name is
     /// judged as an address where networks are listed, and is a name like any other where they are not.
     #[must_use]
     pub fn allows_name(&self, server: &[u8]) -> bool {
@@ -192,7 +192,7 @@ fn special(ip: IpAddr) -> Option<Net> {
     let listed = SPECIAL.iter().find(|net| net.contains(ip)).copied();
     // Global unicast is 2000::/3 (RFC 4291 §2.4).
     let is_global = ip.is_ipv4() || Net::v6([0x2000, 0, 0, 0], 3).contains(ip);
-    // What nobody has assigned is named address by address.
+    // Unassigned ranges are listed address by address.
     listed.or_else(|| (!is_global).then_some(Net { address: ip, bits: 128 }))
 }
 

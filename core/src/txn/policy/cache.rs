@@ -130,14 +130,14 @@ pub enum WriteError {
     /// The object is larger than any may be.
     #[error("larger than an object may be")]
     TooLarge,
-    /// Nobody has begun to write it.
+    /// No transaction has begun to write it.
     #[error("nobody has begun to write it")]
     NotBegun,
 }
 
 /// Objects by key, the least recently used out first.
 ///
-/// An object that is being written is nobody's to see, and is never evicted.
+/// An object that is being written is visible to no reader, and is never evicted.
 #[derive(Debug)]
 pub struct Cache {
     config: Config,
@@ -200,7 +200,7 @@ impl Cache {
     /// Adds to an object.
     ///
     /// # Errors
-    /// There is no room, the object is too large, or nobody has begun it. What was written stays until [`abort`](Self::abort).
+    /// There is no room, the object is too large, or no transaction has begun it. What was written stays until [`abort`](Self::abort).
     pub fn write(&mut self, key: &Bytes, bytes: Bytes) -> Result<(), WriteError> {
         let len = bytes.len() as u64;
         let writing = self.writing.get(key).ok_or(WriteError::NotBegun)?;
@@ -216,7 +216,7 @@ impl Cache {
     /// Shows a complete object to everybody, in place of an older one.
     ///
     /// # Errors
-    /// Nobody has begun to write it.
+    /// No transaction has begun to write it.
     pub fn commit(&mut self, now: Instant, key: &Bytes) -> Result<(), WriteError> {
         let (key, mut writing) = self.writing.remove_entry(key).ok_or(WriteError::NotBegun)?;
         writing.end_tail();
@@ -275,13 +275,13 @@ pub struct Flights<W> {
 }
 
 impl<W: PartialEq> Flights<W> {
-    /// Nobody waits; at most so many may, for one object.
+    /// No transaction waits; at most so many may, for one object.
     #[must_use]
     pub fn new(max_waiters: usize) -> Self {
         Self { max_waiters, waiting: BTreeMap::new() }
     }
 
-    /// Lets somebody wait; says no when too many do.
+    /// Adds a waiting transaction; returns whether there was room.
     #[must_use]
     pub fn join(&mut self, key: &Bytes, who: W) -> bool {
         let has_room = self.waiting.get(key).map_or(0, VecDeque::len) < self.max_waiters;
@@ -291,7 +291,7 @@ impl<W: PartialEq> Flights<W> {
         has_room
     }
 
-    /// Somebody waits no longer.
+    /// A transaction waits no longer.
     pub fn leave(&mut self, key: &Bytes, who: &W) {
         if let Some(waiting) = self.waiting.get_mut(key) {
             waiting.retain(|other| other != who);

@@ -1,8 +1,8 @@
-//! Who may ask for the addresses of a name, and who waits: so that names which nobody answers for stand in the way of no others.
+//! Which transactions may ask for the addresses of a name, and which wait: names without an answer do not delay others.
 //!
 //! Names that have had addresses before are asked for in a pool of their own. In each pool so many questions are under way at a time, and
 //! so many of one client address; who comes later waits for its turn. Clients take turns; of one client's, the oldest and the youngest do, so
-//! that behind a heap of slow names somebody is served at once. While somebody waits, a question that has had its time gives way, and when too
+//! that behind a heap of slow names a client is served at once. While one waits, a question that has had its time gives way, and when too
 //! many wait, the oldest of the client that has most.
 //!
 //! Pure state, as the cache is: the proxy asks it, and does what [`Lookups::poll`] says.
@@ -89,7 +89,7 @@ struct Pool<Id> {
     asking: VecDeque<(Id, IpAddr, Instant)>,
     asking_of: BTreeMap<IpAddr, usize>,
     waiting: BTreeMap<IpAddr, VecDeque<Question<Id>>>,
-    /// Clients with somebody waiting, in turn.
+    /// Clients with waiting questions, in turn.
     turns: VecDeque<IpAddr>,
     /// Whose turn it is among those of one client.
     is_turn_of_youngest: bool,
@@ -124,7 +124,7 @@ impl<Id: Copy + Eq + Debug> Lookups<Id> {
         Self { config, known, pools: [Pool::default(), Pool::default()] }
     }
 
-    /// Somebody wants the addresses of a name. [`poll`](Self::poll) says when it is its turn.
+    /// A transaction wants the addresses of a name. [`poll`](Self::poll) says when it is its turn.
     pub fn want(&mut self, now: Instant, id: Id, client: IpAddr, name: Bytes, seq: u64) {
         let [known, unknown] = &mut self.pools;
         let pool = if self.known.get(&name).is_some() { known } else { unknown };
@@ -395,7 +395,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nobody is lost, nobody is told twice, and no limit is broken.
+        /// No question is lost, none is answered twice, and no limit is broken.
         #[test]
         fn everybody_is_told_once(
             steps in proptest::collection::vec((0u32..40, 0u8..4, 0u8..5, 0u64..700), 1..200),

@@ -268,7 +268,7 @@ mod tests {
             prop_assert_eq!(&KeyMode::ServerAndFile.key(&again), &key);
             prop_assert_eq!(KeyMode::File.key(&again), KeyMode::File.key(&request));
             prop_assert_eq!(&again.head(), &forwarded);
-            // Who has the same key is forwarded in the same bytes, and nobody else is.
+            // Requests with the same key are forwarded in the same bytes, and no others are.
             let names = format!("{} {}", words.first().map_or("", String::as_str), words.get(1).map_or("", String::as_str));
             for other in others.iter().chain([&names]).filter_map(|head| read(head, false)) {
                 prop_assert_eq!(KeyMode::ServerAndFile.key(&other) == key, other.head() == forwarded);

@@ -139,7 +139,7 @@ impl Proxy {
         self.work.extend(self.txns.iter().map(|(id, _)| (id, Event::Shutdown)));
     }
 
-    /// Leaves nobody behind. The first shutdown lets those who have been given everything take it; the second does not.
+    /// Ends every transaction. The first shutdown lets clients take what was already written to them; the second does not.
     fn cut_off_all(&mut self) {
         self.kill_all();
         self.kill_all();
@@ -181,7 +181,7 @@ impl Proxy {
 
     /// Drains a transaction.
     pub(super) fn perform(&mut self, now: Instant, id: TxnId) {
-        // A write that was given up in this turn: what its waiters are told depends on how the turn ends.
+        // A write that was given up in this turn: the answer for its waiters depends on how the turn ends.
         let mut aborted = None;
         let finished = loop {
             let Some(txn) = self.txns.get_mut(id) else { break None };
@@ -297,7 +297,7 @@ impl Proxy {
         }
     }
 
-    /// Begins to write an object, or waits for whoever writes it.
+    /// Begins to write an object, or waits for the transaction that writes it.
     fn open_write(&mut self, id: TxnId, key: &bytes::Bytes) -> Result<(), WriteRefusal> {
         match self.cache.open_write(key) {
             Ok(()) => {

@@ -31,7 +31,7 @@ impl Describe for Transaction {
             max_object: 2,
             origin_idle_timeout: Duration::from_secs(5),
             client_write_timeout: Duration::from_secs(5),
-            // So short that it comes first in every state, for whoever has been slow before.
+            // So short that it comes first in every state, for a client that has been slow before.
             transaction_timeout: Duration::from_secs(12),
             ..Config::default()
         }

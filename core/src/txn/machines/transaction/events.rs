@@ -94,7 +94,7 @@ pub enum Event {
         #[serde(default)]
         seq: Option<u64>,
     },
-    /// It has none, or nobody says.
+    /// The name has no address, or no resolver answers.
     ResolveFailed {
         /// Why.
         #[serde(default)]
@@ -310,7 +310,7 @@ pub enum Action {
 pub enum Outcome {
     /// The client has the whole object.
     Served {
-        /// Whether it came out of the cache, fetched by somebody else.
+        /// Whether the object came from the cache, fetched by another transaction.
         hit: bool,
         /// Its size.
         bytes: u64,

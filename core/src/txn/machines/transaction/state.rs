@@ -13,7 +13,7 @@ use crate::{
 /// Each variant holds what is valid in that state, and nothing else.
 #[derive(Debug, Clone, Default)]
 pub enum State {
-    /// Nobody has connected yet.
+    /// No client has connected yet.
     Start,
     /// The head is coming.
     ReadRequest(HeadReader),

@@ -342,7 +342,7 @@ impl Transaction {
     /// Whatever is slower sets the pace: the next piece is asked for when cache and client have taken this one.
     fn go_on(&mut self, now: Instant, reading: Reading) -> State {
         if !reading.fetch.is_stored && self.client.gone.is_some() {
-            // Nobody is left who wants it.
+            // No client is left that wants the object.
             return self.fail(State::ReadOrigin(reading).held(), Outcome::ClientLeft);
         }
         if reading.unstored > 0 || self.client.owed > 0 || self.is_asking_origin() {
@@ -496,7 +496,7 @@ impl Transaction {
         self.fail(state.held(), outcome)
     }
 
-    /// Ends without success: lets go of everything, and closes the client so that it can tell an answer from a broken one.
+    /// Ends without success: releases everything, and closes the client so that it can distinguish an answer from a broken one.
     pub(super) fn fail(&mut self, held: Held, outcome: Outcome) -> State {
         for (is_held, action) in [
             (held.resolving, Action::CancelResolve),
